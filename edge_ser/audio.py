@@ -1,0 +1,224 @@
+"""Audio in: any common file or array becomes mono float32 blocks at the front end's rate, checked on the way.
+
+Files are decoded by libsndfile (WAV, FLAC, OGG, MP3 ...) and resampled by soxr's stateful stream, block by block, so the
+length of a recording is no memory question.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_ser.errors import AudioError
+
+Float32Array = npt.NDArray[np.float32]
+AudioSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | tuple[npt.NDArray[Any], float]"
+"""What :class:`AudioReader` takes: a path, a file's bytes, a binary file object, or ``(samples, rate_hz)``."""
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
+"""File name endings that are looked for when a folder is given."""
+
+_BLOCK_SECONDS = 10
+_RATE_RANGE_HZ = (1000, 768_000)
+_MAX_CHANNELS = 64
+_MAX_PEAK = 8.0  # decoded lossy audio overshoots 1.0 a little; int16 values in a float array overshoot it by far
+_INTEGER_SCALE = {np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class AudioReader:
+    """One recording as blocks of mono float32 samples at ``rate_hz``.
+
+    Channels are averaged; int16 and int32 are scaled to full scale 1.0. ``n_samples`` is the total the blocks add up to,
+    ``duration_s`` the length of the recording in seconds; both are known before the first block is read.
+
+    Raises AudioError for anything that is not readable audio: a missing, empty, unrecognised or truncated file, NaN or
+    infinity, samples far beyond full scale, an array of another dtype or shape, an impossible rate.
+
+    >>> with AudioReader((np.zeros((48000, 2), dtype=np.int16), 48000)) as reader:
+    ...     reader.n_samples, reader.duration_s, sum(len(block) for block in reader.blocks())
+    (16000, 1.0, 16000)
+    """
+
+    def __init__(self, source: AudioSource, rate_hz: int = 16000) -> None:
+        self._owned: IO[bytes] | None = None
+        self._sound: Any = None
+        self._array: npt.NDArray[Any] | None = None
+        self.name = "audio"
+        if isinstance(source, tuple):
+            self._array, self.source_rate_hz = _checked_array(source)
+            self.n_source_frames = len(self._array)
+        else:
+            self._open(source)
+        self.rate_hz = rate_hz
+        # soxr's own rounding, so the blocks add up to exactly this.
+        self.n_samples = (2 * self.n_source_frames * rate_hz + self.source_rate_hz) // (2 * self.source_rate_hz)
+        self.duration_s = self.n_source_frames / self.source_rate_hz
+
+    def _open(self, source: Any) -> None:
+        import soundfile
+
+        if isinstance(source, np.ndarray):
+            raise AudioError("got an array without its rate; expected (samples, rate_hz), such as predict((samples, 16000))")
+        if isinstance(source, (str, os.PathLike)):
+            self.name = os.fspath(source)
+            try:
+                file: IO[bytes] = open(source, "rb")
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                raise AudioError(f"cannot open {self.name}: {reason}; expected an audio file") from None
+            self._owned = file
+        elif isinstance(source, (bytes, bytearray, memoryview)):
+            file = io.BytesIO(source)
+        elif hasattr(source, "read"):
+            self.name = str(getattr(source, "name", "audio"))
+            file = source
+        else:
+            raise AudioError(
+                f"got {type(source).__name__}; expected a path, bytes, a binary file object, or (samples, rate_hz)"
+            )
+        try:
+            self._sound = soundfile.SoundFile(_seekable(file, self.name))
+        except AudioError:
+            self.close()
+            raise
+        except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError, OSError) as error:
+            self.close()
+            reason = str(getattr(error, "error_string", error)).rstrip(".")
+            raise AudioError(f"{self.name} is not readable audio: {reason}; expected WAV, FLAC, OGG or MP3") from None
+        self.source_rate_hz = _checked_rate(self._sound.samplerate, self.name)
+        self.n_source_frames = self._sound.frames
+        if self.n_source_frames <= 0:
+            self.close()
+            raise AudioError(f"{self.name} holds no samples; expected some speech")
+
+    def __enter__(self) -> AudioReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what this reader opened; a file object that was handed in stays open."""
+        if self._sound is not None:
+            self._sound.close()
+        if self._owned is not None:
+            self._owned.close()
+
+    def blocks(self) -> Iterator[Float32Array]:
+        """Yield the samples, float32 [n] at ``rate_hz``, in order, once."""
+        if self.source_rate_hz == self.rate_hz:
+            yield from self._mono_blocks()
+            return
+        import soxr
+
+        stream = soxr.ResampleStream(self.source_rate_hz, self.rate_hz, 1, dtype="float32")
+        for block in self._mono_blocks():
+            yield stream.resample_chunk(block)
+        yield stream.resample_chunk(np.empty(0, dtype=np.float32), last=True)
+
+    def samples(self) -> Float32Array:
+        """Return all samples at once, float32 [n_samples]."""
+        blocks = list(self.blocks())
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+    def _mono_blocks(self) -> Iterator[Float32Array]:
+        n_block = self.source_rate_hz * _BLOCK_SECONDS
+        position = 0
+        while position < self.n_source_frames:
+            block = self._read(position, n_block)
+            mono = block if block.ndim == 1 else block.mean(axis=1, dtype=np.float32)
+            peak = max(float(mono.max()), -float(mono.min()))
+            if not peak <= _MAX_PEAK:  # also true of NaN
+                self._reject(block, position)
+            yield mono
+            position += len(block)
+
+    def _read(self, position: int, n_block: int) -> Float32Array:
+        if self._array is not None:
+            block = self._array[position : position + n_block]
+            scale = _INTEGER_SCALE.get(block.dtype)
+            with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity and is refused as such
+                floats: Float32Array = block.astype(np.float32, copy=False)
+            return floats if scale is None else floats * np.float32(scale)
+        import soundfile
+
+        try:
+            decoded: Float32Array = self._sound.read(n_block, dtype="float32")
+        except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+            reason = str(getattr(error, "error_string", error)).rstrip(".")
+            raise AudioError(f"{self.name} is damaged at {position / self.source_rate_hz:.2f} s: {reason}") from None
+        if len(decoded) == 0:
+            raise AudioError(
+                f"{self.name} is truncated: its header announces {self.duration_s:.2f} s, "
+                f"only {position / self.source_rate_hz:.2f} s can be decoded"
+            )
+        return decoded[: self.n_source_frames - position]
+
+    def _reject(self, block: Float32Array, position: int) -> None:
+        rows = block if block.ndim == 1 else np.abs(block).max(axis=1)
+        finite = np.isfinite(rows)
+        if finite.all():
+            peak = float(np.abs(block).max())
+            raise AudioError(
+                f"{self.name} has samples of magnitude {peak:.6g}; float samples are expected within -1 to 1 "
+                "(divide int16 values by 32768)"
+            )
+        first = position + int(np.argmin(finite))
+        raise AudioError(f"{self.name} has NaN or infinite samples, the first at sample {first}; expected finite samples")
+
+
+def _seekable(file: IO[bytes], name: str) -> IO[bytes]:
+    """Return ``file`` if it can seek, else its whole content in memory (a pipe)."""
+    try:
+        if file.seekable():
+            start = file.tell()
+            empty = not file.read(1)
+            file.seek(start)
+            content: IO[bytes] = file
+        else:
+            data = file.read()
+            empty = not data
+            content = io.BytesIO(data)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise AudioError(f"cannot read {name}: {error}; expected a binary file object") from None
+    if empty:
+        raise AudioError(f"{name} is empty (0 bytes); expected an audio file")
+    return content
+
+
+def _checked_rate(rate: Any, name: str) -> int:
+    low, high = _RATE_RANGE_HZ
+    whole = isinstance(rate, (int, np.integer)) or (isinstance(rate, (float, np.floating)) and float(rate).is_integer())
+    if isinstance(rate, bool) or not whole or not low <= rate <= high:
+        raise AudioError(f"{name} has a rate of {rate!r}; expected a whole number of Hz from {low} to {high}")
+    return int(rate)
+
+
+def _checked_array(source: tuple[Any, ...]) -> tuple[npt.NDArray[Any], int]:
+    if len(source) != 2 or not isinstance(source[0], np.ndarray):
+        given = ", ".join(type(part).__name__ for part in source)
+        raise AudioError(f"got a tuple of ({given}); expected (samples, rate_hz) with samples a numpy array")
+    samples, rate = source
+    if samples.dtype not in _INTEGER_SCALE and samples.dtype not in _FLOATS:
+        raise AudioError(f"samples are {samples.dtype}; expected int16, int32, float32 or float64")
+    if samples.dtype.byteorder not in "=|":
+        samples = samples.astype(samples.dtype.newbyteorder("="))
+    if samples.ndim not in (1, 2):
+        raise AudioError(f"samples have shape {samples.shape}; expected (n,) or (n, channels)")
+    if samples.ndim == 2 and not 1 <= samples.shape[1] <= _MAX_CHANNELS:
+        raise AudioError(
+            f"samples have shape {samples.shape}; expected (n, channels) with 1 to {_MAX_CHANNELS} channels "
+            "(transpose an array of (channels, n))"
+        )
+    if len(samples) == 0:
+        raise AudioError("samples are empty; expected some speech")
+    return samples, _checked_rate(rate, "audio")

@@ -1,0 +1,65 @@
+"""Every error edge-ser raises on purpose.
+
+    EdgeSerError
+    ├── AudioError          the audio cannot be read or holds nothing to answer about
+    ├── ModelFileError      the model file is damaged, unknown, or at odds with its manifest
+    ├── BackendError        the inference engine is missing or refused the model
+    ├── ConfigError         a setting is unknown or out of range
+    ├── CorpusError         a training or evaluation corpus is missing or inconsistent
+    ├── RunError            a training run folder cannot be used as asked
+    ├── ExportError         an export failed its verification or cannot be written
+    └── MissingExtraError   a command needs an optional extra that is not installed
+
+A message says what was given, what was expected and what to do. The command line prints it as one line and exits with 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EdgeSerError(Exception):
+    """Base of all errors below; catching it catches every mistake of input or setup, and no bug."""
+
+
+class AudioError(EdgeSerError):
+    """The audio cannot be read, or holds nothing an answer could be about."""
+
+
+class ModelFileError(EdgeSerError):
+    """The model file is damaged, of an unknown format, or its graph and manifest disagree."""
+
+
+class BackendError(EdgeSerError):
+    """The inference engine is missing, or refused to load or run the model."""
+
+
+class ConfigError(EdgeSerError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class CorpusError(EdgeSerError):
+    """A corpus is missing, incomplete or inconsistent."""
+
+
+class RunError(EdgeSerError):
+    """A training run folder is missing, unfinished, in use by another configuration, or damaged."""
+
+
+class ExportError(EdgeSerError):
+    """An exported file failed its verification, or could not be written."""
+
+
+class MissingExtraError(EdgeSerError):
+    """A command needs an optional extra; the message holds the pip line that installs it."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the nearest known name, or an empty string.
+
+    >>> did_you_mean("hop_mss", ["hop_ms", "frame_ms"])
+    " (did you mean 'hop_ms'?)"
+    """
+    near = difflib.get_close_matches(given, list(known), n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""

@@ -1,0 +1,223 @@
+"""The settings of a training run: frozen dataclasses, read from TOML, validated, saved beside every checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from edge_ser.errors import ConfigError, did_you_mean
+from edge_ser.features import FRONT_ENDS, FrontEndConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PRESETS = ("paper", "edge")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What may differ from the published network without changing the exported structure."""
+
+    batch_norm: bool = False
+    """Normalise each convolution's output over the batch; folded into the convolution at export."""
+    dropout: float = 0.0
+    """Probability of dropping a value before the GRU and before FC1."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weighted softmax + center loss (Dai et al., eqs. 2-7)."""
+
+    lambda_center: float = 0.3
+    """Weight of the center loss; 0 is plain weighted softmax."""
+    alpha: float = 0.5
+    """How far a class centre moves towards the batch's class mean after each step, 0 to 1."""
+    warmup_steps: int = 20
+    """First steps, run with lambda 0 and alpha 1, so that the centres start inside their classes."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam and its schedule."""
+
+    lr: float = 3e-4
+    """Learning rate: constant, or the peak of the one-cycle schedule."""
+    schedule: str = "constant"
+    """``constant`` or ``one_cycle`` (cosine up over 30 % of the steps, cosine down to almost 0)."""
+    batch_size: int = 32
+    """Clips in a step."""
+    max_steps: int = 3520
+    """Steps in the run."""
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """Which weights are kept: those with the best dev UA."""
+
+    every_steps: int = 11
+    """Steps between two looks at the dev set."""
+    after_step: int = 200
+    """Weights of earlier steps are never kept."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the training features (dB); zero turns one off."""
+
+    gain_db: float = 0.0
+    """Level: a uniform offset within +- this many dB."""
+    freq_warp: float = 0.0
+    """Frequency axis stretched by a uniform factor within 1 +- this."""
+    time_stretch: float = 0.0
+    """Time axis stretched by a uniform factor within 1 +- this."""
+    freq_masks: int = 0
+    """SpecAugment: number of masked bands of bins."""
+    freq_mask_bins: int = 18
+    """SpecAugment: widest masked band, in bins."""
+    time_masks: int = 0
+    """SpecAugment: number of masked stretches of frames."""
+    time_mask_frames: int = 25
+    """SpecAugment: longest masked stretch, in frames."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    preset: str = "paper"
+    """Name of the preset these settings started from."""
+    front_end: str = "logmel-paper"
+    """Name of the front end, see ``edge_ser.features.FRONT_ENDS``."""
+    labels: tuple[str, ...] = ("neutral", "angry", "happy", "sad")
+    """The classes, in logit order; clips with another emotion are left out."""
+    seed: int = 0
+    """Seed of weights, order and augmentation."""
+    precision: str = "auto"
+    """``float32``, ``bfloat16`` (autocast), or ``auto``: bfloat16 where the processor computes in it."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        def require(ok: bool, name: str, value: object, expected: str) -> None:
+            if not ok:
+                raise ConfigError(f"{name} is {value!r}; expected {expected}")
+
+        require(self.front_end in FRONT_ENDS, "front_end", self.front_end, f"one of {', '.join(FRONT_ENDS)}")
+        require(len(set(self.labels)) == len(self.labels) >= 2, "labels", self.labels, "two or more different names")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(self.precision in ("auto", "float32", "bfloat16"), "precision", self.precision, "auto|float32|bfloat16")
+        require(0 <= self.model.dropout < 1, "model.dropout", self.model.dropout, "0 <= p < 1")
+        require(self.loss.lambda_center >= 0, "loss.lambda_center", self.loss.lambda_center, "0 or more")
+        require(0 <= self.loss.alpha <= 1, "loss.alpha", self.loss.alpha, "0 to 1")
+        require(self.loss.warmup_steps >= 0, "loss.warmup_steps", self.loss.warmup_steps, "0 or more")
+        optimizer = self.optimizer
+        require(optimizer.lr > 0, "optimizer.lr", optimizer.lr, "a positive number")
+        require(optimizer.schedule in ("constant", "one_cycle"), "optimizer.schedule", optimizer.schedule, "constant|one_cycle")
+        require(optimizer.batch_size >= 1, "optimizer.batch_size", optimizer.batch_size, "1 or more")
+        require(optimizer.max_steps >= 1, "optimizer.max_steps", optimizer.max_steps, "1 or more")
+        require(self.selection.every_steps >= 1, "selection.every_steps", self.selection.every_steps, "1 or more")
+        require(
+            self.selection.after_step < optimizer.max_steps,
+            "selection.after_step",
+            self.selection.after_step,
+            f"less than optimizer.max_steps ({optimizer.max_steps})",
+        )
+        for name in ("freq_warp", "time_stretch"):
+            require(0 <= getattr(self.augment, name) < 0.5, f"augment.{name}", getattr(self.augment, name), "0 <= x < 0.5")
+
+    @property
+    def front_end_config(self) -> FrontEndConfig:
+        """The front end itself."""
+        return FRONT_ENDS[self.front_end]
+
+    def to_toml(self) -> str:
+        """Return the settings as TOML."""
+        import tomli_w
+
+        return tomli_w.dumps(asdict(self))
+
+    def with_settings(self, settings: tuple[str, ...]) -> TrainConfig:
+        """Return a copy with ``table.name=value`` settings (TOML values) replaced.
+
+        >>> TrainConfig().with_settings(("loss.lambda_center=0.0", "seed=3")).loss.lambda_center
+        0.0
+        """
+        config = self
+        for setting in settings:
+            name, equals, value = setting.partition("=")
+            if not equals:
+                raise ConfigError(f"setting {setting!r}; expected name=value, such as loss.lambda_center=0.1")
+            try:
+                parsed = tomllib.loads(f"value = {value}")["value"]
+            except tomllib.TOMLDecodeError:
+                parsed = value  # a bare word is a string
+            table, _, key = name.strip().rpartition(".")
+            if table:
+                known = [f.name for f in fields(config) if is_dataclass(getattr(config, f.name))]
+                if table not in known:
+                    raise ConfigError(f"unknown table {table!r} in setting {setting!r}{did_you_mean(table, known)}")
+                changed = _build(type(getattr(config, table)), asdict(getattr(config, table)) | {key: parsed}, table)
+                config = replace(config, **{table: changed})
+            else:
+                config = _build(TrainConfig, asdict(config) | {key: parsed}, "")
+        return config
+
+
+_T = TypeVar("_T")
+
+
+def _build(cls: type[_T], table: dict[str, Any], where: str) -> _T:
+    """Build a config dataclass from a TOML table; every mistake is a ConfigError that names the place."""
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        place = f"{where}.{key}" if where else key
+        if key not in hints:
+            raise ConfigError(f"unknown setting {place!r}{did_you_mean(key, hints)}")
+        expected = hints[key]
+        if is_dataclass(expected) and isinstance(value, dict):
+            value = _build(expected, value, place)  # type: ignore[type-var]
+        elif expected is float and type(value) is int:
+            value = float(value)
+        elif expected == tuple[str, ...] and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
+            value = tuple(value)
+        elif type(value) is not expected:
+            raise ConfigError(f"setting {place!r} is {value!r}; expected {getattr(expected, '__name__', expected)}")
+        values[key] = value
+    return cls(**values)
+
+
+def config_from_toml(text: str, source: str) -> TrainConfig:
+    """Parse a TOML configuration; ``source`` names it in errors."""
+    try:
+        return _build(TrainConfig, tomllib.loads(text), "")
+    except (tomllib.TOMLDecodeError, ConfigError) as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a TOML configuration file."""
+    try:
+        return config_from_toml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from None
+
+
+def load_preset(name: str) -> TrainConfig:
+    """Return the preset ``paper`` (as published) or ``edge`` (what ships).
+
+    >>> load_preset("paper").optimizer.lr
+    0.0003
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}; known: {', '.join(PRESETS)}")
+    text = resources.files("edge_ser_train").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
+    return config_from_toml(text, f"preset {name}")

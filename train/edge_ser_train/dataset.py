@@ -1,0 +1,113 @@
+"""From clips to batches: the feature cache, the normalisation statistics, length-bucketed batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from edge_ser.audio import AudioReader
+from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig, extract_blocks
+from edge_ser_train.corpora import Clip
+
+Float32Array = npt.NDArray[np.float32]
+
+_BUCKET_BATCHES = 16  # clips of this many batches are sorted by length together: little padding, still random
+_PAD_FRAMES = 32  # batches are padded to multiples of this, so that few different shapes reach the convolutions
+
+
+def default_cache_dir() -> Path:
+    """Return the user's cache folder for features."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-ser" / "features"
+
+
+def clip_features(clip: Clip, config: FrontEndConfig) -> Float32Array:
+    """Return the features [T, n_bins] of a clip, through the very functions the device uses."""
+    with AudioReader(clip.path, config.rate_hz) as reader:
+        return extract_blocks(reader.blocks(), reader.n_samples, config)
+
+
+def load_features(clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path) -> list[Float32Array]:
+    """Return the features of every clip, computed once and then mapped from ``cache_dir``.
+
+    The cache's name is a hash of the front end and of every file's path, size and time of change, so a changed recording or
+    front end is computed anew.
+    """
+    stats = [(str(c.path.resolve()), (s := c.path.stat()).st_size, s.st_mtime_ns) for c in clips]
+    key = hashlib.sha256(json.dumps([config.to_dict(), stats]).encode()).hexdigest()[:24]
+    data_file, index_file = cache_dir / f"{key}.npy", cache_dir / f"{key}.json"
+    if not index_file.is_file():
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        partial = cache_dir / f".{key}.{os.getpid()}.tmp"
+        lengths: list[int] = []
+        try:
+            with partial.open("wb") as file:
+                for clip in tqdm(clips, desc="features", unit="clip", disable=None):
+                    features = clip_features(clip, config)
+                    lengths.append(len(features))
+                    file.write(features.tobytes())
+            os.replace(partial, data_file)
+        finally:
+            partial.unlink(missing_ok=True)
+        partial.write_text(json.dumps(lengths))
+        os.replace(partial, index_file)  # last: its presence says that the data is complete
+    lengths = json.loads(index_file.read_text())
+    table = np.memmap(data_file, dtype=np.float32, mode="r", shape=(sum(lengths), config.n_bins))
+    return [np.asarray(part) for part in np.split(table, np.cumsum(lengths)[:-1])]
+
+
+def normalisation(features: Sequence[Float32Array]) -> tuple[Float32Array, Float32Array]:
+    """Return mean and standard deviation per bin, float32 [n_bins] each, over all frames."""
+    n = sum(len(x) for x in features)
+    mean = sum(x.sum(axis=0, dtype=np.float64) for x in features) / n
+    variance = sum(np.square(x - mean).sum(axis=0) for x in features) / n
+    return np.asarray(mean, dtype=np.float32), np.maximum(np.sqrt(variance), 1e-3).astype(np.float32)
+
+
+def epoch_batches(
+    lengths: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator
+) -> list[npt.NDArray[np.intp]]:
+    """Return one epoch as batches of clip numbers, each of clips of similar length; a last partial batch is dropped.
+
+    Fewer clips than a batch make one batch of them all.
+    """
+    order = rng.permutation(len(lengths))
+    if len(order) <= batch_size:
+        return [order]
+    order = order[: len(order) // batch_size * batch_size]
+    batches: list[npt.NDArray[np.intp]] = []
+    for start in range(0, len(order), batch_size * _BUCKET_BATCHES):
+        bucket = order[start : start + batch_size * _BUCKET_BATCHES]
+        bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+        batches += np.split(bucket, len(bucket) // batch_size)
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def pad_batch(features: Sequence[Float32Array]) -> tuple[Tensor, Tensor]:
+    """Return [B, T, n_bins] padded at the end, and the real lengths [B]; the network never looks at the padding."""
+    lengths = torch.tensor([len(x) for x in features])
+    n_frames = -(-int(lengths.max()) // _PAD_FRAMES) * _PAD_FRAMES
+    batch = torch.zeros(len(features), n_frames, features[0].shape[1])
+    for row, x in zip(batch, features, strict=True):
+        row[: len(x)] = torch.from_numpy(np.array(x))
+    return batch, lengths
+
+
+def crop_batch(features: Sequence[Float32Array], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return [B, T, n_bins] and lengths [B], each clip cut at a random place to the shortest's whole encoder strides.
+
+    Without padding, batch normalisation sees speech alone; buckets of similar length keep the cuts short.
+    """
+    shortest = min(len(x) for x in features)
+    n_frames = shortest - (shortest - ENCODER_FRAMES) % ENCODER_STRIDE
+    starts = [int(rng.integers(0, len(x) - n_frames + 1)) for x in features]
+    cut = [x[start : start + n_frames] for x, start in zip(features, starts, strict=True)]
+    return torch.from_numpy(np.stack(cut)), torch.full((len(features),), n_frames)

@@ -1,0 +1,124 @@
+"""Scores of a classifier: UA, WA, macro-F1, confusion, calibration, and intervals over speakers. numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+BOOTSTRAP_SAMPLES = 2000
+
+
+def confusion_matrix(y: IntArray, predicted: IntArray, n_classes: int) -> IntArray:
+    """Return counts [n_classes, n_classes]; rows are the true class.
+
+    >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    return np.bincount(y * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def unweighted_accuracy(confusion: npt.NDArray[Any]) -> FloatArray:
+    """Return UA, the mean recall over the classes that occur; ``confusion`` is [..., n, n], the result [...]."""
+    support = confusion.sum(axis=-1)
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    recall = np.divide(hits, support, out=np.zeros(support.shape), where=support > 0)
+    ua: FloatArray = recall.sum(axis=-1) / (support > 0).sum(axis=-1)
+    return ua
+
+
+def weighted_accuracy(confusion: npt.NDArray[Any]) -> FloatArray:
+    """Return WA, the share of clips answered right; ``confusion`` is [..., n, n], the result [...]."""
+    wa: FloatArray = np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
+    return wa
+
+
+def macro_f1(confusion: npt.NDArray[Any]) -> FloatArray:
+    """Return the mean F1 over the classes that occur; ``confusion`` is [..., n, n], the result [...]."""
+    support = confusion.sum(axis=-1)
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    f1 = 2 * hits / np.maximum(support + confusion.sum(axis=-2), 1)
+    mean: FloatArray = np.where(support > 0, f1, 0).sum(axis=-1) / (support > 0).sum(axis=-1)
+    return mean
+
+
+def expected_calibration_error(probabilities: FloatArray, y: IntArray, n_bins: int = 15) -> float:
+    """Return ECE (Guo et al. 2017): the gap between confidence and accuracy, averaged over equal-width confidence bins."""
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == y
+    which = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    gaps = np.bincount(which, weights=correct - confidence, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(y))
+
+
+def softmax(logits: npt.NDArray[Any], temperature: float = 1.0) -> FloatArray:
+    """Return probabilities [n, n_classes] of logits [n, n_classes] divided by ``temperature``."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    probabilities: FloatArray = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def fit_temperature(logits: npt.NDArray[Any], y: IntArray) -> float:
+    """Return the temperature that minimises the negative log-likelihood (Guo et al. 2017), within 0.05 to 20."""
+    from scipy.optimize import minimize_scalar
+
+    def nll(log_temperature: float) -> float:
+        p = softmax(logits, float(np.exp(log_temperature)))[np.arange(len(y)), y]
+        return float(-np.log(np.maximum(p, 1e-12)).mean())
+
+    return float(np.exp(minimize_scalar(nll, bounds=(np.log(0.05), np.log(20.0)), method="bounded").x))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one model on one set of clips; ``*_95`` are 95 % intervals over speakers."""
+
+    n_clips: int
+    n_speakers: int
+    ua: float
+    ua_95: tuple[float, float]
+    wa: float
+    wa_95: tuple[float, float]
+    macro_f1: float
+    macro_f1_95: tuple[float, float]
+    ece: float
+    confusion: list[list[int]]
+
+
+def score(logits: npt.NDArray[Any], y: IntArray, speakers: Sequence[str], temperature: float) -> Scores:
+    """Score logits [n, n_classes] against classes y [n].
+
+    The intervals are percentiles of a bootstrap that draws whole speakers with replacement: clips of one speaker are not
+    independent, and it is new speakers that a figure should predict.
+    """
+    n_classes = logits.shape[1]
+    names, who = np.unique(np.asarray(speakers), return_inverse=True)
+    predicted = logits.argmax(axis=1)
+    per_speaker = np.stack([confusion_matrix(y[who == s], predicted[who == s], n_classes) for s in range(len(names))])
+    total = per_speaker.sum(axis=0)
+    draws = np.random.default_rng(0).integers(0, len(names), size=(BOOTSTRAP_SAMPLES, len(names)))
+    resampled = per_speaker[draws].sum(axis=1)
+
+    def interval(values: FloatArray) -> tuple[float, float]:
+        low, high = np.percentile(values, [2.5, 97.5])
+        return float(low), float(high)
+
+    return Scores(
+        n_clips=len(y),
+        n_speakers=len(names),
+        ua=float(unweighted_accuracy(total)),
+        ua_95=interval(unweighted_accuracy(resampled)),
+        wa=float(weighted_accuracy(total)),
+        wa_95=interval(weighted_accuracy(resampled)),
+        macro_f1=float(macro_f1(total)),
+        macro_f1_95=interval(macro_f1(resampled)),
+        ece=expected_calibration_error(softmax(logits, temperature), y),
+        confusion=total.tolist(),
+    )

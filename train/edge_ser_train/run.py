@@ -1,0 +1,146 @@
+"""A training run on disk: what lies in its folder, and how it is written so that nothing is ever half there.
+
+    config.toml              the resolved configuration
+    data.json                where the data was, its corpora, counts, label map, hash of the clip list
+    model.safetensors        the best weights so far (dev UA), with labels, front end, centres, temperature
+    checkpoint.safetensors   everything a resumed run needs: weights, Adam's moments, centres, step
+    metrics.jsonl            one line a look at the dev set
+    report.json, *.png       made when the run ends
+    evaluation-*.json        what `edge-ser evaluate` measured on it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from edge_ser.errors import RunError
+from edge_ser.features import FrontEndConfig
+from edge_ser_train.config import TrainConfig, load_config
+from edge_ser_train.model import EMBEDDING_SIZE, EmotionNet
+
+CONFIG, DATA, MODEL, CHECKPOINT = "config.toml", "data.json", "model.safetensors", "checkpoint.safetensors"
+METRICS, REPORT = "metrics.jsonl", "report.json"
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new and nothing between."""
+    data = content.encode() if isinstance(content, str) else content
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write tensors and JSON-able metadata as one safetensors file, atomically."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, save(contiguous, {"edge_ser": json.dumps(metadata)}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`save_tensors` wrote; RunError when it is missing, damaged or something else."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = json.loads((file.metadata() or {})["edge_ser"])
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist; expected the folder of a training run (edge-ser train --out ...)") from None
+    except KeyError:
+        raise RunError(f"{path} was not written by edge-ser; expected the weights of a training run") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}; expected the weights of a training run") from None
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The best weights of a run, ready to evaluate or export."""
+
+    net: EmotionNet
+    config: TrainConfig
+    labels: tuple[str, ...]
+    front_end: FrontEndConfig
+    centres: Tensor
+    """Class centres in the embedding space, [n_classes, 64]."""
+    temperature: float
+    """Divides the logits before the softmax; fitted on dev when the run ends."""
+    step: int
+    weights_sha256: str
+    data: dict[str, Any]
+    """Content of data.json."""
+
+
+def save_model(
+    folder: Path, state: dict[str, Tensor], centres: Tensor, config: TrainConfig, temperature: float, step: int
+) -> None:
+    """Write model.safetensors."""
+    metadata = {
+        "labels": list(config.labels),
+        "front_end": config.front_end_config.to_dict(),
+        "temperature": temperature,
+        "step": step,
+    }
+    save_tensors(folder / MODEL, {**state, "centres": centres}, metadata)
+
+
+def load_run(folder: Path) -> TrainedModel:
+    """Load the best weights of the run in ``folder``; RunError when they are missing or of another network."""
+    if not folder.is_dir():
+        raise RunError(f"{folder} is not a folder; expected a training run (edge-ser train --out ...)")
+    tensors, metadata = load_tensors(folder / MODEL)
+    config = load_config(folder / CONFIG)
+    front_end = config.front_end_config
+    if metadata.get("labels") != list(config.labels) or metadata.get("front_end") != front_end.to_dict():
+        raise RunError(f"{folder}: {MODEL} and {CONFIG} disagree about labels or front end; one of them was replaced")
+    centres = tensors.pop("centres", torch.empty(0))
+    net = EmotionNet(front_end.n_bins, len(config.labels), config.model)
+    expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise RunError(
+                f"{folder / MODEL} holds another network: {name} is {found.get(name, 'missing')}, "
+                f"expected {expected.get(name, 'no such tensor')}"
+            )
+    if tuple(centres.shape) != (len(config.labels), EMBEDDING_SIZE):
+        raise RunError(f"{folder / MODEL}: centres are {tuple(centres.shape)}, expected {(len(config.labels), EMBEDDING_SIZE)}")
+    net.load_state_dict(tensors)
+    net.eval()
+    return TrainedModel(
+        net,
+        config,
+        config.labels,
+        front_end,
+        centres,
+        float(metadata["temperature"]),
+        int(metadata["step"]),
+        hashlib.sha256((folder / MODEL).read_bytes()).hexdigest(),
+        read_json(folder / DATA),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; RunError when it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} holds no JSON object")
+    return content
