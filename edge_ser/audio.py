@@ -69,7 +69,7 @@ class AudioReader:
         if isinstance(source, (str, os.PathLike)):
             self.name = os.fspath(source)
             try:
-                file: IO[bytes] = open(source, "rb")
+                file: IO[bytes] = open(source, "rb")  # noqa: SIM115 (closed by close())
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else str(error)
                 raise AudioError(f"cannot open {self.name}: {reason}; expected an audio file") from None
@@ -80,9 +80,7 @@ class AudioReader:
             self.name = str(getattr(source, "name", "audio"))
             file = source
         else:
-            raise AudioError(
-                f"got {type(source).__name__}; expected a path, bytes, a binary file object, or (samples, rate_hz)"
-            )
+            raise AudioError(f"got {type(source).__name__}; expected a path, bytes, a binary file object, or (samples, rate_hz)")
         try:
             self._sound = soundfile.SoundFile(_seekable(file, self.name))
         except AudioError:
@@ -101,9 +99,7 @@ class AudioReader:
     def __enter__(self) -> AudioReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:

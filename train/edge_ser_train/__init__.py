@@ -1,0 +1,1 @@
+"""PyTorch training of edge-ser models: corpora, network, losses, loop, evaluation."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,7 +13,7 @@ from edge_ser_train.config import AugmentConfig
 Float32Array = npt.NDArray[np.float32]
 
 
-def _stretch(x: Float32Array, positions: npt.NDArray[np.float64]) -> Float32Array:
+def _stretch(x: Float32Array, positions: npt.NDArray[np.floating[Any]]) -> Float32Array:
     """Sample the rows of x [n, m] at fractional ``positions`` [k] by linear interpolation, clamped to the ends."""
     positions = np.clip(positions, 0, len(x) - 1)
     low = positions.astype(np.intp)
@@ -20,9 +22,7 @@ def _stretch(x: Float32Array, positions: npt.NDArray[np.float64]) -> Float32Arra
     return x[low] * (1 - fraction) + x[high] * fraction
 
 
-def stretched_lengths(
-    lengths: npt.NDArray[np.int64], config: AugmentConfig, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
+def stretched_lengths(lengths: npt.NDArray[np.int64], config: AugmentConfig, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Draw how long each clip of ``lengths`` frames is to be made; at least 49 frames.
 
     Drawn before batches are formed, so that clips which end up equally long meet in one batch.
@@ -31,9 +31,7 @@ def stretched_lengths(
     return np.maximum(ENCODER_FRAMES, np.rint(lengths * factors)).astype(np.int64)
 
 
-def augment(
-    x: Float32Array, n_frames: int, fill: Float32Array, config: AugmentConfig, rng: np.random.Generator
-) -> Float32Array:
+def augment(x: Float32Array, n_frames: int, fill: Float32Array, config: AugmentConfig, rng: np.random.Generator) -> Float32Array:
     """Return a changed copy [n_frames, n_bins] of features x [T, n_bins] (dB).
 
     Time stretch to ``n_frames`` (speaking rate), frequency warp (vocal tract length), level offset, then SpecAugment masks

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from edge_ser.errors import ConfigError, did_you_mean
 from edge_ser.features import FRONT_ENDS, FrontEndConfig
@@ -120,7 +120,12 @@ class TrainConfig:
         require(self.loss.warmup_steps >= 0, "loss.warmup_steps", self.loss.warmup_steps, "0 or more")
         optimizer = self.optimizer
         require(optimizer.lr > 0, "optimizer.lr", optimizer.lr, "a positive number")
-        require(optimizer.schedule in ("constant", "one_cycle"), "optimizer.schedule", optimizer.schedule, "constant|one_cycle")
+        require(
+            optimizer.schedule in ("constant", "one_cycle"),
+            "optimizer.schedule",
+            optimizer.schedule,
+            "constant|one_cycle",
+        )
         require(optimizer.batch_size >= 1, "optimizer.batch_size", optimizer.batch_size, "1 or more")
         require(optimizer.max_steps >= 1, "optimizer.max_steps", optimizer.max_steps, "1 or more")
         require(self.selection.every_steps >= 1, "selection.every_steps", self.selection.every_steps, "1 or more")
@@ -150,7 +155,7 @@ class TrainConfig:
         >>> TrainConfig().with_settings(("loss.lambda_center=0.0", "seed=3")).loss.lambda_center
         0.0
         """
-        config = self
+        changed: dict[str, Any] = asdict(self)
         for setting in settings:
             name, equals, value = setting.partition("=")
             if not equals:
@@ -159,16 +164,12 @@ class TrainConfig:
                 parsed = tomllib.loads(f"value = {value}")["value"]
             except tomllib.TOMLDecodeError:
                 parsed = value  # a bare word is a string
-            table, _, key = name.strip().rpartition(".")
-            if table:
-                known = [f.name for f in fields(config) if is_dataclass(getattr(config, f.name))]
-                if table not in known:
-                    raise ConfigError(f"unknown table {table!r} in setting {setting!r}{did_you_mean(table, known)}")
-                changed = _build(type(getattr(config, table)), asdict(getattr(config, table)) | {key: parsed}, table)
-                config = replace(config, **{table: changed})
-            else:
-                config = _build(TrainConfig, asdict(config) | {key: parsed}, "")
-        return config
+            *tables, key = name.strip().split(".")
+            place = changed
+            for table in tables:
+                place = place.setdefault(table, {})
+            place[key] = parsed
+        return _build(TrainConfig, changed, "")
 
 
 _T = TypeVar("_T")
@@ -184,7 +185,7 @@ def _build(cls: type[_T], table: dict[str, Any], where: str) -> _T:
             raise ConfigError(f"unknown setting {place!r}{did_you_mean(key, hints)}")
         expected = hints[key]
         if is_dataclass(expected) and isinstance(value, dict):
-            value = _build(expected, value, place)  # type: ignore[type-var]
+            value = _build(cast(type, expected), value, place)
         elif expected is float and type(value) is int:
             value = float(value)
         elif expected == tuple[str, ...] and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
@@ -219,5 +220,5 @@ def load_preset(name: str) -> TrainConfig:
     """
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}; known: {', '.join(PRESETS)}")
-    text = resources.files("edge_ser_train").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
+    text = resources.files("edge_ser_train").joinpath("presets").joinpath(f"{name}.toml").read_text(encoding="utf-8")
     return config_from_toml(text, f"preset {name}")

@@ -72,9 +72,7 @@ def normalisation(features: Sequence[Float32Array]) -> tuple[Float32Array, Float
     return np.asarray(mean, dtype=np.float32), np.maximum(np.sqrt(variance), 1e-3).astype(np.float32)
 
 
-def epoch_batches(
-    lengths: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator
-) -> list[npt.NDArray[np.intp]]:
+def epoch_batches(lengths: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> list[npt.NDArray[np.intp]]:
     """Return one epoch as batches of clip numbers, each of clips of similar length; a last partial batch is dropped.
 
     Fewer clips than a batch make one batch of them all.

@@ -140,9 +140,12 @@ class Trainer:
         self.net.feature_mean.copy_(torch.from_numpy(mean))
         self.net.feature_std.copy_(torch.from_numpy(std))
         self.fill = mean
-        self.net.to(self.device, memory_format=torch.channels_last)
+        self.net.to(self.device)
+        for convolution in self.net.convs:
+            convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.centres = torch.zeros(len(config.labels), EMBEDDING_SIZE, device=self.device)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.optimizer.lr)
+        self.trained = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.Adam(self.trained.values(), lr=config.optimizer.lr)
         self.progress = Progress()
         self.metrics: list[dict[str, Any]] = []
         self._epoch = _Epoch(-1, np.empty(0, dtype=np.int64), [])
@@ -187,7 +190,9 @@ class Trainer:
         update_centres(self.centres, z, y, alpha)
         values = (loss.item(), softmax_loss.item(), center_loss.item())
         if not math.isfinite(values[0]):
-            raise RunError(f"the loss is {values[0]} at step {progress.step + 1}; expected a finite number: try a lower optimizer.lr")
+            raise RunError(
+                f"the loss is {values[0]} at step {progress.step + 1}; expected a finite number: try a lower optimizer.lr"
+            )
         progress.loss_sums = [total + value for total, value in zip(progress.loss_sums, values, strict=True)]
         progress.loss_steps += 1
         progress.step += 1
@@ -214,7 +219,7 @@ class Trainer:
         """Write metrics and checkpoint; the checkpoint last, since it is what a resumed run believes."""
         runs.write_atomic(self.folder / runs.METRICS, "".join(json.dumps(line) + "\n" for line in self.metrics))
         tensors = {f"net.{name}": t for name, t in self.net.state_dict().items()}
-        for name, parameter in self.net.named_parameters():
+        for name, parameter in self.trained.items():
             for moment, value in self.optimizer.state[parameter].items():
                 tensors[f"adam.{moment}.{name}"] = value
         tensors["centres"] = self.centres
@@ -227,7 +232,7 @@ class Trainer:
             self.progress = Progress(**progress)
             self.net.load_state_dict({n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")})
             self.centres.copy_(tensors["centres"])
-            for name, parameter in self.net.named_parameters():
+            for name, parameter in self.trained.items():
                 moments = ("step", "exp_avg", "exp_avg_sq")
                 state = {m: tensors[f"adam.{m}.{name}"] for m in moments}
                 self.optimizer.state[parameter] = {
@@ -353,6 +358,8 @@ def open_run(config: TrainConfig, described: dict[str, Any], folder: Path, resum
         runs.write_atomic(folder / runs.CONFIG, config.to_toml())
         return
     if load_config(folder / runs.CONFIG) != config:
-        raise RunError(f"{folder / runs.CONFIG} differs from the settings given; resume without settings, or choose another --out")
+        raise RunError(
+            f"{folder / runs.CONFIG} differs from the settings given; resume without settings, or choose another --out"
+        )
     if runs.read_json(folder / runs.DATA).get("clips_sha256") != described["clips_sha256"]:
         raise RunError(f"{folder} was started on other clips than --data and --corpus give now; expected the same list")

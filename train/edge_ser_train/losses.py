@@ -1,9 +1,9 @@
 """The joint loss of Dai et al. (ICASSP 2019): L = L_s + lambda L_c, both weighted by inverse class counts.
 
-    omega_j ∝ 1 / N_j                                                     class weights, from the training counts
-    L_s = Σ ω_{y_i} · (-log softmax(logits_i)[y_i]) / Σ ω_{y_i}           weighted softmax loss
-    L_c = Σ ω_{y_i} · ||z_i - c_{y_i}||²           / Σ ω_{y_i}            weighted center loss (no 1/2, z not normalised)
-    c_j ← (1 - α) c_j + α · mean{z_i : y_i = j}                           after each step, no gradient, absent classes stay
+omega_j ∝ 1 / N_j                                                     class weights, from the training counts
+L_s = Σ ω_{y_i} · (-log softmax(logits_i)[y_i]) / Σ ω_{y_i}           weighted softmax loss
+L_c = Σ ω_{y_i} · ||z_i - c_{y_i}||²           / Σ ω_{y_i}            weighted center loss (no 1/2, z not normalised)
+c_j ← (1 - α) c_j + α · mean{z_i : y_i = j}                           after each step, no gradient, absent classes stay
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class ShiftNorm(nn.Module):
     def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Return the convolution weight [C, ...] and bias [C] that do both in one."""
         mean, variance = self.norm.running_mean, self.norm.running_var
-        assert mean is not None and variance is not None
+        assert mean is not None
+        assert variance is not None
         scale = torch.rsqrt(variance.double() + self.norm.eps)
         folded = weight.double() * scale[:, None, None, None]
         return folded.float(), ((bias.double() - mean.double()) * scale + self.shift.double()).float()
@@ -114,10 +115,15 @@ class EmotionNet(nn.Module):
     feature_std: Tensor
 
     def _initialise(self) -> None:
-        """Glorot-uniform weights (each GRU gate its own matrix), zero biases."""
+        """Glorot-uniform weights (each GRU gate its own matrix), zero biases.
+
+        torch's GRU has two biases a gate, the paper's one: the recurrent one stays zero and is not trained.
+        """
         for name, parameter in self.named_parameters():
             if name.startswith("prelu"):
                 continue
+            if name.startswith("gru.bias_hh"):
+                parameter.requires_grad_(False)
             if name.startswith("gru.weight"):
                 for gate in parameter.data.chunk(3):
                     nn.init.xavier_uniform_(gate)

@@ -1,12 +1,12 @@
 """A training run on disk: what lies in its folder, and how it is written so that nothing is ever half there.
 
-    config.toml              the resolved configuration
-    data.json                where the data was, its corpora, counts, label map, hash of the clip list
-    model.safetensors        the best weights so far (dev UA), with labels, front end, centres, temperature
-    checkpoint.safetensors   everything a resumed run needs: weights, Adam's moments, centres, step
-    metrics.jsonl            one line a look at the dev set
-    report.json, *.png       made when the run ends
-    evaluation-*.json        what `edge-ser evaluate` measured on it
+config.toml              the resolved configuration
+data.json                where the data was, its corpora, counts, label map, hash of the clip list
+model.safetensors        the best weights so far (dev UA), with labels, front end, centres, temperature
+checkpoint.safetensors   everything a resumed run needs: weights, Adam's moments, centres, step
+metrics.jsonl            one line a look at the dev set
+report.json, *.png       made when the run ends
+evaluation-*.json        what `edge-ser evaluate` measured on it
 """
 
 from __future__ import annotations

@@ -1,0 +1,41 @@
+# WAV=your.wav make demo: your own recording. PYTHON=python3.12 make ...: another interpreter.
+PYTHON ?= python3
+WAV ?= tests/golden/synthetic_speech.flac
+DATA ?= ../shared/data
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: demo test check fix bench golden model
+demo: .venv/runtime
+	@$(BIN)/edge-ser predict $(WAV)
+
+test: .venv/test
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+check: .venv/test
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy && $(BIN)/lint-imports
+
+fix: .venv/test
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: .venv/test
+	$(BIN)/python tests/bench.py
+
+golden: .venv/test
+	$(BIN)/python tests/golden/make_golden.py
+
+# The shipped model, from the corpora to the file in the package (about an hour on two CPU cores).
+model: .venv/test
+	$(BIN)/edge-ser train --data $(DATA) --corpus cremad --corpus emodb --preset edge --out runs/shipped
+	$(BIN)/edge-ser evaluate runs/shipped --data $(DATA) --corpus cremad --split test
+	$(BIN)/edge-ser evaluate runs/shipped --data $(DATA) --corpus ravdess --split all && $(BIN)/edge-ser export runs/shipped -o edge_ser/models/edge-ser.onnx
+
+.venv/runtime: pyproject.toml
+	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --editable .
+	@touch $@
+
+# torch on its own first: a plain install of the extras would pick a build with CUDA.
+.venv/test: .venv/runtime
+	$(BIN)/pip install --quiet $(TORCH) && $(BIN)/pip install --quiet --editable '.[test,check]'
+	@touch $@

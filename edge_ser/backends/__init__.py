@@ -1,0 +1,45 @@
+"""Inference engines behind one small interface; each is imported when it is first used."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_ser.errors import BackendError, did_you_mean
+from edge_ser.model_file import ModelFile
+
+Float32Array = npt.NDArray[np.float32]
+
+BACKENDS = ("onnx",)
+
+
+class Answer(NamedTuple):
+    """One run of the graph."""
+
+    logits: Float32Array
+    """[n_labels]"""
+    embedding: Float32Array
+    """z, [embedding_size]"""
+    encoded: Float32Array
+    """All encoder vectors so far, [P + N, encoder_size]; the ``past`` of the next run."""
+
+
+class Backend(Protocol):
+    """A loaded graph. ``run`` may be called from several threads at once."""
+
+    def run(self, features: Float32Array, past: Float32Array | None = None) -> Answer:
+        """Answer for features [T >= 49, n_bins], following on encoder vectors ``past`` [P, encoder_size]."""
+        ...
+
+
+def open_backend(model: ModelFile, name: str, threads: int, spinning: bool) -> Backend:
+    """Load ``model`` into the engine ``name`` (``auto``: the one that fits the file)."""
+    if name not in ("auto", *BACKENDS):
+        raise BackendError(f"unknown backend {name!r}{did_you_mean(name, BACKENDS)}; expected auto or {', '.join(BACKENDS)}")
+    if threads < 1:
+        raise BackendError(f"threads is {threads}; expected 1 or more")
+    from edge_ser.backends.onnx import OnnxBackend
+
+    return OnnxBackend(model, threads, spinning)

@@ -1,0 +1,209 @@
+"""The ``edge-ser`` command. Verbs of the training and export packages join through the entry points ``edge_ser.commands``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_ser.errors import AudioError, EdgeSerError, MissingExtraError
+
+if TYPE_CHECKING:
+    from edge_ser.decision import Prediction
+
+_BAR_WIDTH = 10
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Raise MissingExtraError, with the pip line that mends it, unless all of ``modules`` can be imported."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"this command needs {', '.join(missing)}; install with: pip install 'edge-ser[{extra}]'")
+
+
+class _Commands(click.Group):
+    """The verbs of the runtime plus those that installed packages announce; the latter are imported on use or for help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *(point.name for point in entry_points(group="edge_ser.commands"))})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        for point in entry_points(group="edge_ser.commands", name=cmd_name):
+            command: click.Command = point.load()
+            return command
+        return None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edge-ser")
+def cli() -> None:
+    """Tell how a person sounds: speech emotion recognition on the device, offline.
+
+    It infers how speech sounds, not what a person feels.
+    """
+
+
+def main() -> None:
+    """Run the command line; every EdgeSerError becomes one line on standard error and exit status 1."""
+    try:
+        cli(prog_name="edge-ser")
+    except EdgeSerError as error:
+        _complain(error)
+        sys.exit(1)
+
+
+def _complain(error: EdgeSerError) -> None:
+    click.echo(f"edge-ser: error: {' '.join(str(error).split())}", err=True)
+
+
+_model_option = click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that ships.")
+
+
+@cli.command(short_help="Recognise the emotion in recordings.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@_model_option
+@click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto or onnx.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads for one answer.")
+@click.option("--spinning", is_flag=True, help="Let waiting threads spin (faster with several threads, busy when idle).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of the table.")
+@click.option("--embedding", is_flag=True, help="With --json: add the 64-d embedding.")
+def predict(
+    files: tuple[str, ...],
+    model: Path | None,
+    backend: str,
+    threads: int,
+    spinning: bool,
+    as_json: bool,
+    embedding: bool,
+) -> None:
+    """Recognise the emotion in each FILE: a recording, a folder of recordings, or - for a recording on standard input.
+
+    A file that cannot be answered is named on standard error, the others are still answered, and the exit status is 1.
+    """
+    if embedding and not as_json:
+        raise click.UsageError("--embedding goes with --json")
+    recordings = list(_recordings(files))
+    from edge_ser.recognizer import EmotionRecognizer
+
+    recognizer = EmotionRecognizer(model, backend=backend, threads=threads, spinning=spinning)
+    width = min(48, max(len(name) for name in recordings))
+    failed = 0
+    with _progress(recordings) as names:
+        for number, name in enumerate(names):
+            if not as_json and number == 0:
+                _row("file", "emotion", "confidence", recognizer.labels, "length", width)
+            try:
+                prediction = recognizer.predict(sys.stdin.buffer if name == "-" else name)
+            except AudioError as error:
+                _complain(error)
+                failed += 1
+                continue
+            if as_json:
+                click.echo(_json_line(name, prediction, embedding))
+            else:
+                confidence = f"{_bar(prediction.confidence)} {prediction.confidence:4.0%}"
+                shares = [f"{p:.0%}" for p in prediction.probabilities.values()]
+                _row(name, prediction.label, confidence, shares, f"{prediction.duration_s:.2f} s", width)
+    if failed:
+        sys.exit(1)
+
+
+def _recordings(names: Iterable[str]) -> Iterator[str]:
+    """Expand folders into the recordings below them, sorted; AudioError for a folder without any."""
+    from edge_ser.audio import AUDIO_SUFFIXES
+
+    for name in names:
+        folder = Path(name)
+        if name == "-" or not folder.is_dir():
+            yield name
+            continue
+        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+        if not found:
+            raise AudioError(f"no recordings below the folder {name}; expected files ending in {', '.join(AUDIO_SUFFIXES)}")
+        yield from map(str, found)
+
+
+def _progress(names: list[str]) -> Any:
+    """Return a context manager over ``names``: a progress bar where the answers themselves are not on the screen."""
+    bar_helps = len(names) > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
+    return click.progressbar(names, file=sys.stderr, label="recognising", show_pos=True, hidden=not bar_helps)
+
+
+def _bar(share: float) -> str:
+    """Return a share from 0 to 1 as a bar of block characters."""
+    eighths = round(share * _BAR_WIDTH * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")).ljust(_BAR_WIDTH)
+
+
+def _row(name: str, label: str, confidence: str, shares: Iterable[str], length: str, width: int) -> None:
+    shown = name if len(name) <= width else "…" + name[1 - width :]
+    columns = "".join(f"{share:>9}" for share in shares)
+    click.echo(f"{shown:<{width}}  {label:<9} {confidence:<{_BAR_WIDTH + 5}} {columns} {length:>10}")
+
+
+def _json_line(name: str, prediction: Prediction, embedding: bool) -> str:
+    record: dict[str, Any] = {
+        "file": name,
+        "label": prediction.label,
+        "confidence": round(prediction.confidence, 6),
+        "probabilities": {label: round(p, 6) for label, p in prediction.probabilities.items()},
+        "duration_s": round(prediction.duration_s, 6),
+    }
+    if embedding:
+        record["embedding"] = [float(f"{v:.6g}") for v in prediction.embedding]
+    return json.dumps(record, ensure_ascii=False)
+
+
+@cli.command(short_help="Print the model card.")
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The whole manifest as JSON.")
+def info(model: Path | None, as_json: bool) -> None:
+    """Print the model card of MODEL (default: the model that ships), from the manifest in the file."""
+    from edge_ser.model_file import read_model_file, shipped_model_path
+
+    file = read_model_file(model or shipped_model_path())
+    manifest = file.manifest
+    if as_json:
+        click.echo(json.dumps(json.loads(manifest.to_json()), indent=2, ensure_ascii=False))
+        return
+    training = manifest.training
+    quantization = manifest.quantization
+
+    def line(key: str, value: object) -> None:
+        click.echo(f"{key:<16}{value}")
+
+    line("model", file.path)
+    line("size", f"{len(file.content) / 1e6:.2f} MB, {quantization['scheme']}")
+    line(
+        "int8",
+        f"{quantization['weights_int8_percent']:.0f} % of weights, {quantization['macs_int8_percent']:.0f} % of operations",
+    )
+    line("labels", ", ".join(manifest.labels))
+    line("front end", f"{manifest.front_end.name}: {manifest.front_end.rate_hz} Hz, {manifest.front_end.n_bins} bins")
+    line("embedding", f"{manifest.embedding_size} values, {len(manifest.centres)} class centres")
+    line("temperature", f"{manifest.temperature:.3f} (fitted on {training['dev_speakers']} dev speakers)")
+    line("trained with", f"preset {training['preset']}, lambda {training['lambda_center']:g}, seed {training['seed']}, "
+         f"step {training['best_step']} of {training['steps']}")  # fmt: skip
+    line("trained on", f"{training['train_clips']} clips of {training['train_speakers']} speakers; {training['speech']}")
+    for corpus in training["corpora"]:
+        line("", f"{corpus['name']}: {corpus['train_clips']} clips, {corpus['licence']}; {corpus['citation']}")
+    for score in manifest.scores:
+        low, high = score["ua_95"]
+        line(
+            f"{score['corpus']} {score['split']}",
+            f"UA {score['ua']:.1%} [{low:.1%}, {high:.1%}], WA {score['wa']:.1%}, macro-F1 {score['macro_f1']:.1%}, "
+            f"ECE {score['ece']:.3f}; {score['n_clips']} clips, {score['n_speakers']} speakers; {score['protocol']}",
+        )
+    line("made with", ", ".join(f"{name} {version}" for name, version in manifest.created_with.items()))
+    line("meant for", "voice assistants and devices that react to how speech sounds")
+    line("not meant for", "judging what a person feels, and any use at work or in education (EU AI Act, Art. 5(1)(f))")

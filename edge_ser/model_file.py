@@ -1,0 +1,215 @@
+"""The model file: one graph and, inside it, a manifest that says everything needed to use and to judge it.
+
+An ONNX file carries the manifest as JSON in its metadata (key ``edge_ser``). It is read here without any engine, by walking
+the few top-level protobuf fields, and every statement in it that can be checked is checked before the graph runs. Data only:
+nothing in a model file is ever executed but the graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from edge_ser.errors import ConfigError, ModelFileError
+from edge_ser.features import FRONT_ENDS, FrontEndConfig
+
+FORMAT = "edge-ser-model"
+FORMAT_VERSION = 1
+METADATA_KEY = "edge_ser"
+
+_ONNX_GRAPH, _ONNX_METADATA = 7, 14  # field numbers of ModelProto in onnx.proto
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model file says about itself."""
+
+    front_end: FrontEndConfig
+    """The features the graph expects."""
+    labels: tuple[str, ...]
+    """Class names in logit order."""
+    encoder_size: int
+    """Length of an encoder vector (``past`` and ``encoded``)."""
+    embedding_size: int
+    """Length of the embedding z."""
+    temperature: float
+    """Divides the logits before the softmax, so that confidence means frequency; fitted on dev speakers."""
+    centres: tuple[tuple[float, ...], ...]
+    """Mean embedding of each class over the training clips, [n_labels][embedding_size]."""
+    quantization: dict[str, Any]
+    """``scheme`` and the share of weights and of multiply-accumulates that are int8, in per cent."""
+    training: dict[str, Any]
+    """Preset, corpora with licence and citation, counts, seed, steps."""
+    scores: tuple[dict[str, Any], ...]
+    """What was measured: corpus, split, protocol, clips, speakers, UA, WA, macro-F1 with 95 % intervals."""
+    created_with: dict[str, str]
+    """Versions of the software that made the file."""
+    graph_sha256: str
+    """SHA-256 of the graph, weights included."""
+
+    def __post_init__(self) -> None:
+        n = len(self.labels)
+        if n < 2 or len(set(self.labels)) != n or not all(isinstance(x, str) and x for x in self.labels):
+            raise ModelFileError(f"manifest: labels are {list(self.labels)}; expected two or more different names")
+        for name in ("encoder_size", "embedding_size"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ModelFileError(f"manifest: {name} is {value!r}; expected a positive whole number")
+        if not (isinstance(self.temperature, (int, float)) and math.isfinite(self.temperature) and self.temperature > 0):
+            raise ModelFileError(f"manifest: temperature is {self.temperature!r}; expected a positive number")
+        if len(self.centres) != n or any(len(c) != self.embedding_size for c in self.centres):
+            raise ModelFileError(f"manifest: centres are not {n} vectors of {self.embedding_size} numbers")
+        known = FRONT_ENDS.get(self.front_end.name)
+        if known is None:
+            raise ModelFileError(
+                f"manifest: front end {self.front_end.name!r} is unknown to this version of edge-ser; "
+                f"expected one of {', '.join(FRONT_ENDS)} (upgrade edge-ser?)"
+            )
+        if known != self.front_end:
+            raise ModelFileError(
+                f"manifest: its front end is called {known.name!r} but its values are not those of {known.name!r}"
+            )
+
+    def to_json(self) -> str:
+        """Return the manifest as JSON, keys in a fixed order."""
+        table = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(table, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Parse and check; ModelFileError says what was found and what was expected."""
+        try:
+            table = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ModelFileError(f"manifest: not JSON ({error}); the file was edited or damaged") from None
+        if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
+            raise ModelFileError(f"manifest: format is not {FORMAT!r}; expected a file made by edge-ser export")
+        version = table.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise ModelFileError(
+                f"manifest: format_version is {version!r}; this version of edge-ser reads {FORMAT_VERSION} (upgrade edge-ser?)"
+            )
+        names = {f.name for f in fields(cls)}
+        if table.keys() != names:
+            odd = sorted(names ^ table.keys())
+            raise ModelFileError(f"manifest: {odd[0]!r} is {'missing' if odd[0] in names else 'unknown'}; the file was edited")
+        dicts, lists = ("front_end", "quantization", "training", "created_with"), ("labels", "centres", "scores")
+        for name in dicts + lists:
+            if not isinstance(table[name], dict if name in dicts else list):
+                raise ModelFileError(f"manifest: {name} is {type(table[name]).__name__}; the file was edited")
+        if not all(isinstance(c, list) and all(isinstance(v, (int, float)) for v in c) for c in table["centres"]):
+            raise ModelFileError("manifest: centres are not lists of numbers; the file was edited")
+        if not isinstance(table["graph_sha256"], str) or not all(isinstance(s, dict) for s in table["scores"]):
+            raise ModelFileError("manifest: graph_sha256 or scores have the wrong type; the file was edited")
+        try:
+            table["front_end"] = FrontEndConfig.from_dict(table["front_end"])
+        except (ConfigError, TypeError) as error:
+            raise ModelFileError(f"manifest: {error}") from None
+        table["centres"] = tuple(tuple(c) for c in table["centres"])
+        return cls(**{**table, "labels": tuple(table["labels"]), "scores": tuple(table["scores"])})
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file whose manifest was read and found in order."""
+
+    path: Path
+    manifest: Manifest
+    content: bytes
+    """The whole file, ready for an engine."""
+
+
+def shipped_model_path() -> Path:
+    """Return the path of the model that comes with the package."""
+    return Path(str(resources.files("edge_ser") / "models" / "edge-ser.onnx"))
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """Read and check a model file.
+
+    Raises ModelFileError when it is missing, no ONNX, truncated, without a manifest, of an unknown format version, or when
+    its graph is not the one the manifest was written for.
+    """
+    if path.suffix != ".onnx":
+        raise ModelFileError(f"{path}: files ending in {path.suffix or 'nothing'!r} are not supported; expected .onnx")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"cannot read the model {path}: {error.strerror or error}") from None
+    try:
+        graph, metadata = _onnx_parts(content)
+        if METADATA_KEY not in metadata:
+            raise ModelFileError("it has no edge-ser manifest; expected a file made by edge-ser export")
+        manifest = Manifest.from_json(metadata[METADATA_KEY])
+        found = hashlib.sha256(graph).hexdigest()
+        if found != manifest.graph_sha256:
+            raise ModelFileError(
+                f"its graph has SHA-256 {found[:12]}…, its manifest says {manifest.graph_sha256[:12]}…; "
+                "the file was edited or damaged, export it again"
+            )
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+    return ModelFile(path, manifest, content)
+
+
+def _onnx_parts(content: bytes) -> tuple[memoryview, dict[str, str]]:
+    """Return the serialised graph and the metadata of an ONNX ModelProto."""
+    graph = memoryview(b"")
+    metadata: dict[str, str] = {}
+    try:
+        for number, value in _protobuf_fields(memoryview(content)):
+            if number == _ONNX_GRAPH:
+                graph = value
+            elif number == _ONNX_METADATA:
+                entry = dict(_protobuf_fields(value))
+                metadata[bytes(entry[1]).decode()] = bytes(entry[2]).decode()
+    except (ValueError, KeyError, IndexError):
+        raise ModelFileError("it is no complete ONNX file; it was truncated, damaged or is something else") from None
+    if not graph:
+        raise ModelFileError("it is no complete ONNX file; it holds no graph")
+    return graph, metadata
+
+
+def _protobuf_fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield (field number, bytes) of every length-delimited field; ValueError or IndexError for malformed bytes.
+
+    Source: the Protocol Buffers encoding, wire types 0 (varint), 1 (64 bit), 2 (length-delimited), 5 (32 bit).
+    """
+    position = 0
+
+    def varint() -> int:
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = message[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+            if shift > 63:
+                raise ValueError("varint too long")
+
+    while position < len(message):
+        tag = varint()
+        wire_type = tag & 7
+        if wire_type == 0:
+            varint()
+        elif wire_type in (1, 5):
+            position += 8 if wire_type == 1 else 4
+        elif wire_type == 2:
+            length = varint()
+            if position + length > len(message):
+                raise ValueError("truncated")
+            yield tag >> 3, message[position : position + length]
+            position += length
+        else:
+            raise ValueError(f"wire type {wire_type}")
+    if position != len(message):
+        raise ValueError("truncated")

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+
+from edge_ser import EmotionRecognizer
+from edge_ser.audio import AudioReader
+from edge_ser.backends import open_backend
+from edge_ser.cli import cli
+from edge_ser.errors import ExportError, RunError
+from edge_ser.features import FRONT_ENDS, extract_blocks
+from edge_ser.model_file import read_model_file
+from edge_ser_export import exporter, onnx_graph
+from edge_ser_export.exporter import export_onnx, run_in_parts
+from edge_ser_train.loop import infer
+from edge_ser_train.run import load_run
+
+
+def test_torch_checkpoint_and_onnx_agree_on_real_clips(tiny_run: Path, tiny_model: Path, real_clips: list[Path]) -> None:
+    trained = load_run(tiny_run)
+    recognizer = EmotionRecognizer(tiny_model)
+    lengths = set()
+    for clip in real_clips:
+        with AudioReader(clip) as reader:
+            features = extract_blocks(reader.blocks(), reader.n_samples, trained.front_end)
+        lengths.add(len(features))
+        prediction = recognizer.predict(clip)
+        logits, z = infer(trained.net, [features])
+        np.testing.assert_allclose(prediction.logits, logits[0], atol=1e-4)
+        np.testing.assert_allclose(prediction.embedding, z[0], atol=1e-4)
+    assert len(real_clips) == 50
+    assert len(lengths) > 20
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_every_front_end_and_both_presets_export(
+    train_tiny: Callable[..., Path], tmp_path: Path, front_end: str, speech: Path
+) -> None:
+    preset = "paper" if front_end.endswith("paper") else "edge"
+    run = train_tiny(tmp_path / "run", preset, f"front_end={front_end}", "optimizer.max_steps=2")
+    result = export_onnx(run, tmp_path / "model.onnx", lambda line: None)
+    assert result.max_logit_error < 1e-4
+    recognizer = EmotionRecognizer(tmp_path / "model.onnx")
+    assert recognizer.manifest.front_end == FRONT_ENDS[front_end]
+    assert np.isfinite(recognizer.predict(speech).logits).all()
+
+
+def test_streaming_equals_offline_exactly(tiny_model: Path) -> None:
+    backend = open_backend(read_model_file(tiny_model), "auto", threads=1, spinning=False)
+    rng = np.random.default_rng(0)
+    for n_frames in (49, 100, 777, 1400):
+        features = (20 * rng.standard_normal((n_frames, 128)) - 40).astype(np.float32)
+        whole = backend.run(features).logits
+        for _ in range(3):
+            assert np.array_equal(run_in_parts(backend, features, rng), whole)
+
+
+def test_the_same_run_gives_the_same_bytes(tiny_run: Path, tiny_model: Path, tmp_path: Path) -> None:
+    export_onnx(tiny_run, tmp_path / "again.onnx", lambda line: None)
+    assert (tmp_path / "again.onnx").read_bytes() == tiny_model.read_bytes()
+
+
+def test_the_graph_is_the_designs(tiny_model: Path) -> None:
+    model = onnx.load(tiny_model)
+    shapes = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes == {
+        "features": [1, "T", 128],
+        "past": [1, "P", 480],
+        "logits": [1, 4],
+        "embedding": [1, 64],
+        "encoded": [1, "P_plus_N", 480],
+    }
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+
+
+def test_scores_of_these_weights_travel_in_the_manifest(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", str(tiny_run), "--data", str(tiny_data), "--corpus", "tiny", "--split", "test"]
+    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    kept = tiny_run / "evaluation-tiny-test.json"
+    try:
+        export_onnx(tiny_run, tmp_path / "scored.onnx", lambda line: None)
+        (score,) = EmotionRecognizer(tmp_path / "scored.onnx").manifest.scores
+        assert (score["corpus"], score["split"], score["n_clips"]) == ("tiny", "test", 8)
+        kept.write_text(kept.read_text().replace(load_run(tiny_run).weights_sha256, "of other weights"))
+        export_onnx(tiny_run, tmp_path / "unscored.onnx", lambda line: None)
+        assert EmotionRecognizer(tmp_path / "unscored.onnx").manifest.scores == ()
+    finally:
+        kept.unlink()
+
+
+def test_a_graph_that_answers_otherwise_is_not_written(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = onnx_graph.build_graph
+
+    def with_swapped_gates(net: torch.nn.Module) -> object:
+        graph = build(net)  # type: ignore[arg-type]
+        next(n for n in graph.node if n.op_type == "GRU").attribute[2].i = 0  # linear_before_reset
+        return graph
+
+    monkeypatch.setattr(exporter, "build_graph", with_swapped_gates)
+    with pytest.raises(ExportError, match="differs from the network"):
+        export_onnx(tiny_run, tmp_path / "wrong.onnx", lambda line: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_are_one_line(tiny_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"ending in \.onnx"):
+        export_onnx(tiny_run, tmp_path / "model.bin", lambda line: None)
+    with pytest.raises(ExportError, match="cannot write"):
+        export_onnx(tiny_run, tmp_path / "missing" / "model.onnx", lambda line: None)
+    with pytest.raises(RunError, match="is not a folder"):
+        export_onnx(tmp_path / "gone", tmp_path / "model.onnx", lambda line: None)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
+
+
+def run(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], input=stdin, capture_output=True, check=False)
+
+
+def complaint(done: subprocess.CompletedProcess[bytes], status: int = 1) -> str:
+    """Return the one line of complaint a failed command gave."""
+    assert done.returncode == status
+    text = done.stderr.decode()
+    assert "Traceback" not in text
+    lines = [line for line in text.splitlines() if line.startswith("edge-ser: error: ")]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+def test_predict_prints_a_table(speech: Path) -> None:
+    done = run("predict", speech)
+    assert done.returncode == 0
+    header, row = done.stdout.decode().splitlines()
+    assert header.split() == ["file", "emotion", "confidence", "neutral", "angry", "happy", "sad", "length"]
+    assert row.endswith("4.34 s")
+
+
+def test_predict_json_has_stable_keys(speech: Path) -> None:
+    done = run("predict", "--json", speech, speech)
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert list(first) == ["file", "label", "confidence", "probabilities", "duration_s"]
+    assert first == second
+    with_embedding = json.loads(run("predict", "--json", "--embedding", speech).stdout)
+    assert len(with_embedding["embedding"]) == 64
+
+
+def test_predict_takes_standard_input_and_folders(speech: Path, tmp_path: Path) -> None:
+    from_pipe = json.loads(run("predict", "--json", "-", stdin=speech.read_bytes()).stdout)
+    (tmp_path / "sub").mkdir()
+    for name in ("b.FLAC", "a.flac", "sub/c.flac", "notes.txt"):
+        (tmp_path / name).write_bytes(speech.read_bytes())
+    lines = [json.loads(line) for line in run("predict", "--json", tmp_path).stdout.splitlines()]
+    assert [Path(line["file"]).name for line in lines] == ["a.flac", "b.FLAC", "c.flac"]
+    assert all(line["probabilities"] == from_pipe["probabilities"] for line in lines)
+
+
+def test_one_bad_file_does_not_stop_the_others(speech: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"no sound in here")
+    done = run("predict", "--json", bad, speech)
+    assert "bad.wav is not readable audio" in complaint(done)
+    assert json.loads(done.stdout)["file"] == str(speech)
+
+
+def test_silence_is_reported(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 16000)
+    assert "is silent" in complaint(run("predict", tmp_path / "silent.wav"))
+
+
+def test_mistakes_of_setup_are_one_line(speech: Path, tmp_path: Path) -> None:
+    assert "No such file" in complaint(run("predict", "--model", "missing.onnx", speech))
+    assert "unknown backend" in complaint(run("predict", "--backend", "tensorflow", speech))
+    assert "no recordings below" in complaint(run("predict", tmp_path))
+    assert "expected .onnx" in complaint(run("info", speech))
+
+
+def test_mistakes_of_usage_exit_with_2(speech: Path) -> None:
+    for arguments in (["predict"], ["predict", "--nonsense", speech], ["nonsense"], ["predict", "--embedding", speech]):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert b"Traceback" not in done.stderr
+
+
+def test_info_is_the_model_card() -> None:
+    text = run("info").stdout.decode()
+    for fact in ("neutral, angry, happy, sad", "logmel-v1", "cremad", "ODbL", "acted", "not meant for", "UA"):
+        assert fact in text
+    manifest = json.loads(run("info", "--json").stdout)
+    assert manifest["format"] == "edge-ser-model"
+    assert "ravdess" not in [c["name"] for c in manifest["training"]["corpora"]]
+
+
+def test_a_missing_extra_is_named_with_its_pip_line(tmp_path: Path) -> None:
+    # A process in which torch cannot be found, as after a plain `pip install edge-ser`.
+    blocker = "import sys; sys.modules['torch'] = None; from edge_ser.cli import main; main()"
+    for verb in (
+        ["train", "--out", "x"],
+        ["export", "x", "-o", "y.onnx"],
+        ["evaluate", str(tmp_path), "--data", "x", "--corpus", "y"],
+    ):
+        done = subprocess.run([sys.executable, "-c", blocker, *verb], capture_output=True, check=False)
+        assert "pip install 'edge-ser[" in complaint(done)
+
+
+def test_help_lists_every_verb_without_torch() -> None:
+    code = "import sys\nfrom edge_ser.cli import main\ntry:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("predict", "info", "train", "evaluate", "export"):
+        assert verb in done.stdout.decode()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX pipes")
+def test_a_reader_that_leaves_is_no_traceback(speech: Path) -> None:
+    script = (
+        f"{sys.executable} -c 'from edge_ser.cli import main; main()' predict --json {' '.join([str(speech)] * 40)} | head -1"
+    )
+    done = subprocess.run(["sh", "-c", script], capture_output=True, check=False)
+    assert b"Traceback" not in done.stderr
+    assert len(done.stdout.splitlines()) == 1

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from edge_ser import AudioError, EmotionRecognizer
+from edge_ser.audio import AudioSource
+from edge_ser.backends import open_backend
+from edge_ser.decision import decide
+from edge_ser.features import LOGMEL_V1, extract
+from edge_ser.model_file import read_model_file, shipped_model_path
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> EmotionRecognizer:
+    return EmotionRecognizer()
+
+
+def test_the_shipped_model_answers(recognizer: EmotionRecognizer, speech: Path) -> None:
+    prediction = recognizer.predict(speech)
+    assert recognizer.labels == ("neutral", "angry", "happy", "sad")
+    assert prediction.label in recognizer.labels
+    assert list(prediction.probabilities) == list(recognizer.labels)
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+    assert prediction.confidence == max(prediction.probabilities.values())
+    assert prediction.probabilities[prediction.label] == prediction.confidence
+    assert prediction.embedding.shape == (64,)
+    assert prediction.embedding.dtype == np.float32
+    assert prediction.duration_s == pytest.approx(soundfile.info(speech).duration)
+
+
+def test_every_kind_of_source_gives_the_same_answer(recognizer: EmotionRecognizer, speech: Path) -> None:
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+    sources: list[AudioSource] = [speech, str(speech), speech.read_bytes(), io.BytesIO(speech.read_bytes()), (samples, rate_hz)]
+    first, *others = recognizer.predict_many(sources)
+    for other in others:
+        assert np.array_equal(other.logits, first.logits)
+        assert other.probabilities == first.probabilities
+
+
+def test_stereo_and_rates_change_little(recognizer: EmotionRecognizer, speech: Path) -> None:
+    import soxr
+
+    samples, _ = soundfile.read(speech, dtype="float32")
+    base = recognizer.predict(speech)
+    stereo = recognizer.predict((np.stack([samples, samples], axis=1), 16000))
+    assert np.array_equal(stereo.logits, base.logits)
+    up = recognizer.predict((soxr.resample(samples, 16000, 48000), 48000))
+    assert up.label == base.label
+
+
+@pytest.mark.parametrize("n_samples", [1, 639, 640, 8319, 8320, 8321, 16000 * 14, 16000 * 14 + 480, 16000 * 20])
+def test_any_length_is_answered(recognizer: EmotionRecognizer, n_samples: int) -> None:
+    noise = (0.1 * np.random.default_rng(0).standard_normal(n_samples)).astype(np.float32)
+    prediction = recognizer.predict((noise, 16000))
+    assert np.isfinite(prediction.logits).all()
+    assert prediction.duration_s == n_samples / 16000
+
+
+def test_silence_has_no_answer(recognizer: EmotionRecognizer) -> None:
+    with pytest.raises(AudioError, match="is silent"):
+        recognizer.predict((np.zeros(16000, dtype=np.int16), 16000))
+
+
+def test_the_middle_of_a_long_recording_is_judged(recognizer: EmotionRecognizer) -> None:
+    rng = np.random.default_rng(3)
+    samples = (0.1 * rng.standard_normal(16000 * 30)).astype(np.float32)
+    whole = recognizer.predict((samples, 16000))
+    changed = samples.copy()
+    changed[: 16000 * 7] = 0  # outside the middle 14 s
+    changed[-16000 * 7 :] = 0
+    assert np.array_equal(recognizer.predict((changed, 16000)).logits, whole.logits)
+
+
+def test_one_recognizer_serves_many_threads(recognizer: EmotionRecognizer, speech: Path) -> None:
+    expected = recognizer.predict(speech).logits
+    answers: list[np.ndarray] = []
+    threads = [threading.Thread(target=lambda: answers.append(recognizer.predict(speech).logits)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 8
+    assert all(np.array_equal(a, expected) for a in answers)
+
+
+@pytest.mark.parametrize("parts", [[49], [65, 81], [49, 49, 161], [1025]])
+def test_the_graph_in_parts_equals_the_graph_at_once(speech: Path, parts: list[int]) -> None:
+    backend = open_backend(read_model_file(shipped_model_path()), "auto", threads=1, spinning=False)
+    samples, _ = soundfile.read(speech, dtype="float32")
+    features = extract(np.tile(samples, 3), LOGMEL_V1)
+    past, start = None, 0
+    for n in parts:
+        answer = backend.run(features[start : start + n], past)
+        past = answer.encoded
+        start += n - 49 + 16
+    whole = backend.run(features[: start + 33])
+    assert np.array_equal(answer.encoded, whole.encoded)
+    assert np.array_equal(answer.logits, whole.logits)
+
+
+def test_confidence_is_the_tempered_softmax() -> None:
+    manifest = read_model_file(shipped_model_path()).manifest
+    logits = np.array([1.0, 3.0, 0.0, -1.0], dtype=np.float32)
+    prediction = decide(logits, np.zeros(64, dtype=np.float32), manifest, 1.0)
+    tempered = np.exp(logits.astype(np.float64) / manifest.temperature)
+    assert prediction.label == manifest.labels[1]
+    assert prediction.confidence == pytest.approx(tempered[1] / tempered.sum())

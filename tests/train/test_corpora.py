@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_ser.errors import CorpusError
+from edge_ser.features import LOGMEL_V1
+from edge_ser_train.augment import augment, stretched_lengths
+from edge_ser_train.config import AugmentConfig
+from edge_ser_train.corpora import read_corpus, select, training_data
+from edge_ser_train.dataset import clip_features, crop_batch, epoch_batches, load_features, normalisation
+
+LABELS = ("neutral", "angry", "happy", "sad")
+
+
+def corpus(tmp_path: Path, rows: list[dict[str, str]]) -> Path:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "a.wav").touch()
+    (folder / "b.wav").touch()
+    with (folder / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return tmp_path
+
+
+def row(file: str = "a.wav", speaker: str = "s", emotion: str = "happy", split: str = "train") -> dict[str, str]:
+    return {"file": file, "speaker": speaker, "emotion": emotion, "split": split}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"file": "a.wav", "emotion": "happy"}], "no column 'speaker'"),
+        ([row(), row()], "line 3: a.wav is listed twice"),
+        ([row(file="gone.wav")], "gone.wav does not exist"),
+        ([row(emotion="")], "line 2: file, speaker and emotion must not be empty"),
+    ],
+)
+def test_a_broken_table_is_named_by_line(tmp_path: Path, rows: list[dict[str, str]], message: str) -> None:
+    with pytest.raises(CorpusError, match=message):
+        read_corpus(corpus(tmp_path, rows), "mine")
+
+
+def test_a_missing_corpus_names_those_there(tiny_data: Path) -> None:
+    with pytest.raises(CorpusError, match="did you mean 'tiny'"):
+        read_corpus(tiny_data, "tinny")
+    with pytest.raises(CorpusError, match="splits dev, test, train and all"):
+        select(read_corpus(tiny_data, "tiny"), "validation", LABELS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row(), row("b.wav")], "no clip has split 'dev'"),
+        ([row(), row("b.wav", split="dev")], "speakers in both train and dev: s"),
+        ([row(), row("b.wav", speaker="t", split="dev")], "no train clip is labelled neutral, angry, sad"),
+    ],
+)
+def test_training_data_that_cannot_work_is_refused(tmp_path: Path, rows: list[dict[str, str]], message: str) -> None:
+    with pytest.raises(CorpusError, match=message):
+        training_data(corpus(tmp_path, rows), ["mine"], LABELS)
+
+
+def test_cremad_has_no_speaker_in_two_splits(data_dir: Path) -> None:
+    clips = read_corpus(data_dir, "cremad")
+    speakers = {split: {c.speaker for c in clips if c.split == split} for split in ("train", "dev", "test")}
+    assert [len(s) for s in speakers.values()] == [48, 10, 14]
+    assert not speakers["train"] & speakers["dev"]
+    assert not (speakers["train"] | speakers["dev"]) & speakers["test"]
+
+
+def test_cached_features_are_the_runtimes_and_change_with_the_file(tiny_data: Path, tmp_path: Path) -> None:
+    clips = read_corpus(tiny_data, "tiny")[:3]
+    first = load_features(clips, LOGMEL_V1, tmp_path)
+    again = load_features(clips, LOGMEL_V1, tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+    for clip, a, b in zip(clips, first, again, strict=True):
+        assert np.array_equal(a, clip_features(clip, LOGMEL_V1))
+        assert np.array_equal(a, b)
+    clips[0].path.touch()
+    load_features(clips, LOGMEL_V1, tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+def test_normalisation_is_per_bin_over_all_frames() -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(3, 2, size=(n, 5)).astype(np.float32) for n in (10, 200)]
+    mean, std = normalisation(parts)
+    together = np.concatenate(parts)
+    np.testing.assert_allclose(mean, together.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(std, together.std(axis=0), rtol=1e-5)
+
+
+def test_batches_hold_every_clip_once_and_alike_lengths() -> None:
+    lengths = np.random.default_rng(0).integers(49, 1400, size=700)
+    batches = epoch_batches(lengths, 32, np.random.default_rng(1))
+    seen = np.concatenate(batches)
+    assert len(batches) == 700 // 32
+    assert len(np.unique(seen)) == len(seen)
+    spread = np.mean([np.ptp(lengths[b]) for b in batches])
+    assert spread < 0.2 * np.ptp(lengths)
+
+
+def test_cropped_batches_are_real_frames_of_whole_strides() -> None:
+    clips = [np.arange(n, dtype=np.float32)[:, None] * np.ones(3, dtype=np.float32) for n in (70, 100, 81)]
+    batch, lengths = crop_batch(clips, np.random.default_rng(0))
+    assert batch.shape == (3, 65, 3)
+    assert lengths.tolist() == [65, 65, 65]
+    for row_of_batch in batch.numpy():
+        assert np.array_equal(np.diff(row_of_batch[:, 0]), np.ones(64))
+
+
+def test_augmentation_changes_what_it_says() -> None:
+    x = np.add.outer(np.arange(100.0), np.zeros(128)).astype(np.float32)
+    fill = np.full(128, -1.0, dtype=np.float32)
+    rng = np.random.default_rng(0)
+    off = AugmentConfig()
+    assert np.array_equal(augment(x, 100, fill, off, rng), x)
+    assert augment(x, 115, fill, off, rng).shape == (115, 128)
+    np.testing.assert_allclose(augment(x, 199, fill, off, rng)[:, 0], np.arange(199) / 2, atol=1e-4)
+    louder = augment(x, 100, fill, AugmentConfig(gain_db=8), rng) - x
+    assert np.ptp(louder) < 1e-4
+    assert 0 < abs(louder[0, 0]) <= 8
+    masked = augment(x + 5, 100, fill, AugmentConfig(freq_masks=2, time_masks=2), rng)
+    assert ((masked == -1) | (masked == x + 5)).all()
+    assert (masked == -1).any()
+    lengths = stretched_lengths(np.full(1000, 200), AugmentConfig(time_stretch=0.15), rng)
+    assert 170 <= lengths.min() < 180 < 220 < lengths.max() <= 230

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from edge_ser.errors import RunError
+from edge_ser_train import run as runs
+from edge_ser_train.config import OptimizerConfig, TrainConfig, load_config, load_preset
+from edge_ser_train.corpora import TrainingData, training_data
+from edge_ser_train.loop import Trainer, describe_data, learning_rate, open_run
+from edge_ser_train.losses import class_weights
+from edge_ser_train.run import load_run, load_tensors
+
+COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
+
+
+def trainer(config: TrainConfig, data_dir: Path, folder: Path) -> Trainer:
+    data = training_data(data_dir, ["tiny"], config.labels)
+    open_run(config, describe_data(data, data_dir, ["tiny"], config.labels), folder, resume=False)
+    return Trainer(config, data, folder, folder / "cache")
+
+
+def paper(*settings: str) -> TrainConfig:
+    return load_preset("paper").with_settings(("optimizer.batch_size=8", "precision=float32", *settings))
+
+
+def test_lambda_0_is_the_plain_weighted_softmax(tiny_data: Path, tmp_path: Path) -> None:
+    ours = trainer(paper("loss.lambda_center=0.0"), tiny_data, tmp_path / "ours")
+    plain = trainer(paper(), tiny_data, tmp_path / "plain")
+    # torch's own weighted mean, Σ ω l / Σ ω, and torch's own Adam, written out.
+    adam = torch.optim.Adam(plain.net.parameters(), lr=3e-4)
+    omega = class_weights([8, 8, 8, 8])
+    for step in range(4):
+        x, n_frames, y = plain.batch(step)
+        plain.net.train()
+        adam.zero_grad()
+        F.cross_entropy(plain.net(x, n_frames).logits, y, weight=omega).backward()
+        adam.step()
+        ours.step()
+    for (name, a), (_, b) in zip(ours.net.named_parameters(), plain.net.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_the_center_loss_takes_over_after_the_warm_up(tiny_data: Path, tmp_path: Path) -> None:
+    run = trainer(paper("loss.warmup_steps=2"), tiny_data, tmp_path / "run")
+    totals = []
+    for _ in range(3):
+        run.step()
+        totals.append(list(run.progress.loss_sums))
+        run.progress.loss_sums = [0.0, 0.0, 0.0]
+    for joint, softmax, _center in totals[:2]:
+        assert joint == softmax
+    joint, softmax, center = totals[2]
+    assert center > 0
+    assert joint == pytest.approx(softmax + 0.3 * center, rel=1e-5)
+
+
+def test_warm_up_puts_the_centres_on_the_class_means(tiny_data: Path, tmp_path: Path) -> None:
+    run = trainer(paper(), tiny_data, tmp_path / "run")
+    x, n_frames, y = run.batch(0)
+    with torch.no_grad():
+        z = run.net.eval()(x, n_frames).z
+    run.step()
+    for label in y.unique():
+        torch.testing.assert_close(run.centres[label], z[y == label].mean(dim=0), atol=1e-5, rtol=1e-5)
+
+
+def test_one_batch_is_overfitted(tiny_data: Path, tmp_path: Path) -> None:
+    data = training_data(tiny_data, ["tiny"], load_preset("paper").labels)
+    # Labels at random: nothing can be learnt but the clips themselves.
+    rng = np.random.default_rng(0)
+    clips = [replace(c, emotion=str(rng.choice(load_preset("paper").labels))) for c in data.train[:8]]
+    for index, label in enumerate(load_preset("paper").labels):
+        clips[index] = replace(clips[index], emotion=label)
+    config = paper("optimizer.lr=1e-3", "loss.warmup_steps=5")
+    run = Trainer(config, TrainingData(clips, data.dev, {}), tmp_path, tmp_path / "cache")
+    for _ in range(150):
+        run.step()
+        run.progress.loss_sums = [0.0, 0.0, 0.0]
+    x, n_frames, y = run.batch(0)
+    with torch.no_grad():
+        logits = run.net.eval()(x, n_frames).logits
+    assert (logits.argmax(dim=1) == y).all()
+    assert F.cross_entropy(logits, y) < 0.1
+
+
+def test_one_cycle_is_torchs() -> None:
+    config = OptimizerConfig(lr=1e-3, schedule="one_cycle", max_steps=200)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([parameter], lr=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=200)
+    for step in range(200):
+        assert learning_rate(config, step) == pytest.approx(schedule.get_last_lr()[0], rel=1e-6)
+        optimizer.step()
+        if step < 199:
+            schedule.step()
+
+
+def test_batches_depend_on_the_step_alone(tiny_data: Path, tmp_path: Path) -> None:
+    config = load_preset("edge").with_settings(("optimizer.batch_size=8",))
+    first, second = (trainer(config, tiny_data, tmp_path / name) for name in "ab")
+    in_order = [first.batch(step) for step in range(9)]
+    for step in (7, 0, 4, 8):
+        for a, b in zip(in_order[step], second.batch(step), strict=True):
+            assert torch.equal(a, b)
+    epoch = torch.cat([in_order[i][2] for i in range(4)])
+    assert epoch.bincount().tolist() == [8, 8, 8, 8]  # every clip once an epoch
+
+
+@pytest.mark.parametrize("preset", ["paper", "edge"])
+def test_a_finished_run_is_complete(train_tiny: Callable[..., Path], tmp_path: Path, preset: str) -> None:
+    run = train_tiny(tmp_path / "run", preset)
+    for name in (
+        "config.toml",
+        "data.json",
+        "model.safetensors",
+        "metrics.jsonl",
+        "report.json",
+        "curves.png",
+        "confusion.png",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    assert not list(run.glob(".*")), "temporary files were left behind"
+    trained = load_run(run)
+    report = json.loads((run / "report.json").read_text())
+    assert trained.temperature == report["temperature"] > 0
+    assert report["steps"] == 6
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [m["step"] for m in metrics] == [2, 4, 6]
+    assert max(m["dev_ua"] for m in metrics) == pytest.approx(report["dev"]["ua"])
+
+
+def _steps(run: Trainer, n: int) -> None:
+    for _ in range(n):
+        run.step()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_tensors(folder / runs.MODEL)[0]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_resumes_to_the_same_result(
+    train_tiny: Callable[..., Path], tiny_data: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    settings = ("optimizer.max_steps=60", "selection.every_steps=5")
+    whole = train_tiny(tmp_path / "whole", "edge", *settings)
+    cut = tmp_path / "cut"
+    arguments = ["train", "--data", str(tiny_data), "--corpus", "tiny", "--preset", "edge", "--out", str(cut)]
+    config = (whole / runs.CONFIG).read_text()
+    (tmp_path / "config.toml").write_text(config)
+    arguments[5:7] = ["--config", str(tmp_path / "config.toml")]
+    process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE)
+    metrics = cut / runs.METRICS
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    if how == signal.SIGINT:
+        assert b"--resume" in error
+        assert b"Traceback" not in error
+    assert not (cut / runs.REPORT).exists()
+
+    resumed = subprocess.run([*COMMAND, "train", "--out", str(cut), "--resume"], capture_output=True, check=True)
+    assert b"resuming at step" in resumed.stderr
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(cut)[name]), name
+    assert (cut / runs.METRICS).read_bytes() == (whole / runs.METRICS).read_bytes()
+    reports = [json.loads((folder / runs.REPORT).read_text()) for folder in (whole, cut)]
+    assert reports[0]["dev"] == reports[1]["dev"]
+
+
+def test_a_run_is_never_overwritten_nor_mixed(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    config = load_preset("edge")
+    data = training_data(tiny_data, ["tiny"], config.labels)
+    described = describe_data(data, tiny_data, ["tiny"], config.labels)
+    with pytest.raises(RunError, match="already holds a run"):
+        open_run(config, described, tiny_run, resume=False)
+    with pytest.raises(RunError, match="differs from the settings given"):
+        open_run(config, described, tiny_run, resume=True)
+    own = load_config(tiny_run / runs.CONFIG)
+    with pytest.raises(RunError, match="other clips"):
+        open_run(own, described | {"clips_sha256": "0"}, tiny_run, resume=True)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(RunError, match="cannot make the folder"):
+        open_run(config, described, blocked / "run", resume=False)
+
+
+def test_a_loss_that_explodes_is_one_line(tiny_data: Path, tmp_path: Path) -> None:
+    run = trainer(paper("optimizer.lr=1e30"), tiny_data, tmp_path / "run")
+    with pytest.raises(RunError, match=r"try a lower optimizer\.lr"):
+        _steps(run, 5)

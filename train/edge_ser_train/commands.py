@@ -1,0 +1,127 @@
+"""The command-line verbs of the training side; torch is imported when they run, not when they are listed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from edge_ser.cli import require_extra
+
+_TORCH = ("torch", "safetensors", "matplotlib", "tqdm", "tomli_w")
+
+_data_option = click.option(
+    "--data",
+    envvar="EDGE_SER_DATA",
+    type=click.Path(path_type=Path),
+    help="Folder that holds the corpora, one NAME/labels.csv each [env: EDGE_SER_DATA].",
+)
+_cache_option = click.option(
+    "--cache", type=click.Path(path_type=Path), help="Folder for cached features; default: the user's cache."
+)
+
+
+@click.command(short_help="Train a model on labelled speech.")
+@_data_option
+@click.option("--corpus", "corpora", multiple=True, metavar="NAME", help="Corpus below --data; may be given several times.")
+@click.option("--preset", type=click.Choice(["paper", "edge"]), help="paper: as published; edge: what ships.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file instead of a preset.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change one setting, such as loss.lambda_center=0.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
+@_cache_option
+def train(
+    data: Path | None,
+    corpora: tuple[str, ...],
+    preset: str | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    out: Path,
+    resume: bool,
+    cache: Path | None,
+) -> None:
+    """Train the network of Dai et al. (ICASSP 2019) with weighted softmax + center loss.
+
+    Writes the best weights (dev UA), configuration, metrics and a report with pictures into --out. Ctrl-C stops after the
+    current step; --resume continues, and ends with the same weights as a run that was never stopped.
+    """
+    require_extra("train", *_TORCH)
+    from edge_ser.errors import ConfigError, RunError
+    from edge_ser_train import run as runs
+    from edge_ser_train.config import load_config, load_preset
+    from edge_ser_train.corpora import training_data
+    from edge_ser_train.dataset import default_cache_dir
+    from edge_ser_train.loop import Trainer, describe_data, open_run
+    from edge_ser_train.report import write_report
+
+    if preset and config_file:
+        raise click.UsageError("give --preset or --config, not both")
+    if resume and not (out / runs.CONFIG).is_file():
+        raise RunError(f"{out} holds no run to resume; start one without --resume")
+    if resume and not (preset or config_file or settings):
+        config = load_config(out / runs.CONFIG)
+    else:
+        config = (load_config(config_file) if config_file else load_preset(preset or "edge")).with_settings(settings)
+    if resume:
+        saved = runs.read_json(out / runs.DATA)
+        data, corpora = data or Path(saved["data"]), corpora or tuple(saved["corpora"])
+    if data is None:
+        raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
+    if not corpora:
+        raise click.UsageError("missing --corpus: a folder name below --data")
+    if len(set(corpora)) != len(corpora):
+        raise ConfigError(f"--corpus names {', '.join(corpora)}; expected each corpus once")
+
+    found = training_data(data, corpora, config.labels)
+    described = describe_data(found, data, corpora, config.labels)
+    open_run(config, described, out, resume)
+    for part in ("train", "dev"):
+        d = described[part]
+        per_label = ", ".join(f"{label} {n}" for label, n in d["per_label"].items())
+        click.echo(f"{part}: {d['clips']} clips of {d['speakers']} speakers ({per_label})", err=True)
+    if found.left_out:
+        left = ", ".join(f"{name} {n}" for name, n in found.left_out.items())
+        click.echo(f"left out, not among the labels: {left}", err=True)
+
+    trainer = Trainer(config, found, out, cache or default_cache_dir())
+    if resume and (out / runs.CHECKPOINT).is_file():
+        trainer.load_checkpoint()
+        click.echo(f"resuming at step {trainer.progress.step}", err=True)
+    if not trainer.train(lambda line: click.echo(line, err=True)):
+        click.echo(f"stopped at step {trainer.progress.step}; continue with: edge-ser train --out {out} --resume", err=True)
+        raise SystemExit(130)
+    report = trainer.finish()
+    runs.write_atomic(out / runs.REPORT, json.dumps(report, indent=1) + "\n")
+    write_report(report, trainer.metrics, out)
+    low, high = report["dev"]["ua_95"]
+    click.echo(
+        f"{out}: dev UA {report['dev']['ua']:.1%} [{low:.1%}, {high:.1%}] at step {report['best_step']} of {report['steps']}, "
+        f"temperature {report['temperature']:.2f}, {report['seconds'] / 60:.0f} min"
+    )
+
+
+@click.command(short_help="Score a run or a model file on a corpus.")
+@click.argument("run_or_model", type=click.Path(path_type=Path))
+@_data_option
+@click.option("--corpus", required=True, metavar="NAME", help="Corpus below --data.")
+@click.option("--split", default="test", show_default=True, metavar="NAME", help="train, dev, test, or all.")
+@click.option("--json", "as_json", is_flag=True, help="The scores as one JSON object.")
+@_cache_option
+def evaluate(run_or_model: Path, data: Path | None, corpus: str, split: str, as_json: bool, cache: Path | None) -> None:
+    """Print UA, WA, macro-F1, the confusion matrix and 95 % intervals over speakers.
+
+    RUN_OR_MODEL is the folder of a training run (scored in torch; the scores are kept in it and travel with an export) or an
+    exported model file (scored through the runtime, as a device would).
+    """
+    from edge_ser_train.evaluation import evaluate_model, evaluate_run, format_evaluation
+
+    if data is None:
+        raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
+    if run_or_model.is_dir():
+        require_extra("train", *_TORCH)
+        result = evaluate_run(run_or_model, data, corpus, split, cache)
+    else:
+        require_extra("train", "tqdm")
+        result = evaluate_model(run_or_model, data, corpus, split)
+    click.echo(json.dumps(result, ensure_ascii=False) if as_json else format_evaluation(result))
