@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import sys
@@ -135,7 +136,9 @@ def _recordings(names: Iterable[str]) -> Iterator[str]:
 def _progress(names: list[str]) -> Any:
     """Return a context manager over ``names``: a progress bar where the answers themselves are not on the screen."""
     bar_helps = len(names) > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
-    return click.progressbar(names, file=sys.stderr, label="recognising", show_pos=True, hidden=not bar_helps)
+    if not bar_helps:
+        return contextlib.nullcontext(names)
+    return click.progressbar(names, file=sys.stderr, label="recognising", show_pos=True)
 
 
 def _bar(share: float) -> str:

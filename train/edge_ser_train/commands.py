@@ -114,14 +114,13 @@ def evaluate(run_or_model: Path, data: Path | None, corpus: str, split: str, as_
     RUN_OR_MODEL is the folder of a training run (scored in torch; the scores are kept in it and travel with an export) or an
     exported model file (scored through the runtime, as a device would).
     """
+    require_extra("train", *(_TORCH if run_or_model.is_dir() else ("tqdm",)))
     from edge_ser_train.evaluation import evaluate_model, evaluate_run, format_evaluation
 
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
     if run_or_model.is_dir():
-        require_extra("train", *_TORCH)
         result = evaluate_run(run_or_model, data, corpus, split, cache)
     else:
-        require_extra("train", "tqdm")
         result = evaluate_model(run_or_model, data, corpus, split)
     click.echo(json.dumps(result, ensure_ascii=False) if as_json else format_evaluation(result))
