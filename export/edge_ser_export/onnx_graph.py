@@ -22,7 +22,7 @@ from edge_ser_train.model import EMBEDDING_SIZE, GRU_SIZE, EmotionNet, ShiftNorm
 
 OPSET = 17
 IR_VERSION = 8
-"""Old enough for every ONNX Runtime since 1.14; nothing newer is needed."""
+"""Older than ONNX Runtime 1.20, the oldest supported; nothing newer is needed."""
 
 
 def encoder_size(net: EmotionNet) -> int:

@@ -103,5 +103,5 @@ def format_evaluation(result: dict[str, Any]) -> str:
     ]
     for label, row in zip(labels, result["confusion"], strict=True):
         total = max(1, sum(row))
-        lines.append(f"  {label:<15}" + "".join(f"{n:>{width - 6}} {n / total:>4.0%} " for n in row))
+        lines.append(f"  {label:<15}" + "".join(f"{n:>{width - 5}} {n / total:>4.0%}" for n in row))
     return "\n".join(lines)
