@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 .PHONY: demo test check fix bench golden model
 demo: .venv/runtime
-	@$(BIN)/edge-ser predict $(WAV)
+	@$(BIN)/edge-ser predict "$(WAV)"
 
 test: .venv/test
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -35,7 +35,7 @@ model: .venv/test
 	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --editable .
 	@touch $@
 
-# torch on its own first: a plain install of the extras would pick a build with CUDA.
+# torch on its own first, so that TORCH can name a build without CUDA: make test TORCH="torch --index-url ...".
 .venv/test: .venv/runtime
 	$(BIN)/pip install --quiet $(TORCH) && $(BIN)/pip install --quiet --editable '.[test,check]'
 	@touch $@

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from types import TracebackType
 from typing import IO, Any, TypeAlias
@@ -25,6 +27,8 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".ai
 """File name endings that are looked for when a folder is given."""
 
 _BLOCK_SECONDS = 10
+_UNKNOWN_LENGTH = 2**62
+_MP3_TAIL_BYTES = 2**13  # tags
 _RATE_RANGE_HZ = (1000, 768_000)
 _MAX_CHANNELS = 64
 _MAX_PEAK = 8.0  # decoded lossy audio overshoots 1.0 a little; int16 values in a float array overshoot it by far
@@ -48,6 +52,7 @@ class AudioReader:
 
     def __init__(self, source: AudioSource, rate_hz: int = 16000) -> None:
         self._owned: IO[bytes] | None = None
+        self._file: IO[bytes]
         self._sound: Any = None
         self._array: npt.NDArray[Any] | None = None
         self.name = "audio"
@@ -66,23 +71,34 @@ class AudioReader:
 
         if isinstance(source, np.ndarray):
             raise AudioError("got an array without its rate; expected (samples, rate_hz), such as predict((samples, 16000))")
+        file: Any
         if isinstance(source, (str, os.PathLike)):
-            self.name = os.fspath(source)
+            self.name = str(os.fspath(source))
             try:
-                file: IO[bytes] = open(source, "rb")  # noqa: SIM115 (closed by close())
+                file = open(source, "rb")  # noqa: SIM115 (closed by close())
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else str(error)
                 raise AudioError(f"cannot open {self.name}: {reason}; expected an audio file") from None
             self._owned = file
         elif isinstance(source, (bytes, bytearray, memoryview)):
             file = io.BytesIO(source)
-        elif hasattr(source, "read"):
+        elif source is not None and hasattr(source, "read"):
             self.name = str(getattr(source, "name", "audio"))
             file = source
         else:
             raise AudioError(f"got {type(source).__name__}; expected a path, bytes, a binary file object, or (samples, rate_hz)")
         try:
-            self._sound = soundfile.SoundFile(_seekable(file, self.name))
+            self._file = _seekable(file, self.name)
+            if self._file is not file:
+                self._owned = self._file
+            # libsndfile swallows what a Python file object raises while it decodes, so it gets a plain descriptor if it can.
+            if self._owned is None:
+                self._sound = soundfile.SoundFile(self._file)
+            else:
+                os.lseek(self._owned.fileno(), 0, io.SEEK_SET)
+                self._sound = soundfile.SoundFile(self._owned.fileno(), closefd=False)
+            self.source_rate_hz = _checked_rate(self._sound.samplerate, self.name)
+            self.n_source_frames = self._checked_length()
         except AudioError:
             self.close()
             raise
@@ -90,11 +106,14 @@ class AudioReader:
             self.close()
             reason = str(getattr(error, "error_string", error)).rstrip(".")
             raise AudioError(f"{self.name} is not readable audio: {reason}; expected WAV, FLAC, OGG or MP3") from None
-        self.source_rate_hz = _checked_rate(self._sound.samplerate, self.name)
-        self.n_source_frames = self._sound.frames
-        if self.n_source_frames <= 0:
-            self.close()
-            raise AudioError(f"{self.name} holds no samples; expected some speech")
+
+    def _checked_length(self) -> int:
+        frames: int = self._sound.frames
+        if frames <= 0:
+            raise AudioError(f"{self.name} holds no samples, its header says; expected some speech")
+        if frames >= _UNKNOWN_LENGTH:
+            raise AudioError(f"{self.name} does not state its length (written to a pipe?); re-encode it to a file")
+        return frames
 
     def __enter__(self) -> AudioReader:
         return self
@@ -137,6 +156,22 @@ class AudioReader:
                 self._reject(block, position)
             yield mono
             position += len(block)
+        if self._sound is not None and self._sound.format == "MP3":
+            self._require_end()
+
+    def _require_end(self) -> None:
+        """Refuse an MP3 whose length libsndfile guessed too short (variable bit rate without a Xing or VBRI header)."""
+        if self._owned is not None:
+            reached = os.lseek(self._owned.fileno(), 0, io.SEEK_CUR)
+            size = os.fstat(self._owned.fileno()).st_size
+        else:
+            reached = self._file.tell()
+            size = self._file.seek(0, io.SEEK_END)
+        if size - reached > _MP3_TAIL_BYTES:
+            raise AudioError(
+                f"{self.name} goes on after the {self.duration_s:.2f} s its header announces (variable bit rate without a "
+                "Xing header); re-encode it"
+            )
 
     def _read(self, position: int, n_block: int) -> Float32Array:
         if self._array is not None:
@@ -154,7 +189,7 @@ class AudioReader:
             raise AudioError(f"{self.name} is damaged at {position / self.source_rate_hz:.2f} s: {reason}") from None
         if len(decoded) == 0:
             raise AudioError(
-                f"{self.name} is truncated: its header announces {self.duration_s:.2f} s, "
+                f"{self.name} is truncated or misstates its length: its header announces {self.duration_s:.2f} s, "
                 f"only {position / self.source_rate_hz:.2f} s can be decoded"
             )
         return decoded[: self.n_source_frames - position]
@@ -173,21 +208,25 @@ class AudioReader:
 
 
 def _seekable(file: IO[bytes], name: str) -> IO[bytes]:
-    """Return ``file`` if it can seek, else its whole content in memory (a pipe)."""
+    """Return ``file`` if it can seek, else its whole content in a temporary file (a pipe)."""
     try:
         if file.seekable():
             start = file.tell()
-            empty = not file.read(1)
+            first = file.read(1)
+            if not isinstance(first, bytes):
+                raise TypeError(f"it gives {type(first).__name__}")
+            empty = not first
             file.seek(start)
             content: IO[bytes] = file
         else:
-            data = file.read()
-            empty = not data
-            content = io.BytesIO(data)
+            content = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close(); a pipe may be longer than the memory)
+            shutil.copyfileobj(file, content)
+            empty = content.tell() == 0
+            content.seek(0)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise AudioError(f"cannot read {name}: {error}; expected a binary file object") from None
     if empty:
-        raise AudioError(f"{name} is empty (0 bytes); expected an audio file")
+        raise AudioError(f"{name} is empty, or was read to its end before; expected an audio file")
     return content
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
+import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -55,14 +57,17 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; every EdgeSerError becomes one line on standard error and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without our characters is no reason to stop
     try:
         cli(prog_name="edge-ser")
-    except EdgeSerError as error:
+    except (EdgeSerError, OSError) as error:
         _complain(error)
         sys.exit(1)
 
 
-def _complain(error: EdgeSerError) -> None:
+def _complain(error: Exception) -> None:
     click.echo(f"edge-ser: error: {' '.join(str(error).split())}", err=True)
 
 
@@ -92,18 +97,17 @@ def predict(
     """
     if embedding and not as_json:
         raise click.UsageError("--embedding goes with --json")
-    recordings = list(_recordings(files))
+    recordings, failed = _recordings(files)
     from edge_ser.recognizer import EmotionRecognizer
 
     recognizer = EmotionRecognizer(model, backend=backend, threads=threads, spinning=spinning)
-    width = min(48, max(len(name) for name in recordings))
-    failed = 0
+    width = min(48, max(map(len, recordings), default=0))
     with _progress(recordings) as names:
         for number, name in enumerate(names):
             if not as_json and number == 0:
                 _row("file", "emotion", "confidence", recognizer.labels, "length", width)
             try:
-                prediction = recognizer.predict(sys.stdin.buffer if name == "-" else name)
+                prediction = recognizer.predict(_standard_input() if name == "-" else name)
             except AudioError as error:
                 _complain(error)
                 failed += 1
@@ -118,19 +122,28 @@ def predict(
         sys.exit(1)
 
 
-def _recordings(names: Iterable[str]) -> Iterator[str]:
-    """Expand folders into the recordings below them, sorted; AudioError for a folder without any."""
+def _recordings(names: Iterable[str]) -> tuple[list[str], int]:
+    """Expand folders into the recordings below them, sorted; also return how many folders held none."""
     from edge_ser.audio import AUDIO_SUFFIXES
 
+    recordings: list[str] = []
+    empty = 0
     for name in names:
-        folder = Path(name)
-        if name == "-" or not folder.is_dir():
-            yield name
+        if not os.path.isdir(name):
+            recordings.append(name)
             continue
-        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+        found = sorted(p for p in Path(name).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
         if not found:
-            raise AudioError(f"no recordings below the folder {name}; expected files ending in {', '.join(AUDIO_SUFFIXES)}")
-        yield from map(str, found)
+            _complain(AudioError(f"no recordings below the folder {name}; expected files in {', '.join(AUDIO_SUFFIXES)}"))
+            empty += 1
+        recordings += map(str, found)
+    return recordings, empty
+
+
+def _standard_input() -> IO[bytes]:
+    if sys.stdin is None:
+        raise AudioError("standard input is closed; expected a recording")
+    return sys.stdin.buffer
 
 
 def _progress(names: list[str]) -> Any:
@@ -208,5 +221,5 @@ def info(model: Path | None, as_json: bool) -> None:
             f"ECE {score['ece']:.3f}; {score['n_clips']} clips, {score['n_speakers']} speakers; {score['protocol']}",
         )
     line("made with", ", ".join(f"{name} {version}" for name, version in manifest.created_with.items()))
-    line("meant for", "voice assistants and devices that react to how speech sounds")
-    line("not meant for", "judging what a person feels, and any use at work or in education (EU AI Act, Art. 5(1)(f))")
+    line("meant for", manifest.intended_use)
+    line("not meant for", manifest.excluded_use)

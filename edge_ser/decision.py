@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +31,17 @@ class Prediction:
     """Length of the recording, in seconds."""
 
 
+def softmax(logits: npt.NDArray[Any], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Return probabilities [..., n_labels] of logits [..., n_labels] divided by ``temperature``."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
 def decide(logits: Float32Array, embedding: Float32Array, manifest: Manifest, duration_s: float) -> Prediction:
     """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels and temperature."""
-    scaled = logits.astype(np.float64) / manifest.temperature
-    exponentials = np.exp(scaled - scaled.max())
-    p = exponentials / exponentials.sum()
+    p = softmax(logits, manifest.temperature)
     best = int(p.argmax())
     probabilities = {label: float(value) for label, value in zip(manifest.labels, p, strict=True)}
     return Prediction(manifest.labels[best], float(p[best]), probabilities, embedding, logits, duration_s)

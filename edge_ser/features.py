@@ -295,7 +295,9 @@ def _slice_blocks(blocks: Iterable[Float32Array], start: int, stop: int) -> Floa
 
 
 class FeatureStream:
-    """Features of a signal that arrives in chunks of any length, equal to :func:`extract` bit for bit.
+    """Features of a signal that arrives in chunks of any length: the frames of the whole signal, bit for bit.
+
+    It knows no end in advance, so it gives every frame; :func:`extract` gives the middle ``max_frames`` of them.
 
     >>> stream = FeatureStream(LOGMEL_V1)
     >>> [len(stream.push(np.zeros(n, dtype=np.float32))) for n in (639, 1, 160, 1600)]

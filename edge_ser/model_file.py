@@ -23,6 +23,24 @@ FORMAT = "edge-ser-model"
 FORMAT_VERSION = 1
 METADATA_KEY = "edge_ser"
 
+_NUMBER = (int, float)
+_TRAINING_KEYS: dict[str, Any] = {
+    **dict.fromkeys(("train_clips", "train_speakers", "dev_speakers", "seed", "steps", "best_step"), int),
+    "preset": str,
+    "corpora": list,
+    "lambda_center": _NUMBER,
+    "speech": str,
+    "weights_sha256": str,
+}
+_QUANTIZATION_KEYS: dict[str, Any] = {"scheme": str, "weights_int8_percent": _NUMBER, "macs_int8_percent": _NUMBER}
+_SCORE_KEYS: dict[str, Any] = {
+    **dict.fromkeys(("corpus", "split", "protocol"), str),
+    **dict.fromkeys(("n_clips", "n_speakers"), int),
+    **dict.fromkeys(("ua", "wa", "macro_f1", "ece"), _NUMBER),
+    **dict.fromkeys(("ua_95", "wa_95", "macro_f1_95"), list),
+}
+"""What the model card prints, and of which type it must be."""
+
 _ONNX_GRAPH, _ONNX_METADATA = 7, 14  # field numbers of ModelProto in onnx.proto
 
 
@@ -48,6 +66,10 @@ class Manifest:
     """Preset, corpora with licence and citation, counts, seed, steps."""
     scores: tuple[dict[str, Any], ...]
     """What was measured: corpus, split, protocol, clips, speakers, UA, WA, macro-F1 with 95 % intervals."""
+    intended_use: str
+    """What the model is for."""
+    excluded_use: str
+    """What it must not be used for."""
     created_with: dict[str, str]
     """Versions of the software that made the file."""
     graph_sha256: str
@@ -55,7 +77,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         n = len(self.labels)
-        if n < 2 or len(set(self.labels)) != n or not all(isinstance(x, str) and x for x in self.labels):
+        if n < 2 or not all(isinstance(x, str) and x for x in self.labels) or len(set(self.labels)) != n:
             raise ModelFileError(f"manifest: labels are {list(self.labels)}; expected two or more different names")
         for name in ("encoder_size", "embedding_size"):
             value = getattr(self, name)
@@ -65,6 +87,16 @@ class Manifest:
             raise ModelFileError(f"manifest: temperature is {self.temperature!r}; expected a positive number")
         if len(self.centres) != n or any(len(c) != self.embedding_size for c in self.centres):
             raise ModelFileError(f"manifest: centres are not {n} vectors of {self.embedding_size} numbers")
+        card = {"training": _TRAINING_KEYS, "quantization": _QUANTIZATION_KEYS}
+        tables = [(name, getattr(self, name), keys) for name, keys in card.items()]
+        tables += [("scores", score, _SCORE_KEYS) for score in self.scores]
+        for name, table, keys in tables:
+            for key, kind in keys.items():
+                if not isinstance(table.get(key), kind):
+                    raise ModelFileError(f"manifest: {name} has {key} = {table.get(key)!r}; the file was edited")
+        for corpus in self.training["corpora"]:
+            if not (isinstance(corpus, dict) and {"name", "train_clips", "licence", "citation"} <= corpus.keys()):
+                raise ModelFileError("manifest: a training corpus lacks its name, clips, licence or citation")
         known = FRONT_ENDS.get(self.front_end.name)
         if known is None:
             raise ModelFileError(
@@ -105,14 +137,18 @@ class Manifest:
                 raise ModelFileError(f"manifest: {name} is {type(table[name]).__name__}; the file was edited")
         if not all(isinstance(c, list) and all(isinstance(v, (int, float)) for v in c) for c in table["centres"]):
             raise ModelFileError("manifest: centres are not lists of numbers; the file was edited")
-        if not isinstance(table["graph_sha256"], str) or not all(isinstance(s, dict) for s in table["scores"]):
-            raise ModelFileError("manifest: graph_sha256 or scores have the wrong type; the file was edited")
+        texts = ("graph_sha256", "intended_use", "excluded_use")
+        if not all(isinstance(table[name], str) for name in texts) or not all(isinstance(s, dict) for s in table["scores"]):
+            raise ModelFileError("manifest: a text or the scores have the wrong type; the file was edited")
         try:
             table["front_end"] = FrontEndConfig.from_dict(table["front_end"])
         except (ConfigError, TypeError) as error:
             raise ModelFileError(f"manifest: {error}") from None
         table["centres"] = tuple(tuple(c) for c in table["centres"])
-        return cls(**{**table, "labels": tuple(table["labels"]), "scores": tuple(table["scores"])})
+        try:
+            return cls(**{**table, "labels": tuple(table["labels"]), "scores": tuple(table["scores"])})
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ModelFileError(f"manifest: a value makes no sense ({error}); the file was edited") from None
 
 
 @dataclass(frozen=True)

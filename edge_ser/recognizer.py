@@ -65,7 +65,7 @@ class EmotionRecognizer:
         with AudioReader(audio, front_end.rate_hz) as reader:
             features = extract_blocks(reader.blocks(), reader.n_samples, front_end)
         if features.max() <= 10 * math.log10(front_end.floor) + 1e-3:
-            raise AudioError(f"{reader.name} is silent: no sample rises above digital silence; expected some speech")
+            raise AudioError(f"{reader.name} is silent: the judged part is digital silence; expected some speech")
         answer = self._backend.run(features)
         return decide(answer.logits, answer.embedding, self.manifest, reader.duration_s)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +19,16 @@ from edge_ser.errors import ExportError, RunError
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE
 from edge_ser.model_file import Manifest, read_model_file
 from edge_ser_export.onnx_graph import build_graph, encoder_size, graph_sha256, serialise
-from edge_ser_train.corpora import LICENCES
+from edge_ser_train.corpora import KNOWN_CORPORA, CorpusFacts
 from edge_ser_train.loop import infer
 from edge_ser_train.model import EMBEDDING_SIZE
-from edge_ser_train.run import TrainedModel, load_run, read_json
+from edge_ser_train.run import REPORT, TrainedModel, load_run, read_json
 
 LOGIT_TOLERANCE = 1e-4
 """Largest difference of a logit between torch and the exported file."""
+
+INTENDED_USE = "voice assistants and devices that react to how speech sounds"
+EXCLUDED_USE = "judging what a person feels; emotion inference at work or in education (EU AI Act, Art. 5(1)(f))"
 
 _VERIFIED_FRAMES = (49, 50, 64, 65, 300, 1001, 1400)
 
@@ -50,6 +53,8 @@ def export_onnx(run: Path, output: Path, say: Callable[[str], None]) -> Verifica
     if output.suffix != ".onnx":
         raise ExportError(f"output is {output}; expected a name ending in .onnx")
     trained = load_run(run)
+    if not (run / REPORT).is_file():
+        raise RunError(f"{run} is not finished and has no temperature and centres yet; run edge-ser train --out {run} --resume")
     say(f"loaded {run}: step {trained.step}, labels {', '.join(trained.labels)}")
     import onnx
 
@@ -64,6 +69,8 @@ def export_onnx(run: Path, output: Path, say: Callable[[str], None]) -> Verifica
         quantization={"scheme": "float32", "weights_int8_percent": 0.0, "macs_int8_percent": 0.0},
         training=_training(trained),
         scores=tuple(_scores(run, trained)),
+        intended_use=INTENDED_USE,
+        excluded_use=EXCLUDED_USE,
         created_with={"edge_ser": __version__, "torch": torch.__version__, "onnx": onnx.__version__},
         graph_sha256=graph_sha256(graph),
     )
@@ -76,7 +83,8 @@ def export_onnx(run: Path, output: Path, say: Callable[[str], None]) -> Verifica
     except OSError as error:
         raise ExportError(f"cannot write {output}: {error.strerror or error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
     return verification
 
 
@@ -121,11 +129,13 @@ def run_in_parts(backend: Backend, features: npt.NDArray[np.float32], rng: np.ra
 
 def _training(trained: TrainedModel) -> dict[str, Any]:
     data = trained.data
-    corpora = []
+    corpora: list[dict[str, Any]] = []
+    speech: set[str] = set()
     for name in data["corpora"]:
-        licence, citation = LICENCES.get(name, ("unknown", "unknown"))
+        facts = KNOWN_CORPORA.get(name, CorpusFacts())
+        speech.add(facts.speech)
         n_clips = data["train"]["per_corpus"].get(name, 0)
-        corpora.append({"name": name, "licence": licence, "citation": citation, "train_clips": n_clips})
+        corpora.append({"name": name, "licence": facts.licence, "citation": facts.citation, "train_clips": n_clips})
     return {
         "preset": trained.config.preset,
         "corpora": corpora,
@@ -139,7 +149,7 @@ def _training(trained: TrainedModel) -> dict[str, Any]:
         "lambda_center": trained.config.loss.lambda_center,
         "alpha": trained.config.loss.alpha,
         "weights_sha256": trained.weights_sha256,
-        "speech": "acted, studio recordings",
+        "speech": "; ".join(sorted(speech)),
     }
 
 
@@ -166,5 +176,5 @@ def _scores(run: Path, trained: TrainedModel) -> list[dict[str, Any]]:
                 "macro_f1_95",
                 "ece",
             )
-            scores.append({key: json.loads(json.dumps(evaluation[key])) for key in keep if key in evaluation})
+            scores.append({key: evaluation[key] for key in keep if key in evaluation})
     return scores

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,20 +20,33 @@ from edge_ser.features import FRONT_ENDS, extract_blocks
 from edge_ser.model_file import read_model_file
 from edge_ser_export import exporter, onnx_graph
 from edge_ser_export.exporter import export_onnx, run_in_parts
-from edge_ser_train.loop import infer
-from edge_ser_train.run import load_run
+from edge_ser_train.config import load_preset
+from edge_ser_train.corpora import training_data
+from edge_ser_train.loop import Trainer, describe_data, infer, open_run
+from edge_ser_train.run import REPORT, load_run, write_atomic
+from tests.conftest import TINY_SETTINGS
 
 
-def test_torch_checkpoint_and_onnx_agree_on_real_clips(tiny_run: Path, tiny_model: Path, real_clips: list[Path]) -> None:
-    trained = load_run(tiny_run)
-    recognizer = EmotionRecognizer(tiny_model)
+def test_torch_checkpoint_and_onnx_agree_on_real_clips(tiny_data: Path, tmp_path: Path, real_clips: list[Path]) -> None:
+    config = load_preset("edge").with_settings((*TINY_SETTINGS, "selection.after_step=5"))  # keeps the last weights
+    data = training_data(tiny_data, ["tiny"], config.labels)
+    run = tmp_path / "run"
+    open_run(config, describe_data(data, tiny_data, ["tiny"], config.labels), run, resume=False)
+    trainer = Trainer(config, data, run, tmp_path / "cache")
+    assert trainer.train(lambda line: None)
+    write_atomic(run / REPORT, json.dumps(trainer.finish()))
+    trained = load_run(run)
+    export_onnx(run, tmp_path / "model.onnx", lambda line: None)
+    recognizer = EmotionRecognizer(tmp_path / "model.onnx")
     lengths = set()
     for clip in real_clips:
         with AudioReader(clip) as reader:
             features = extract_blocks(reader.blocks(), reader.n_samples, trained.front_end)
         lengths.add(len(features))
         prediction = recognizer.predict(clip)
+        in_memory, _ = infer(trainer.net, [features])
         logits, z = infer(trained.net, [features])
+        np.testing.assert_allclose(logits[0], in_memory[0], atol=1e-6)
         np.testing.assert_allclose(prediction.logits, logits[0], atol=1e-4)
         np.testing.assert_allclose(prediction.embedding, z[0], atol=1e-4)
     assert len(real_clips) == 50
@@ -109,6 +124,14 @@ def test_a_graph_that_answers_otherwise_is_not_written(tiny_run: Path, tmp_path:
     with pytest.raises(ExportError, match="differs from the network"):
         export_onnx(tiny_run, tmp_path / "wrong.onnx", lambda line: None)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_unfinished_run_is_not_exported(tiny_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    (run / REPORT).unlink()
+    with pytest.raises(RunError, match="not finished"):
+        export_onnx(run, tmp_path / "model.onnx", lambda line: None)
 
 
 def test_mistakes_are_one_line(tiny_run: Path, tmp_path: Path) -> None:

@@ -167,6 +167,21 @@ def test_memory_stays_small_for_hours(tmp_path: Path) -> None:
     assert peak < 20e6
 
 
+def test_lengths_that_headers_do_not_state_or_guess_wrong() -> None:
+    flac = bytearray(encoded(NOISE, 16000, format="FLAC"))
+    flac[21] &= 0xF0  # the 36 bits of STREAMINFO's number of samples
+    flac[22:26] = bytes(4)
+    with pytest.raises(AudioError, match="does not state its length"):
+        read(bytes(flac))
+    # Variable bit rate without the frame that holds the Xing header: the length is guessed from the first frames.
+    loud = (0.5 * np.random.default_rng(0).standard_normal(16000 * 20)).astype(np.float32)
+    for parts, message in (((loud, 0 * loud), "goes on after"), ((0 * loud, loud), "misstates its length")):
+        content = encoded(np.concatenate(parts), 16000, format="MP3", bitrate_mode="VARIABLE", compression_level=0.3)
+        second_frame = content.index(content[:2], content.index(b"Xing"))
+        with pytest.raises(AudioError, match=message):
+            read(content[second_frame:])
+
+
 VALID = encoded(NOISE[:4000], 16000, format="WAV", subtype="PCM_16")
 VALID_FLAC = encoded(NOISE[:4000], 16000, format="FLAC")
 

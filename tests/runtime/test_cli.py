@@ -74,6 +74,20 @@ def test_mistakes_of_setup_are_one_line(speech: Path, tmp_path: Path) -> None:
     assert "expected .onnx" in complaint(run("info", speech))
 
 
+def test_an_unset_variable_and_a_closed_pipe_are_one_line(speech: Path) -> None:
+    assert "cannot open" in complaint(run("predict", ""))
+    assert "File name too long" in complaint(run("predict", "x" * 300))
+    closed = subprocess.run([*COMMAND, "predict", "-"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert "empty" in complaint(closed)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, "predict", speech], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert b"No space left" in done.stderr
+    assert b"Traceback" not in done.stderr
+    plain = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([*COMMAND, "predict", speech], env=plain, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_mistakes_of_usage_exit_with_2(speech: Path) -> None:
     for arguments in (["predict"], ["predict", "--nonsense", speech], ["nonsense"], ["predict", "--embedding", speech]):
         done = run(*arguments)

@@ -104,6 +104,12 @@ def test_the_graph_in_parts_equals_the_graph_at_once(speech: Path, parts: list[i
     assert np.array_equal(answer.logits, whole.logits)
 
 
+def test_the_shipped_file_is_small_and_not_trained_on_ravdess() -> None:
+    model = read_model_file(shipped_model_path())
+    assert len(model.content) <= 3e6
+    assert [corpus["name"] for corpus in model.manifest.training["corpora"]] == ["cremad", "emodb"]
+
+
 def test_confidence_is_the_tempered_softmax() -> None:
     manifest = read_model_file(shipped_model_path()).manifest
     logits = np.array([1.0, 3.0, 0.0, -1.0], dtype=np.float32)

@@ -43,6 +43,10 @@ def test_the_paper_preset_is_as_published() -> None:
         ("[selection]\nafter_step = 9999", "less than optimizer.max_steps"),
         ("[augment]\nfreq_warp = 0.9", "augment.freq_warp"),
         ("[model]\ndropout = 1", "model.dropout"),
+        ("[augment]\nfreq_mask_bins = 200", "augment.freq_mask_bins is 200; expected at most 128"),
+        ("[augment]\ntime_mask_frames = -1", "augment.time_mask_frames"),
+        ("[augment]\ngain_db = nan", "augment.gain_db"),
+        ("[optimizer]\nlr = inf", "optimizer.lr"),
         ("not toml", "mine.toml: "),
     ],
 )
@@ -59,6 +63,7 @@ def test_settings_from_the_command_line() -> None:
         ("seed", "name=value"),
         ("los.alpha=1", "did you mean 'loss'"),
         ("loss.alfa=1", "did you mean"),
+        ("seed.x=1", "holds a value"),
     ):
         with pytest.raises(ConfigError, match=message):
             TrainConfig().with_settings((setting,))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_ser.errors import CorpusError
+from edge_ser.errors import CorpusError, RunError
 from edge_ser.features import LOGMEL_V1
 from edge_ser_train.augment import augment, stretched_lengths
 from edge_ser_train.config import AugmentConfig
@@ -46,6 +46,16 @@ def test_a_broken_table_is_named_by_line(tmp_path: Path, rows: list[dict[str, st
         read_corpus(corpus(tmp_path, rows), "mine")
 
 
+def test_a_byte_order_mark_is_no_column_and_a_path_no_corpus(tiny_data: Path, tmp_path: Path) -> None:
+    folder = corpus(tmp_path, [row()])
+    table = folder / "mine" / "labels.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert read_corpus(folder, "mine")[0].speaker == "s"
+    for name in ("tiny/", "../tiny", "", "."):
+        with pytest.raises(CorpusError, match="expected the name of one folder"):
+            read_corpus(tiny_data, name)
+
+
 def test_a_missing_corpus_names_those_there(tiny_data: Path) -> None:
     with pytest.raises(CorpusError, match="did you mean 'tiny'"):
         read_corpus(tiny_data, "tinny")
@@ -58,6 +68,9 @@ def test_a_missing_corpus_names_those_there(tiny_data: Path) -> None:
     [
         ([row(), row("b.wav")], "no clip has split 'dev'"),
         ([row(), row("b.wav", split="dev")], "speakers in both train and dev: s"),
+        ([row(), row("b.wav", split="test")], "speakers in both train and test: s"),
+        ([row(), row("b.wav", split="train ")], "line 3: split is 'train '"),
+        ([row(), row("b.wav", split="")], "line 3: split is ''"),
         ([row(), row("b.wav", speaker="t", split="dev")], "no train clip is labelled neutral, angry, sad"),
     ],
 )
@@ -78,13 +91,19 @@ def test_cached_features_are_the_runtimes_and_change_with_the_file(tiny_data: Pa
     clips = read_corpus(tiny_data, "tiny")[:3]
     first = load_features(clips, LOGMEL_V1, tmp_path)
     again = load_features(clips, LOGMEL_V1, tmp_path)
-    assert len(list(tmp_path.glob("*.npy"))) == 1
+    (cached,) = tmp_path.glob("*.f32")
+    cached.unlink()  # what is mapped stays as it was
+    cached.write_bytes(b"torn")
+    load_features(clips, LOGMEL_V1, tmp_path)
+    with pytest.raises(RunError, match="choose another --cache"):
+        load_features(clips, LOGMEL_V1, cached)
+    assert len(list(tmp_path.glob("*.f32"))) == 1
     for clip, a, b in zip(clips, first, again, strict=True):
         assert np.array_equal(a, clip_features(clip, LOGMEL_V1))
         assert np.array_equal(a, b)
     clips[0].path.touch()
     load_features(clips, LOGMEL_V1, tmp_path)
-    assert len(list(tmp_path.glob("*.npy"))) == 2
+    assert len(list(tmp_path.glob("*.f32"))) == 2
 
 
 def test_normalisation_is_per_bin_over_all_frames() -> None:

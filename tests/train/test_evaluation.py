@@ -18,7 +18,6 @@ def test_run_and_exported_file_score_alike(tiny_run: Path, tiny_model: Path, tin
     assert in_torch["confusion"] == in_runtime["confusion"]
     assert in_torch["ua_95"] == in_runtime["ua_95"]
     assert in_torch["ece"] == pytest.approx(in_runtime["ece"], abs=1e-4)
-    assert json.loads((tiny_run / "evaluation-tiny-test.json").read_text())["ua"] == in_torch["ua"]
     assert "speaker" in in_torch["protocol"]
     assert evaluate_model(tiny_model, tiny_data, "tiny", "train")["protocol"] == "seen in training"
 

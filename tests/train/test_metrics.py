@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from sklearn import metrics as theirs
 
+from edge_ser.decision import softmax
 from edge_ser_train.metrics import (
     confusion_matrix,
     expected_calibration_error,
     fit_temperature,
     macro_f1,
     score,
-    softmax,
     unweighted_accuracy,
     weighted_accuracy,
 )

@@ -64,7 +64,7 @@ def train(
     else:
         config = (load_config(config_file) if config_file else load_preset(preset or "edge")).with_settings(settings)
     if resume:
-        saved = runs.read_json(out / runs.DATA)
+        saved = runs.read_data(out)
         data, corpora = data or Path(saved["data"]), corpora or tuple(saved["corpora"])
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
@@ -115,6 +115,10 @@ def evaluate(run_or_model: Path, data: Path | None, corpus: str, split: str, as_
     exported model file (scored through the runtime, as a device would).
     """
     require_extra("train", *(_TORCH if run_or_model.is_dir() else ("tqdm",)))
+    if not run_or_model.exists():
+        from edge_ser.errors import RunError
+
+        raise RunError(f"{run_or_model} does not exist; expected the folder of a training run, or a model file")
     from edge_ser_train.evaluation import evaluate_model, evaluate_run, format_evaluation
 
     if data is None:
@@ -124,3 +128,7 @@ def evaluate(run_or_model: Path, data: Path | None, corpus: str, split: str, as_
     else:
         result = evaluate_model(run_or_model, data, corpus, split)
     click.echo(json.dumps(result, ensure_ascii=False) if as_json else format_evaluation(result))
+    if run_or_model.is_dir():
+        from edge_ser_train.run import write_atomic
+
+        write_atomic(run_or_model / f"evaluation-{corpus}-{split}.json", json.dumps(result, indent=1) + "\n")

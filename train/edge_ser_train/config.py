@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib import resources
@@ -112,14 +113,14 @@ class TrainConfig:
 
         require(self.front_end in FRONT_ENDS, "front_end", self.front_end, f"one of {', '.join(FRONT_ENDS)}")
         require(len(set(self.labels)) == len(self.labels) >= 2, "labels", self.labels, "two or more different names")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2^63 - 1")
         require(self.precision in ("auto", "float32", "bfloat16"), "precision", self.precision, "auto|float32|bfloat16")
         require(0 <= self.model.dropout < 1, "model.dropout", self.model.dropout, "0 <= p < 1")
         require(self.loss.lambda_center >= 0, "loss.lambda_center", self.loss.lambda_center, "0 or more")
         require(0 <= self.loss.alpha <= 1, "loss.alpha", self.loss.alpha, "0 to 1")
         require(self.loss.warmup_steps >= 0, "loss.warmup_steps", self.loss.warmup_steps, "0 or more")
         optimizer = self.optimizer
-        require(optimizer.lr > 0, "optimizer.lr", optimizer.lr, "a positive number")
+        require(0 < optimizer.lr < math.inf, "optimizer.lr", optimizer.lr, "a positive number")
         require(
             optimizer.schedule in ("constant", "one_cycle"),
             "optimizer.schedule",
@@ -137,6 +138,11 @@ class TrainConfig:
         )
         for name in ("freq_warp", "time_stretch"):
             require(0 <= getattr(self.augment, name) < 0.5, f"augment.{name}", getattr(self.augment, name), "0 <= x < 0.5")
+        require(0 <= self.augment.gain_db <= 100, "augment.gain_db", self.augment.gain_db, "0 to 100 dB")
+        for name in ("freq_masks", "freq_mask_bins", "time_masks", "time_mask_frames"):
+            require(getattr(self.augment, name) >= 0, f"augment.{name}", getattr(self.augment, name), "0 or more")
+        widest = self.front_end_config.n_bins
+        require(self.augment.freq_mask_bins <= widest, "augment.freq_mask_bins", self.augment.freq_mask_bins, f"at most {widest}")
 
     @property
     def front_end_config(self) -> FrontEndConfig:
@@ -168,6 +174,8 @@ class TrainConfig:
             place = changed
             for table in tables:
                 place = place.setdefault(table, {})
+                if not isinstance(place, dict):
+                    raise ConfigError(f"setting {setting!r}: {table!r} holds a value, not a table")
             place[key] = parsed
         return _build(TrainConfig, changed, "")
 

@@ -13,12 +13,24 @@ from pathlib import Path
 
 from edge_ser.errors import CorpusError, did_you_mean
 
-LICENCES = {
-    "cremad": ("ODbL 1.0 + DbCL 1.0", "Cao et al. 2014, IEEE Trans. Affective Computing 5(4)"),
-    "emodb": ("CC0 1.0", "Burkhardt et al. 2005, Interspeech"),
-    "ravdess": ("CC BY-NC-SA 4.0 (evaluation and research only)", "Livingstone & Russo 2018, PLoS ONE 13(5)"),
+
+@dataclass(frozen=True)
+class CorpusFacts:
+    """What is known of a corpus; it travels in the manifest of every model trained on it."""
+
+    licence: str = "unknown"
+    citation: str = "unknown"
+    speech: str = "unknown"
+    """What kind of speech it is."""
+
+
+_ACTED = "acted, studio recordings"
+KNOWN_CORPORA = {
+    "cremad": CorpusFacts("ODbL 1.0 + DbCL 1.0", "Cao et al. 2014, IEEE Trans. Affective Computing 5(4)", _ACTED),
+    "emodb": CorpusFacts("CC0 1.0", "Burkhardt et al. 2005, Interspeech", _ACTED),
+    "ravdess": CorpusFacts("CC BY-NC-SA 4.0 (evaluation, research)", "Livingstone & Russo 2018, PLoS ONE 13(5)", _ACTED),
 }
-"""Licence and citation of the known corpora; they travel in the manifest of every model trained on them."""
+SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,6 @@ class Clip:
     """The corpus' label."""
     split: str
     """``train``, ``dev``, ``test``, or empty where the corpus fixes none."""
-    gender: str = ""
-    """As the corpus gives it, or empty."""
 
 
 def read_corpus(data: Path, name: str) -> list[Clip]:
@@ -45,6 +55,8 @@ def read_corpus(data: Path, name: str) -> list[Clip]:
     Raises CorpusError when the folder or labels.csv is missing, a column or value is missing, a file is listed twice, or an
     audio file does not exist.
     """
+    if not name or name != Path(name).name:
+        raise CorpusError(f"corpus is {name!r}; expected the name of one folder below {data}")
     folder = data / name
     table = folder / "labels.csv"
     if not table.is_file():
@@ -52,7 +64,7 @@ def read_corpus(data: Path, name: str) -> list[Clip]:
         here = f"corpora found there: {', '.join(present)}" if present else f"no */labels.csv found below {data}"
         raise CorpusError(f"no corpus {name!r} in {data}{did_you_mean(name, present)}: expected {table}; {here}")
     try:
-        with table.open(newline="", encoding="utf-8") as file:
+        with table.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CorpusError(f"cannot read {table}: {error}") from None
@@ -73,7 +85,14 @@ def read_corpus(data: Path, name: str) -> list[Clip]:
         path = folder / file_name
         if not path.is_file():
             raise CorpusError(f"{table}, line {number}: {path} does not exist")
-        clips.append(Clip(name, path, speaker, emotion, row.get("split") or "", row.get("gender") or ""))
+        split = row.get("split") or ""
+        if "split" in row and split not in SPLITS:
+            raise CorpusError(f"{table}, line {number}: split is {split!r}; expected {', '.join(SPLITS)}")
+        clips.append(Clip(name, path, speaker, emotion, split))
+    for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        shared = sorted({c.speaker for c in clips if c.split == one} & {c.speaker for c in clips if c.split == other})
+        if shared:
+            raise CorpusError(f"{table}: speakers in both {one} and {other}: {', '.join(shared[:5])}; a speaker belongs to one")
     return clips
 
 
@@ -83,7 +102,7 @@ def select(clips: Iterable[Clip], split: str, labels: Sequence[str]) -> list[Cli
     Raises CorpusError when nothing is left, naming the splits and emotions there are.
     """
     clips = list(clips)
-    kept = [c for c in clips if split in ("all", c.split) and c.emotion in labels]
+    kept = [c for c in clips if (split == "all" or (split and split == c.split)) and c.emotion in labels]
     if not kept:
         splits = sorted({c.split for c in clips if c.split})
         known = f"splits {', '.join(splits)} and all" if splits else "no splits (use all)"
@@ -108,7 +127,7 @@ def training_data(data: Path, corpora: Sequence[str], labels: Sequence[str]) -> 
     """Gather the training and dev clips of ``corpora``.
 
     A corpus with fixed splits gives its train and dev clips; one without gives all its clips to training. At least one must
-    have a dev split. Raises CorpusError also when a speaker is in both or a label has no training clip.
+    have a dev split. Raises CorpusError also when a label has no clip in train or dev.
     """
     train: list[Clip] = []
     dev: list[Clip] = []
@@ -124,9 +143,6 @@ def training_data(data: Path, corpora: Sequence[str], labels: Sequence[str]) -> 
             f"{', '.join(corpora)}: no clip has split 'dev' in labels.csv, and the best weights are chosen on dev; "
             "add a split column (train/dev/test by speaker), or another --corpus that has one"
         )
-    shared = sorted({c.speaker for c in train} & {c.speaker for c in dev})
-    if shared:
-        raise CorpusError(f"speakers in both train and dev: {', '.join(shared[:5])}; a dev speaker must be new to the model")
     for part, part_clips in (("train", train), ("dev", dev)):
         absent = [label for label in labels if label not in {c.emotion for c in part_clips}]
         if absent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from edge_ser.audio import AudioReader
+from edge_ser.errors import RunError
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig, extract_blocks
 from edge_ser_train.corpora import Clip
 
@@ -43,25 +45,41 @@ def load_features(clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path
     """
     stats = [(str(c.path.resolve()), (s := c.path.stat()).st_size, s.st_mtime_ns) for c in clips]
     key = hashlib.sha256(json.dumps([config.to_dict(), stats]).encode()).hexdigest()[:24]
-    data_file, index_file = cache_dir / f"{key}.npy", cache_dir / f"{key}.json"
-    if not index_file.is_file():
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        partial = cache_dir / f".{key}.{os.getpid()}.tmp"
-        lengths: list[int] = []
-        try:
-            with partial.open("wb") as file:
-                for clip in tqdm(clips, desc="features", unit="clip", disable=None):
-                    features = clip_features(clip, config)
-                    lengths.append(len(features))
-                    file.write(features.tobytes())
-            os.replace(partial, data_file)
-        finally:
-            partial.unlink(missing_ok=True)
-        partial.write_text(json.dumps(lengths))
-        os.replace(partial, index_file)  # last: its presence says that the data is complete
-    lengths = json.loads(index_file.read_text())
-    table = np.memmap(data_file, dtype=np.float32, mode="r", shape=(sum(lengths), config.n_bins))
+    data_file, index_file = cache_dir / f"{key}.f32", cache_dir / f"{key}.json"
+    try:
+        if not _complete(data_file, index_file, config):
+            _fill(clips, config, data_file, index_file)
+        lengths = json.loads(index_file.read_text())
+        table = np.memmap(data_file, dtype=np.float32, mode="r", shape=(sum(lengths), config.n_bins))
+    except OSError as error:
+        raise RunError(f"cannot use the feature cache {cache_dir}: {error.strerror or error}; choose another --cache") from None
     return [np.asarray(part) for part in np.split(table, np.cumsum(lengths)[:-1])]
+
+
+def _complete(data_file: Path, index_file: Path, config: FrontEndConfig) -> bool:
+    try:
+        frames: int = sum(json.loads(index_file.read_text()))
+        return bool(data_file.stat().st_size == frames * config.n_bins * np.dtype(np.float32).itemsize)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _fill(clips: Sequence[Clip], config: FrontEndConfig, data_file: Path, index_file: Path) -> None:
+    data_file.parent.mkdir(parents=True, exist_ok=True)
+    partial = data_file.with_name(f".{data_file.stem}.{os.getpid()}.tmp")
+    lengths: list[int] = []
+    try:
+        with partial.open("wb") as file:
+            for clip in tqdm(clips, desc="features", unit="clip", disable=None):
+                features = clip_features(clip, config)
+                lengths.append(len(features))
+                file.write(features.tobytes())
+        os.replace(partial, data_file)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    partial.write_text(json.dumps(lengths))
+    os.replace(partial, index_file)  # last: its presence says that the data is complete
 
 
 def normalisation(features: Sequence[Float32Array]) -> tuple[Float32Array, Float32Array]:

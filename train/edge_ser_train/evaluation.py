@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,8 +23,10 @@ def _result(
 ) -> dict[str, Any]:  # fmt: skip
     y = np.array([labels.index(c.emotion) for c in clips], dtype=np.int64)
     corpus = clips[0].corpus
-    if split == "train" or (split == "all" and corpus in train_corpora):
+    if corpus in train_corpora and split in ("train", "all"):
         protocol = "seen in training"
+    elif corpus in train_corpora and split == "dev":
+        protocol = "used to select the weights and the temperature"
     elif corpus in train_corpora:
         protocol = f"fixed split by speaker, {len(labels)} classes"
     else:
@@ -44,16 +44,16 @@ def _result(
 
 
 def evaluate_run(folder: Path, data: Path, corpus: str, split: str, cache_dir: Path | None) -> dict[str, Any]:
-    """Score the best weights of the run in ``folder`` in torch, and keep the result there."""
+    """Score the best weights of the run in ``folder`` in torch."""
     from edge_ser_train.dataset import default_cache_dir, load_features
     from edge_ser_train.loop import infer
-    from edge_ser_train.run import load_run, write_atomic
+    from edge_ser_train.run import load_run
 
     trained = load_run(folder)
     clips = select(read_corpus(data, corpus), split, trained.labels)
     features = load_features(clips, trained.front_end, cache_dir or default_cache_dir())
     logits, _ = infer(trained.net, features)
-    result = _result(
+    return _result(
         folder,
         trained.weights_sha256,
         clips,
@@ -63,8 +63,6 @@ def evaluate_run(folder: Path, data: Path, corpus: str, split: str, cache_dir: P
         trained.temperature,
         trained.data["corpora"],
     )
-    write_atomic(folder / f"evaluation-{corpus}-{split}.json", json.dumps(result, indent=1) + "\n")
-    return result
 
 
 def evaluate_model(path: Path, data: Path, corpus: str, split: str) -> dict[str, Any]:
@@ -79,8 +77,9 @@ def evaluate_model(path: Path, data: Path, corpus: str, split: str) -> dict[str,
         except AudioError as error:
             raise CorpusError(f"{corpus}: {error}") from None
     train_corpora = [c["name"] for c in manifest.training["corpora"]]
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return _result(path, sha256, clips, split, manifest.labels, logits, manifest.temperature, train_corpora)
+    return _result(
+        path, manifest.training["weights_sha256"], clips, split, manifest.labels, logits, manifest.temperature, train_corpora
+    )
 
 
 def format_evaluation(result: dict[str, Any]) -> str:

@@ -241,8 +241,11 @@ class Trainer:
                 }
         except (KeyError, TypeError, RuntimeError) as error:
             raise RunError(f"{self.folder / runs.CHECKPOINT} does not fit this run: {error}") from None
-        lines = (self.folder / runs.METRICS).read_text(encoding="utf-8").splitlines()
-        self.metrics = [m for m in map(json.loads, lines) if m["step"] <= self.progress.step]
+        try:
+            lines = (self.folder / runs.METRICS).read_text(encoding="utf-8").splitlines()
+            self.metrics = [m for m in map(json.loads, lines) if m["step"] <= self.progress.step]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"cannot read {self.folder / runs.METRICS}: {error}") from None
 
     # The run ----------------------------------------------------------------------------------------------------------
 
@@ -251,10 +254,9 @@ class Trainer:
         config, progress = self.config, self.progress
         n_steps = config.optimizer.max_steps
         started = time.monotonic() - progress.seconds
-        quiet = None  # tqdm: no bar where there is no terminal; lines instead
         with (
             _interruptible() as interrupted,
-            tqdm(total=n_steps, initial=progress.step, desc="training", unit="step", disable=quiet, smoothing=0.05) as bar,
+            tqdm(total=n_steps, initial=progress.step, desc="training", unit="step", disable=None, smoothing=0.05) as bar,
         ):
             while progress.step < n_steps and not interrupted:
                 self.step()
@@ -269,7 +271,8 @@ class Trainer:
                         left = progress.seconds / progress.step * (n_steps - progress.step) / 60
                         say(f"step {progress.step}/{n_steps}  loss {loss:.3f}  dev UA {ua:.1%}  {left:.0f} min left")
             if progress.step < n_steps:
-                self.save_checkpoint()
+                if progress.step > 0:
+                    self.save_checkpoint()
                 return False
         return True
 
@@ -328,12 +331,16 @@ def describe_data(data: TrainingData, data_dir: Path, corpora: Sequence[str], la
     def count(clips: Sequence[Clip]) -> dict[str, Any]:
         return {
             "clips": len(clips),
-            "speakers": len({c.speaker for c in clips}),
+            "speakers": len({(c.corpus, c.speaker) for c in clips}),
             "per_label": {label: sum(c.emotion == label for c in clips) for label in labels},
             "per_corpus": dict(Counter(c.corpus for c in clips)),
         }
 
-    listing = [[c.corpus, c.path.name, c.speaker, c.emotion, part] for part in ("train", "dev") for c in getattr(data, part)]
+    listing = [
+        [c.corpus, str(c.path.relative_to(data_dir / c.corpus)), c.speaker, c.emotion, part]
+        for part in ("train", "dev")
+        for c in getattr(data, part)
+    ]
     return {
         "data": str(data_dir.resolve()),
         "corpora": list(corpora),
@@ -361,5 +368,5 @@ def open_run(config: TrainConfig, described: dict[str, Any], folder: Path, resum
         raise RunError(
             f"{folder / runs.CONFIG} differs from the settings given; resume without settings, or choose another --out"
         )
-    if runs.read_json(folder / runs.DATA).get("clips_sha256") != described["clips_sha256"]:
+    if runs.read_data(folder)["clips_sha256"] != described["clips_sha256"]:
         raise RunError(f"{folder} was started on other clips than --data and --corpus give now; expected the same list")

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.decision import softmax
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
@@ -55,14 +57,6 @@ def expected_calibration_error(probabilities: FloatArray, y: IntArray, n_bins: i
     which = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
     gaps = np.bincount(which, weights=correct - confidence, minlength=n_bins)
     return float(np.abs(gaps).sum() / len(y))
-
-
-def softmax(logits: npt.NDArray[Any], temperature: float = 1.0) -> FloatArray:
-    """Return probabilities [n, n_classes] of logits [n, n_classes] divided by ``temperature``."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    probabilities: FloatArray = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities
 
 
 def fit_temperature(logits: npt.NDArray[Any], y: IntArray) -> float:

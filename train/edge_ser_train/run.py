@@ -11,8 +11,10 @@ evaluation-*.json        what `edge-ser evaluate` measured on it
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +47,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -59,6 +62,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["edge_ser"])
+            if not isinstance(metadata, dict):
+                raise ValueError("its metadata is no object")
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except FileNotFoundError:
         raise RunError(f"{path} does not exist; expected the folder of a training run (edge-ser train --out ...)") from None
@@ -120,6 +125,13 @@ def load_run(folder: Path) -> TrainedModel:
             )
     if tuple(centres.shape) != (len(config.labels), EMBEDDING_SIZE):
         raise RunError(f"{folder / MODEL}: centres are {tuple(centres.shape)}, expected {(len(config.labels), EMBEDDING_SIZE)}")
+    temperature, step = metadata.get("temperature"), metadata.get("step")
+    if not (isinstance(temperature, float) and 0 < temperature < math.inf and isinstance(step, int)):
+        raise RunError(
+            f"{folder / MODEL}: temperature is {temperature!r} at step {step!r}; expected a positive number and a step"
+        )
+    if not all(bool(torch.isfinite(t).all()) for t in (centres, *tensors.values())):
+        raise RunError(f"{folder / MODEL} holds NaN or infinity; expected finite weights")
     net.load_state_dict(tensors)
     net.eval()
     return TrainedModel(
@@ -128,11 +140,21 @@ def load_run(folder: Path) -> TrainedModel:
         config.labels,
         front_end,
         centres,
-        float(metadata["temperature"]),
-        int(metadata["step"]),
+        temperature,
+        step,
         hashlib.sha256((folder / MODEL).read_bytes()).hexdigest(),
-        read_json(folder / DATA),
+        read_data(folder),
     )
+
+
+def read_data(folder: Path) -> dict[str, Any]:
+    """Read data.json; RunError when it is missing, damaged or incomplete."""
+    data = read_json(folder / DATA)
+    counts = ("clips", "speakers", "per_corpus")
+    complete = isinstance(data.get("data"), str) and isinstance(data.get("corpora"), list) and "clips_sha256" in data
+    if not complete or not all(isinstance(data.get(p), dict) and all(k in data[p] for k in counts) for p in ("train", "dev")):
+        raise RunError(f"{folder / DATA} is incomplete; expected the description of the data that edge-ser train wrote")
+    return data
 
 
 def read_json(path: Path) -> dict[str, Any]:
