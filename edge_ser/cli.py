@@ -101,17 +101,19 @@ def predict(
     from edge_ser.recognizer import EmotionRecognizer
 
     recognizer = EmotionRecognizer(model, backend=backend, threads=threads, spinning=spinning)
-    width = min(48, max(map(len, recordings), default=0))
+    width = min(48, max(map(len, ["file", *recordings])))
+    headed = as_json
     with _progress(recordings) as names:
-        for number, name in enumerate(names):
-            if not as_json and number == 0:
-                _row("file", "emotion", "confidence", recognizer.labels, "length", width)
+        for name in names:
             try:
                 prediction = recognizer.predict(_standard_input() if name == "-" else name)
             except AudioError as error:
                 _complain(error)
                 failed += 1
                 continue
+            if not headed:
+                _row("file", "emotion", "confidence", recognizer.labels, "length", width)
+                headed = True
             if as_json:
                 click.echo(_json_line(name, prediction, embedding))
             else:
