@@ -29,7 +29,9 @@ golden: .venv/test
 model: .venv/test
 	$(BIN)/edge-ser train --data $(DATA) --corpus cremad --corpus emodb --preset edge --out runs/shipped
 	$(BIN)/edge-ser evaluate runs/shipped --data $(DATA) --corpus cremad --split test
-	$(BIN)/edge-ser evaluate runs/shipped --data $(DATA) --corpus ravdess --split all && $(BIN)/edge-ser export runs/shipped -o edge_ser/models/edge-ser.onnx
+	$(BIN)/edge-ser evaluate runs/shipped --data $(DATA) --corpus ravdess --split all
+	$(BIN)/edge-ser export runs/shipped -o edge_ser/models/edge-ser.onnx
+	cp $(addprefix runs/shipped/,config.toml metrics.jsonl report.json curves.png confusion.png) runs/shipped/evaluation-*.json train/shipped
 
 .venv/runtime: pyproject.toml
 	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --editable .
