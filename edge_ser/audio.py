@@ -96,7 +96,8 @@ class AudioReader:
                 self._sound = soundfile.SoundFile(self._file)
             else:
                 os.lseek(self._owned.fileno(), 0, io.SEEK_SET)
-                self._sound = soundfile.SoundFile(self._owned.fileno(), closefd=False)
+                # A duplicate for it to close: some versions close what they cannot open even if told not to.
+                self._sound = soundfile.SoundFile(os.dup(self._owned.fileno()), closefd=True)
             self.source_rate_hz = _checked_rate(self._sound.samplerate, self.name)
             self.n_source_frames = self._checked_length()
         except AudioError:
