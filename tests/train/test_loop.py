@@ -207,6 +207,16 @@ def test_a_run_is_never_overwritten_nor_mixed(tiny_run: Path, tiny_data: Path, t
         open_run(config, described, blocked / "run", resume=False)
 
 
+def test_bfloat16_computes_the_same_losses_roughly(tiny_data: Path, tmp_path: Path) -> None:
+    exact = trainer(paper("loss.warmup_steps=1"), tiny_data, tmp_path / "float32")
+    rough = trainer(paper("loss.warmup_steps=1", "precision=bfloat16"), tiny_data, tmp_path / "bfloat16")
+    _steps(exact, 3)
+    _steps(rough, 3)
+    assert rough.progress.loss_sums != exact.progress.loss_sums
+    assert rough.progress.loss_sums == pytest.approx(exact.progress.loss_sums, rel=0.05)
+    assert all(p.dtype == torch.float32 for p in rough.net.parameters())
+
+
 def test_a_loss_that_explodes_is_one_line(tiny_data: Path, tmp_path: Path) -> None:
     run = trainer(paper("optimizer.lr=1e30"), tiny_data, tmp_path / "run")
     with pytest.raises(RunError, match=r"try a lower optimizer\.lr"):
