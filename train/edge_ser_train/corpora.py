@@ -1,6 +1,7 @@
-"""Corpora on disk: ``DATA/NAME/labels.csv`` with one row a clip, audio beside it.
+"""Corpora on disk: ``DATA/NAME/labels.csv`` with one row a clip, or a corpus as its publisher ships it (``layouts``).
 
-Columns: ``file`` (path below the corpus folder), ``speaker``, ``emotion``; optionally ``split`` (train/dev/test) and any others.
+Columns: ``file`` (path below the corpus folder), ``speaker``, ``emotion``; optionally ``split`` (train/dev/test), ``fold``,
+``gender``, ``session``, ``dialogue``, ``scenario``, and any others.
 """
 
 from __future__ import annotations
@@ -47,6 +48,23 @@ class Clip:
     """The corpus' label."""
     split: str
     """``train``, ``dev``, ``test``, or empty where the corpus fixes none."""
+    name: str = ""
+    """Path below the corpus' folder, with forward slashes."""
+    fold: str = ""
+    """Published fold, where there is one."""
+    gender: str = ""
+    """``female``, ``male`` or empty."""
+    session: str = ""
+    """Recording session, where speakers come in pairs (IEMOCAP)."""
+    dialogue: str = ""
+    """Conversation the clip was cut from."""
+    scenario: str = ""
+    """``improvised``, ``scripted`` or empty."""
+
+    @property
+    def key(self) -> str:
+        """What the clip is called in split files: corpus and name."""
+        return f"{self.corpus}/{self.name}"
 
 
 def read_corpus(data: Path, name: str) -> list[Clip]:
@@ -88,7 +106,8 @@ def read_corpus(data: Path, name: str) -> list[Clip]:
         split = row.get("split") or ""
         if "split" in row and split not in SPLITS:
             raise CorpusError(f"{table}, line {number}: split is {split!r}; expected {', '.join(SPLITS)}")
-        clips.append(Clip(name, path, speaker, emotion, split))
+        known = {column: row.get(column) or "" for column in ("fold", "gender", "session", "dialogue", "scenario")}
+        clips.append(Clip(name, path, speaker, emotion, split, Path(file_name).as_posix(), **known))
     for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
         shared = sorted({c.speaker for c in clips if c.split == one} & {c.speaker for c in clips if c.split == other})
         if shared:
