@@ -8,7 +8,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -19,8 +20,10 @@ from edge_ser.errors import AudioError, EdgeSerError, MissingExtraError
 
 if TYPE_CHECKING:
     from edge_ser.decision import Prediction
+    from edge_ser.model_file import ModelFile
 
 _BAR_WIDTH = 10
+_KEY_WIDTH, _CARD_WIDTH = 16, 100
 
 
 def require_extra(extra: str, *modules: str) -> None:
@@ -80,6 +83,14 @@ _model_option = click.option("--model", type=click.Path(path_type=Path), help="M
 @click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto or onnx.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads for one answer.")
 @click.option("--spinning", is_flag=True, help="Let waiting threads spin (faster with several threads, busy when idle).")
+@click.option(
+    "--min-confidence",
+    default=0.0,
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Answer `uncertain` below this confidence, 0 to 1; default: never.",
+)
+@click.option("--profile", type=click.Path(path_type=Path), metavar="FILE", help="Profile of the microphone (JSON).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of the table.")
 @click.option("--embedding", is_flag=True, help="With --json: add the 64-d embedding.")
 def predict(
@@ -88,10 +99,15 @@ def predict(
     backend: str,
     threads: int,
     spinning: bool,
+    min_confidence: float,
+    profile: Path | None,
     as_json: bool,
     embedding: bool,
 ) -> None:
     """Recognise the emotion in each FILE: a recording, a folder of recordings, or - for a recording on standard input.
+
+    An answer marked `novel` is about speech farther from what the model knows than 99 % of the speech its confidence was
+    fitted on: trust it less.
 
     A file that cannot be answered is named on standard error, the others are still answered, and the exit status is 1.
     """
@@ -100,7 +116,9 @@ def predict(
     recordings, failed = _recordings(files)
     from edge_ser.recognizer import EmotionRecognizer
 
-    recognizer = EmotionRecognizer(model, backend=backend, threads=threads, spinning=spinning)
+    recognizer = EmotionRecognizer(
+        model, backend=backend, threads=threads, spinning=spinning, min_confidence=min_confidence, profile=profile
+    )
     width = min(48, max(map(len, ["file", *recordings])))
     headed = as_json
     with _progress(recordings) as names:
@@ -119,7 +137,8 @@ def predict(
             else:
                 confidence = f"{_bar(prediction.confidence)} {prediction.confidence:4.0%}"
                 shares = [f"{p:.0%}" for p in prediction.probabilities.values()]
-                _row(name, prediction.label, confidence, shares, f"{prediction.duration_s:.2f} s", width)
+                note = "  novel" if prediction.is_novel else ""
+                _row(name, prediction.label, confidence, shares, f"{prediction.duration_s:.2f} s", width, note)
     if failed:
         sys.exit(1)
 
@@ -163,10 +182,10 @@ def _bar(share: float) -> str:
     return ("█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")).ljust(_BAR_WIDTH)
 
 
-def _row(name: str, label: str, confidence: str, shares: Iterable[str], length: str, width: int) -> None:
+def _row(name: str, label: str, confidence: str, shares: Iterable[str], length: str, width: int, note: str = "") -> None:
     shown = name if len(name) <= width else "…" + name[1 - width :]
     columns = "".join(f"{share:>9}" for share in shares)
-    click.echo(f"{shown:<{width}}  {label:<9} {confidence:<{_BAR_WIDTH + 5}} {columns} {length:>10}")
+    click.echo(f"{shown:<{width}}  {label:<9} {confidence:<{_BAR_WIDTH + 5}} {columns} {length:>10}{note}")
 
 
 def _json_line(name: str, prediction: Prediction, embedding: bool) -> str:
@@ -175,6 +194,8 @@ def _json_line(name: str, prediction: Prediction, embedding: bool) -> str:
         "label": prediction.label,
         "confidence": round(prediction.confidence, 6),
         "probabilities": {label: round(p, 6) for label, p in prediction.probabilities.items()},
+        "distance": round(prediction.distance, 6),
+        "novel": prediction.is_novel,
         "duration_s": round(prediction.duration_s, 6),
     }
     if embedding:
@@ -194,34 +215,46 @@ def info(model: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(json.loads(manifest.to_json()), indent=2, ensure_ascii=False))
         return
-    training = manifest.training
-    quantization = manifest.quantization
+    for key, text in _card(file):
+        # A path stays whole: it is there to be copied.
+        lines = textwrap.wrap(text, _CARD_WIDTH - _KEY_WIDTH, break_long_words=False, break_on_hyphens=False)
+        click.echo(f"{key:<{_KEY_WIDTH}}{lines[0]}")
+        for line in lines[1:]:
+            click.echo(" " * _KEY_WIDTH + line)
 
-    def line(key: str, value: object) -> None:
-        click.echo(f"{key:<16}{value}")
 
-    line("model", file.path)
-    line("size", f"{len(file.content) / 1e6:.2f} MB, {quantization['scheme']}")
-    line(
-        "int8",
-        f"{quantization['weights_int8_percent']:.0f} % of weights, {quantization['macs_int8_percent']:.0f} % of operations",
+def _card(file: ModelFile) -> Iterator[tuple[str, str]]:
+    """Yield the model card, line by line: what it is about and what the manifest says; an empty key goes on."""
+    manifest = file.manifest
+    front_end, training, quantization = manifest.front_end, manifest.training, manifest.quantization
+    yield "model", str(file.path)
+    yield "size", f"{len(file.content) / 1e6:.2f} MB, {quantization['scheme']}"
+    weights, macs = quantization["weights_int8_percent"], quantization["macs_int8_percent"]
+    yield "int8", f"{weights:.0f} % of weights, {macs:.0f} % of operations"
+    yield "meant for", manifest.intended_use
+    yield "not meant for", manifest.excluded_use
+    yield "labels", ", ".join(manifest.labels)
+    yield "front end", f"{front_end.name}: {front_end.rate_hz} Hz, {front_end.n_bins} bins"
+    yield "embedding", f"{manifest.embedding_size} values, {len(manifest.centres)} class centres"
+    yield "temperature", f"{manifest.temperature:.3f} (fitted on {training['dev_speakers']} dev speakers)"
+    yield "novel speech", f"farther than {manifest.novelty_distance:.2f} from every class centre, as 1 % of the dev clips are"
+    yield (
+        "trained with",
+        f"preset {training['preset']}, lambda {training['lambda_center']:g}, seed {training['seed']}, "
+        f"step {training['best_step']} of {training['steps']}",
     )
-    line("labels", ", ".join(manifest.labels))
-    line("front end", f"{manifest.front_end.name}: {manifest.front_end.rate_hz} Hz, {manifest.front_end.n_bins} bins")
-    line("embedding", f"{manifest.embedding_size} values, {len(manifest.centres)} class centres")
-    line("temperature", f"{manifest.temperature:.3f} (fitted on {training['dev_speakers']} dev speakers)")
-    line("trained with", f"preset {training['preset']}, lambda {training['lambda_center']:g}, seed {training['seed']}, "
-         f"step {training['best_step']} of {training['steps']}")  # fmt: skip
-    line("trained on", f"{training['train_clips']} clips of {training['train_speakers']} speakers; {training['speech']}")
+    yield "trained on", f"{training['train_clips']} clips of {training['train_speakers']} speakers; {training['speech']}"
     for corpus in training["corpora"]:
-        line("", f"{corpus['name']}: {corpus['train_clips']} clips, {corpus['licence']}; {corpus['citation']}")
+        yield "", f"{corpus['name']}: {corpus['train_clips']} clips, {corpus['licence']}; {corpus['citation']}"
     for score in manifest.scores:
         low, high = score["ua_95"]
-        line(
+        yield (
             f"{score['corpus']} {score['split']}",
             f"UA {score['ua']:.1%} [{low:.1%}, {high:.1%}], WA {score['wa']:.1%}, macro-F1 {score['macro_f1']:.1%}, "
-            f"ECE {score['ece']:.3f}; {score['n_clips']} clips, {score['n_speakers']} speakers; {score['protocol']}",
+            f"ECE {score['ece']:.3f}",
         )
-    line("made with", ", ".join(f"{name} {version}" for name, version in manifest.created_with.items()))
-    line("meant for", manifest.intended_use)
-    line("not meant for", manifest.excluded_use)
+        yield "", f"{score['n_clips']} clips, {score['n_speakers']} speakers; {score['protocol']}"
+        if score["by_gender"]:
+            genders = score["by_gender"].items()
+            yield "", ", ".join(f"{gender}: UA {of['ua']:.1%} on {of['n_clips']} clips" for gender, of in genders)
+    yield "made with", ", ".join(f"{name} {version}" for name, version in manifest.created_with.items())

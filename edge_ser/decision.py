@@ -12,15 +12,18 @@ from edge_ser.model_file import Manifest
 
 Float32Array = npt.NDArray[np.float32]
 
+UNCERTAIN = "uncertain"
+"""The label of an answer below ``min_confidence``; the probabilities still tell what it would have been."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """How an utterance sounds."""
 
     label: str
-    """The most probable emotion."""
+    """The most probable emotion, or :data:`UNCERTAIN` where its probability is below the confidence that was asked for."""
     confidence: float
-    """Its calibrated probability, 0 to 1: of many answers given with 0.8, about 80 % are right on speech like the dev set's."""
+    """The highest calibrated probability, 0 to 1: of many answers given with 0.8, about 80 % are right, on speech like dev's."""
     probabilities: dict[str, float]
     """Every label's probability, in the model's order; they sum to 1."""
     embedding: Float32Array
@@ -29,6 +32,10 @@ class Prediction:
     """The network's raw outputs, float32 [n_labels], before temperature and softmax."""
     duration_s: float
     """Length of the recording, in seconds."""
+    distance: float
+    """Euclidean distance of the embedding to the nearest class centre."""
+    is_novel: bool
+    """Whether that is farther than 99 % of the dev clips lie from theirs: speech unlike any the confidence was fitted on."""
 
 
 def softmax(logits: npt.NDArray[Any], temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -39,9 +46,20 @@ def softmax(logits: npt.NDArray[Any], temperature: float = 1.0) -> npt.NDArray[n
     return probabilities
 
 
-def decide(logits: Float32Array, embedding: Float32Array, manifest: Manifest, duration_s: float) -> Prediction:
-    """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels and temperature."""
+def decide(
+    logits: Float32Array, embedding: Float32Array, manifest: Manifest, duration_s: float, min_confidence: float = 0.0
+) -> Prediction:
+    """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels, temperature and centres."""
     p = softmax(logits, manifest.temperature)
-    best = int(p.argmax())
-    probabilities = {label: float(value) for label, value in zip(manifest.labels, p, strict=True)}
-    return Prediction(manifest.labels[best], float(p[best]), probabilities, embedding, logits, duration_s)
+    confidence = float(p.max())
+    distance = float(np.linalg.norm(np.array(manifest.centres) - embedding, axis=1).min())
+    return Prediction(
+        label=UNCERTAIN if confidence < min_confidence else manifest.labels[int(p.argmax())],
+        confidence=confidence,
+        probabilities={label: float(value) for label, value in zip(manifest.labels, p, strict=True)},
+        embedding=embedding,
+        logits=logits,
+        duration_s=duration_s,
+        distance=distance,
+        is_novel=distance > manifest.novelty_distance,
+    )

@@ -145,6 +145,29 @@ def mel_filterbank(config: FrontEndConfig) -> Float32Array:
     >>> mel_filterbank(LOGMEL_V1).shape
     (128, 513)
     """
+    edges = _mel_edges_hz(config)
+    bins = np.arange(config.n_fft // 2 + 1) * (config.rate_hz / config.n_fft)
+    slopes = edges[:, None] - bins[None, :]
+    widths = np.diff(edges)
+    rising = -slopes[:-2] / widths[:-1, None]
+    falling = slopes[2:] / widths[1:, None]
+    triangles = np.maximum(0.0, np.minimum(rising, falling))
+    return (triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+
+
+def bin_centres_hz(config: FrontEndConfig) -> npt.NDArray[np.float64]:
+    """Return the centre frequency of every bin, Hz, [n_bins].
+
+    >>> bin_centres_hz(LOGSTFT_V1)[1]
+    15.625
+    """
+    if config.kind == "logmel":
+        return _mel_edges_hz(config)[1:-1]
+    return np.arange(config.n_bins, dtype=np.float64) * (config.rate_hz / config.n_fft)
+
+
+def _mel_edges_hz(config: FrontEndConfig) -> npt.NDArray[np.float64]:
+    """Return the edges of the Mel bands, Hz, [n_mels + 2]: band i rises from edge i to i + 1 and falls to i + 2."""
 
     def hz_to_mel(hz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         linear = hz * 3 / 200
@@ -154,14 +177,7 @@ def mel_filterbank(config: FrontEndConfig) -> Float32Array:
         return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((np.maximum(mel, 15) - 15) * np.log(6.4) / 27))
 
     low, high = hz_to_mel(np.array([config.f_min_hz, config.f_max_hz], dtype=np.float64))
-    edges = mel_to_hz(np.linspace(low, high, config.n_mels + 2))
-    bins = np.arange(config.n_fft // 2 + 1) * (config.rate_hz / config.n_fft)
-    slopes = edges[:, None] - bins[None, :]
-    widths = np.diff(edges)
-    rising = -slopes[:-2] / widths[:-1, None]
-    falling = slopes[2:] / widths[1:, None]
-    triangles = np.maximum(0.0, np.minimum(rising, falling))
-    return (triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+    return mel_to_hz(np.linspace(low, high, config.n_mels + 2))
 
 
 def frame_count(n_samples: int, config: FrontEndConfig) -> int:

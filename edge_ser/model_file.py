@@ -20,7 +20,7 @@ from edge_ser.errors import ConfigError, ModelFileError
 from edge_ser.features import FRONT_ENDS, FrontEndConfig
 
 FORMAT = "edge-ser-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_KEY = "edge_ser"
 
 _NUMBER = (int, float)
@@ -38,8 +38,12 @@ _SCORE_KEYS: dict[str, Any] = {
     **dict.fromkeys(("n_clips", "n_speakers"), int),
     **dict.fromkeys(("ua", "wa", "macro_f1", "ece"), _NUMBER),
     **dict.fromkeys(("ua_95", "wa_95", "macro_f1_95"), list),
+    "by_gender": dict,
 }
 """What the model card prints, and of which type it must be."""
+_GENDER_KEYS: dict[str, Any] = {"n_clips": int, "ua": _NUMBER}
+
+_MAX_DB = 1000.0  # beyond it a level is no level, and float32 soon at its end
 
 _ONNX_GRAPH, _ONNX_METADATA = 7, 14  # field numbers of ModelProto in onnx.proto
 
@@ -60,12 +64,18 @@ class Manifest:
     """Divides the logits before the softmax, so that confidence means frequency; fitted on dev speakers."""
     centres: tuple[tuple[float, ...], ...]
     """Mean embedding of each class over the training clips, [n_labels][embedding_size]."""
+    novelty_distance: float
+    """Euclidean distance of z to the nearest class centre that 99 % of the dev clips stay within."""
+    speech_mean: tuple[float, ...]
+    """Mean of every bin over the training set's speech frames, in dB, [n_bins]."""
+    speech_std: tuple[float, ...]
+    """Standard deviation of every bin over the training set's speech frames, in dB, [n_bins]."""
     quantization: dict[str, Any]
     """``scheme`` and the share of weights and of multiply-accumulates that are int8, in per cent."""
     training: dict[str, Any]
     """Preset, corpora with licence and citation, counts, seed, steps."""
     scores: tuple[dict[str, Any], ...]
-    """What was measured: corpus, split, protocol, clips, speakers, UA, WA, macro-F1 with 95 % intervals."""
+    """What was measured: corpus, split, protocol, clips, speakers, UA, WA, macro-F1 with 95 % intervals, UA by gender."""
     intended_use: str
     """What the model is for."""
     excluded_use: str
@@ -83,13 +93,28 @@ class Manifest:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ModelFileError(f"manifest: {name} is {value!r}; expected a positive whole number")
-        if not (isinstance(self.temperature, (int, float)) and math.isfinite(self.temperature) and self.temperature > 0):
-            raise ModelFileError(f"manifest: temperature is {self.temperature!r}; expected a positive number")
+        for name in ("temperature", "novelty_distance"):
+            value = getattr(self, name)
+            if type(value) not in _NUMBER or not (math.isfinite(value) and value > 0):
+                raise ModelFileError(f"manifest: {name} is {value!r}; expected a positive number")
         if len(self.centres) != n or any(len(c) != self.embedding_size for c in self.centres):
             raise ModelFileError(f"manifest: centres are not {n} vectors of {self.embedding_size} numbers")
+        n_bins = self.front_end.n_bins
+        for name in ("speech_mean", "speech_std"):
+            levels = getattr(self, name)
+            if len(levels) != n_bins or not all(-_MAX_DB <= v <= _MAX_DB for v in levels):
+                raise ModelFileError(f"manifest: {name} is not {n_bins} levels in dB, as {self.front_end.name} has bins")
+        if not all(v > 0 for v in self.speech_std):
+            raise ModelFileError("manifest: speech_std is not positive in every bin; expected standard deviations in dB")
         card = {"training": _TRAINING_KEYS, "quantization": _QUANTIZATION_KEYS}
         tables = [(name, getattr(self, name), keys) for name, keys in card.items()]
         tables += [("scores", score, _SCORE_KEYS) for score in self.scores]
+        tables += [
+            (f"scores by_gender {gender}", of if isinstance(of, dict) else {}, _GENDER_KEYS)
+            for score in self.scores
+            if isinstance(score.get("by_gender"), dict)
+            for gender, of in score["by_gender"].items()
+        ]
         for name, table, keys in tables:
             for key, kind in keys.items():
                 if not isinstance(table.get(key), kind):
@@ -131,12 +156,17 @@ class Manifest:
         if table.keys() != names:
             odd = sorted(names ^ table.keys())
             raise ModelFileError(f"manifest: {odd[0]!r} is {'missing' if odd[0] in names else 'unknown'}; the file was edited")
-        dicts, lists = ("front_end", "quantization", "training", "created_with"), ("labels", "centres", "scores")
+        dicts = ("front_end", "quantization", "training", "created_with")
+        lists = ("labels", "centres", "speech_mean", "speech_std", "scores")
         for name in dicts + lists:
             if not isinstance(table[name], dict if name in dicts else list):
                 raise ModelFileError(f"manifest: {name} is {type(table[name]).__name__}; the file was edited")
         if not all(isinstance(c, list) and all(isinstance(v, (int, float)) for v in c) for c in table["centres"]):
             raise ModelFileError("manifest: centres are not lists of numbers; the file was edited")
+        for name in ("speech_mean", "speech_std"):
+            if not all(type(v) in _NUMBER for v in table[name]):
+                raise ModelFileError(f"manifest: {name} is not a list of numbers; the file was edited")
+            table[name] = tuple(table[name])
         texts = ("graph_sha256", "intended_use", "excluded_use")
         if not all(isinstance(table[name], str) for name in texts) or not all(isinstance(s, dict) for s in table["scores"]):
             raise ModelFileError("manifest: a text or the scores have the wrong type; the file was edited")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from edge_ser.audio import AudioReader, AudioSource
 from edge_ser.backends import open_backend
+from edge_ser.calibration import Correction, Profile, silence_db
 from edge_ser.decision import Prediction, decide
-from edge_ser.errors import AudioError
+from edge_ser.errors import AudioError, ConfigError
 from edge_ser.features import extract_blocks
 from edge_ser.model_file import Manifest, read_model_file, shipped_model_path
 
@@ -23,8 +25,11 @@ class EmotionRecognizer:
         backend: ``auto`` (by the file), or ``onnx``.
         threads: CPU threads the engine may use for one answer.
         spinning: let waiting engine threads spin: a little faster with several threads, and it keeps the cores busy.
+        min_confidence: an answer less confident than this, 0 to 1, gets the label ``uncertain``; 0 turns that off.
+        profile: a microphone's Profile, or the path of one; every recording is then brought to the model's training speech.
 
-    Raises ModelFileError or BackendError when the model cannot be used.
+    Raises ModelFileError or BackendError when the model cannot be used, ConfigError for a setting out of range or a profile
+    that is damaged or of another front end.
 
     >>> import numpy as np
     >>> recognizer = EmotionRecognizer()
@@ -42,10 +47,16 @@ class EmotionRecognizer:
         backend: str = "auto",
         threads: int = 1,
         spinning: bool = False,
+        min_confidence: float = 0.0,
+        profile: Profile | str | os.PathLike[str] | None = None,
     ) -> None:
+        if not 0 <= min_confidence <= 1:
+            raise ConfigError(f"min_confidence is {min_confidence}; expected a probability from 0 (off) to 1")
         file = read_model_file(shipped_model_path() if model is None else Path(model))
         self.path = file.path
         self.manifest: Manifest = file.manifest
+        self.min_confidence = min_confidence
+        self._correction = _correction(profile, file.manifest)
         self._backend = open_backend(file, backend, threads, spinning)
 
     @property
@@ -64,11 +75,23 @@ class EmotionRecognizer:
         front_end = self.manifest.front_end
         with AudioReader(audio, front_end.rate_hz) as reader:
             features = extract_blocks(reader.blocks(), reader.n_samples, front_end)
-        if features.max() <= 10 * math.log10(front_end.floor) + 1e-3:
+        if features.max() <= silence_db(front_end):
             raise AudioError(f"{reader.name} is silent: the judged part is digital silence; expected some speech")
+        if self._correction is not None:
+            self._correction.apply(features, out=features)
         answer = self._backend.run(features)
-        return decide(answer.logits, answer.embedding, self.manifest, reader.duration_s)
+        return decide(answer.logits, answer.embedding, self.manifest, reader.duration_s, self.min_confidence)
 
     def predict_many(self, recordings: Iterable[AudioSource]) -> list[Prediction]:
         """Answer for each recording, in order; the first that cannot be answered raises AudioError."""
         return [self.predict(recording) for recording in recordings]
+
+
+def _correction(profile: Profile | str | os.PathLike[str] | None, manifest: Manifest) -> Correction | None:
+    """Return what ``profile`` does to features for this model."""
+    if profile is None:
+        return None
+    if not isinstance(profile, Profile):
+        profile = Profile.load(profile)
+    speech_mean, speech_std = (np.array(v, dtype=np.float32) for v in (manifest.speech_mean, manifest.speech_std))
+    return profile.correction(manifest.front_end, speech_mean, speech_std)

@@ -28,7 +28,10 @@ LOGIT_TOLERANCE = 1e-4
 """Largest difference of a logit between torch and the exported file."""
 
 INTENDED_USE = "voice assistants and devices that react to how speech sounds"
-EXCLUDED_USE = "judging what a person feels; emotion inference at work or in education (EU AI Act, Art. 5(1)(f))"
+EXCLUDED_USE = (
+    "judging what a person feels: it infers how speech sounds; emotion inference at work and in education, "
+    "which the EU AI Act, Art. 5(1)(f), prohibits"
+)
 
 _VERIFIED_FRAMES = (49, 50, 64, 65, 300, 1001, 1400)
 
@@ -65,7 +68,10 @@ def export_onnx(run: Path, output: Path, say: Callable[[str], None]) -> Verifica
         encoder_size=encoder_size(trained.net),
         embedding_size=EMBEDDING_SIZE,
         temperature=trained.temperature,
-        centres=tuple(tuple(round(float(v), 6) for v in row) for row in trained.centres),
+        centres=tuple(_rounded(row) for row in trained.centres),
+        novelty_distance=round(trained.novelty_distance, 6),
+        speech_mean=_rounded(trained.speech_mean),
+        speech_std=_rounded(trained.speech_std),
         quantization={"scheme": "float32", "weights_int8_percent": 0.0, "macs_int8_percent": 0.0},
         training=_training(trained),
         scores=tuple(_scores(run, trained)),
@@ -127,6 +133,10 @@ def run_in_parts(backend: Backend, features: npt.NDArray[np.float32], rng: np.ra
             return answer.logits
 
 
+def _rounded(values: torch.Tensor) -> tuple[float, ...]:
+    return tuple(round(float(v), 6) for v in values)
+
+
 def _training(trained: TrainedModel) -> dict[str, Any]:
     data = trained.data
     corpora: list[dict[str, Any]] = []
@@ -175,6 +185,7 @@ def _scores(run: Path, trained: TrainedModel) -> list[dict[str, Any]]:
                 "macro_f1",
                 "macro_f1_95",
                 "ece",
+                "by_gender",
             )
             scores.append({key: evaluation[key] for key in keep if key in evaluation})
     return scores

@@ -21,17 +21,17 @@ from edge_ser.model_file import read_model_file
 from edge_ser_export import exporter, onnx_graph
 from edge_ser_export.exporter import export_onnx, run_in_parts
 from edge_ser_train.config import load_preset
-from edge_ser_train.corpora import training_data
 from edge_ser_train.loop import Trainer, describe_data, infer, open_run
 from edge_ser_train.run import REPORT, load_run, write_atomic
+from edge_ser_train.splits import training_split
 from tests.conftest import TINY_SETTINGS
 
 
 def test_torch_checkpoint_and_onnx_agree_on_real_clips(tiny_data: Path, tmp_path: Path, real_clips: list[Path]) -> None:
     config = load_preset("edge").with_settings((*TINY_SETTINGS, "selection.after_step=5"))  # keeps the last weights
-    data = training_data(tiny_data, ["tiny"], config.labels)
+    data = training_split(tiny_data, ["tiny"], config.labels)
     run = tmp_path / "run"
-    open_run(config, describe_data(data, tiny_data, ["tiny"], config.labels), run, resume=False)
+    open_run(config, describe_data(data, tiny_data, ["tiny"], config), data, run, resume=False)
     trainer = Trainer(config, data, run, tmp_path / "cache")
     assert trainer.train(lambda line: None)
     write_atomic(run / REPORT, json.dumps(trainer.finish()))

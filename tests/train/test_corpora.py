@@ -10,8 +10,9 @@ from edge_ser.errors import CorpusError, RunError
 from edge_ser.features import LOGMEL_V1
 from edge_ser_train.augment import augment, stretched_lengths
 from edge_ser_train.config import AugmentConfig
-from edge_ser_train.corpora import read_corpus, select, training_data
+from edge_ser_train.corpora import read_corpus, select
 from edge_ser_train.dataset import clip_features, crop_batch, epoch_batches, load_features, normalisation
+from edge_ser_train.splits import training_split
 
 LABELS = ("neutral", "angry", "happy", "sad")
 
@@ -76,7 +77,7 @@ def test_a_missing_corpus_names_those_there(tiny_data: Path) -> None:
 )
 def test_training_data_that_cannot_work_is_refused(tmp_path: Path, rows: list[dict[str, str]], message: str) -> None:
     with pytest.raises(CorpusError, match=message):
-        training_data(corpus(tmp_path, rows), ["mine"], LABELS)
+        training_split(corpus(tmp_path, rows), ["mine"], LABELS)
 
 
 def test_cremad_has_no_speaker_in_two_splits(data_dir: Path) -> None:
@@ -139,13 +140,13 @@ def test_augmentation_changes_what_it_says() -> None:
     fill = np.full(128, -1.0, dtype=np.float32)
     rng = np.random.default_rng(0)
     off = AugmentConfig()
-    assert np.array_equal(augment(x, 100, fill, off, rng), x)
-    assert augment(x, 115, fill, off, rng).shape == (115, 128)
-    np.testing.assert_allclose(augment(x, 199, fill, off, rng)[:, 0], np.arange(199) / 2, atol=1e-4)
-    louder = augment(x, 100, fill, AugmentConfig(gain_db=8), rng) - x
+    assert np.array_equal(augment(x, 100, fill, off, rng, LOGMEL_V1), x)
+    assert augment(x, 115, fill, off, rng, LOGMEL_V1).shape == (115, 128)
+    np.testing.assert_allclose(augment(x, 199, fill, off, rng, LOGMEL_V1)[:, 0], np.arange(199) / 2, atol=1e-4)
+    louder = augment(x, 100, fill, AugmentConfig(gain_db=8), rng, LOGMEL_V1) - x
     assert np.ptp(louder) < 1e-4
     assert 0 < abs(louder[0, 0]) <= 8
-    masked = augment(x + 5, 100, fill, AugmentConfig(freq_masks=2, time_masks=2), rng)
+    masked = augment(x + 5, 100, fill, AugmentConfig(freq_masks=2, time_masks=2), rng, LOGMEL_V1)
     assert ((masked == -1) | (masked == x + 5)).all()
     assert (masked == -1).any()
     lengths = stretched_lengths(np.full(1000, 200), AugmentConfig(time_stretch=0.15), rng)

@@ -1,4 +1,8 @@
-"""Random changes of training features, each clip its own, on the dB features themselves."""
+"""Random changes of training features, each clip its own, on the dB features themselves.
+
+Speaker: time stretch, frequency warp, VTLP. Channel and room: level, equaliser, reverberation, noise, narrow band.
+Then SpecAugment. Power adds, so rooms and noise work on power; the rest works on decibels.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.features import ENCODER_FRAMES
+from edge_ser.features import ENCODER_FRAMES, FrontEndConfig, bin_centres_hz
 from edge_ser_train.config import AugmentConfig
 
 Float32Array = npt.NDArray[np.float32]
+
+_DB = np.float32(np.log(10) / 10)  # nats of power a decibel
+_FLOOR_DB = np.float32(-100)  # what the front ends make of silence
 
 
 def _stretch(x: Float32Array, positions: npt.NDArray[np.floating[Any]]) -> Float32Array:
@@ -31,24 +38,70 @@ def stretched_lengths(lengths: npt.NDArray[np.int64], config: AugmentConfig, rng
     return np.maximum(ENCODER_FRAMES, np.rint(lengths * factors)).astype(np.int64)
 
 
-def augment(x: Float32Array, n_frames: int, fill: Float32Array, config: AugmentConfig, rng: np.random.Generator) -> Float32Array:
+def augment(
+    x: Float32Array,
+    n_frames: int,
+    fill: Float32Array,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    front_end: FrontEndConfig,
+) -> Float32Array:
     """Return a changed copy [n_frames, n_bins] of features x [T, n_bins] (dB).
 
-    Time stretch to ``n_frames`` (speaking rate), frequency warp (vocal tract length), level offset, then SpecAugment masks
-    (Park et al. 2019), which are filled with ``fill`` [n_bins], the training mean.
+    SpecAugment masks (Park et al. 2019) are filled with ``fill`` [n_bins], the training mean.
     """
+    n_bins = x.shape[1]
     if n_frames != len(x):
         x = _stretch(x, np.linspace(0, len(x) - 1, n_frames))
     if config.freq_warp:
         factor = rng.uniform(1 - config.freq_warp, 1 + config.freq_warp)
-        x = _stretch(x.T, np.arange(x.shape[1]) * factor).T
+        x = _stretch(x.T, np.arange(n_bins) * factor).T
+    if config.vtlp:
+        hz = bin_centres_hz(front_end)
+        warped = hz * rng.uniform(1 - config.vtlp, 1 + config.vtlp)
+        x = _stretch(x.T, np.interp(warped, hz, np.arange(n_bins))).T
+    if config.reverb and rng.random() < config.reverb:
+        x = _reverberate(x, rng, front_end)
+    if config.equaliser_db:
+        x = x + np.interp(np.linspace(0, 5, n_bins), np.arange(6), rng.normal(0, config.equaliser_db, 6)).astype(np.float32)
     x = x + np.float32(rng.uniform(-config.gain_db, config.gain_db))
+    if config.noise and rng.random() < config.noise:
+        x = _add_noise(x, rng.uniform(config.noise_snr_db, config.noise_snr_db + 30), rng)
+    if config.band_limit and rng.random() < config.band_limit:
+        hz = bin_centres_hz(front_end)
+        keep = hz < rng.uniform(3400, 7000)
+        if rng.random() < 0.5:
+            keep &= hz > rng.uniform(100, 300)
+        # Resamplers leave some 60 to 90 dB of stop band.
+        x = np.where(keep, x, np.maximum(x - np.float32(rng.uniform(50, 90)), _FLOOR_DB))
     for _ in range(config.freq_masks):
         width = int(rng.integers(0, config.freq_mask_bins + 1))
-        start = int(rng.integers(0, x.shape[1] - width + 1))
+        start = int(rng.integers(0, n_bins - width + 1))
         x[:, start : start + width] = fill[start : start + width]
     for _ in range(config.time_masks):
         width = int(rng.integers(0, min(config.time_mask_frames, len(x) // 2) + 1))
         start = int(rng.integers(0, len(x) - width + 1))
         x[start : start + width] = fill
     return x
+
+
+def _reverberate(x: Float32Array, rng: np.random.Generator, front_end: FrontEndConfig) -> Float32Array:
+    """Add a diffuse tail: power decays by 60 dB in the reverberation time, direct-to-reverberant ratio 0 to 15 dB."""
+    from scipy.signal import lfilter
+
+    power = np.exp(x * _DB)
+    decay = 10 ** (-6 * front_end.hop_samples / front_end.rate_hz / rng.uniform(0.1, 0.8))
+    share = 10 ** (-rng.uniform(0, 15) / 10)
+    tail = lfilter([0.0, share * (1 - decay)], [1.0, -decay], power, axis=0)
+    changed: Float32Array = (np.log(power + tail) / _DB).astype(np.float32)
+    return changed
+
+
+def _add_noise(x: Float32Array, snr_db: float, rng: np.random.Generator) -> Float32Array:
+    """Add stationary noise with a random tilt; every bin's power fluctuates as a periodogram's does (exponentially)."""
+    power = np.exp(x * _DB)
+    tilt = np.exp(np.linspace(0, rng.uniform(-30, 10), x.shape[1]) * _DB)
+    noise = tilt * rng.standard_exponential(x.shape, dtype=np.float32)
+    noise *= power.sum() / noise.sum() * 10 ** (-snr_db / 10)
+    changed: Float32Array = (np.log(power + noise) / _DB).astype(np.float32)
+    return changed

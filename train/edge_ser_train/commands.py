@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -27,6 +30,15 @@ _cache_option = click.option(
 @click.option("--corpus", "corpora", multiple=True, metavar="NAME", help="Corpus below --data; may be given several times.")
 @click.option("--preset", type=click.Choice(["paper", "edge"]), help="paper: as published; edge: what ships.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file instead of a preset.")
+@click.option(
+    "--protocol",
+    default="fixed",
+    show_default=True,
+    metavar="NAME",
+    help="How the first corpus is parted: fixed, folds, leave-one-speaker-out, leave-one-session-out, paper.",
+)
+@click.option("--fold", default="", metavar="NAME", help="Which of the protocol's splits: a speaker, a session, a fold.")
+@click.option("--split", "split_file", type=click.Path(path_type=Path), help="Split file (JSON) instead of a protocol.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change one setting, such as loss.lambda_center=0.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
@@ -36,6 +48,9 @@ def train(
     corpora: tuple[str, ...],
     preset: str | None,
     config_file: Path | None,
+    protocol: str,
+    fold: str,
+    split_file: Path | None,
     settings: tuple[str, ...],
     out: Path,
     resume: bool,
@@ -44,16 +59,57 @@ def train(
     """Train the network of Dai et al. (ICASSP 2019) with weighted softmax + center loss.
 
     Writes the best weights (dev UA), configuration, metrics and a report with pictures into --out. Ctrl-C stops after the
-    current step; --resume continues, and ends with the same weights as a run that was never stopped.
+    current step; --resume continues, and ends with the same weights as a run that was never stopped. Several processes or
+    GPUs: torchrun --nproc-per-node 2 --no-python edge-ser train ...
     """
     require_extra("train", *_TORCH)
+    with _process_group() as rank:
+
+        def say(line: str) -> None:
+            if rank == 0:
+                click.echo(line, err=True)
+
+        _train(data, corpora, preset, config_file, protocol, fold, split_file, settings, out, resume, cache, rank, say)
+
+
+@contextlib.contextmanager
+def _process_group() -> Iterator[int]:
+    """Join the other processes that torchrun started, if it did; yield this one's rank."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield 0
+        return
+    import torch.distributed as dist
+    from torch.cuda import is_available
+
+    dist.init_process_group("nccl" if is_available() else "gloo")
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
+def _train(
+    data: Path | None,
+    corpora: tuple[str, ...],
+    preset: str | None,
+    config_file: Path | None,
+    protocol: str,
+    fold: str,
+    split_file: Path | None,
+    settings: tuple[str, ...],
+    out: Path,
+    resume: bool,
+    cache: Path | None,
+    rank: int,
+    say: Callable[[str], None],
+) -> None:
     from edge_ser.errors import ConfigError, RunError
     from edge_ser_train import run as runs
     from edge_ser_train.config import load_config, load_preset
-    from edge_ser_train.corpora import training_data
     from edge_ser_train.dataset import default_cache_dir
     from edge_ser_train.loop import Trainer, describe_data, open_run
     from edge_ser_train.report import write_report
+    from edge_ser_train.splits import training_split
 
     if preset and config_file:
         raise click.UsageError("give --preset or --config, not both")
@@ -66,6 +122,7 @@ def train(
     if resume:
         saved = runs.read_data(out)
         data, corpora = data or Path(saved["data"]), corpora or tuple(saved["corpora"])
+        split_file = split_file or (out / runs.SPLIT if (out / runs.SPLIT).is_file() else None)
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
     if not corpora:
@@ -73,24 +130,27 @@ def train(
     if len(set(corpora)) != len(corpora):
         raise ConfigError(f"--corpus names {', '.join(corpora)}; expected each corpus once")
 
-    found = training_data(data, corpora, config.labels)
-    described = describe_data(found, data, corpora, config.labels)
-    open_run(config, described, out, resume)
+    found = training_split(data, corpora, config.labels, config.label_map, protocol, fold, split_file)
+    described = describe_data(found, data, corpora, config)
+    if rank == 0:
+        open_run(config, described, found, out, resume)
     for part in ("train", "dev"):
         d = described[part]
         per_label = ", ".join(f"{label} {n}" for label, n in d["per_label"].items())
-        click.echo(f"{part}: {d['clips']} clips of {d['speakers']} speakers ({per_label})", err=True)
+        say(f"{part}: {d['clips']} clips of {d['speakers']} speakers ({per_label})")
     if found.left_out:
         left = ", ".join(f"{name} {n}" for name, n in found.left_out.items())
-        click.echo(f"left out, not among the labels: {left}", err=True)
+        say(f"left out, not among the labels: {left}")
 
-    trainer = Trainer(config, found, out, cache or default_cache_dir())
+    trainer = Trainer(config, found, out, cache or default_cache_dir(), say)
     if resume and (out / runs.CHECKPOINT).is_file():
         trainer.load_checkpoint()
-        click.echo(f"resuming at step {trainer.progress.step}", err=True)
-    if not trainer.train(lambda line: click.echo(line, err=True)):
-        click.echo(f"stopped at step {trainer.progress.step}; continue with: edge-ser train --out {out} --resume", err=True)
+        say(f"resuming at step {trainer.progress.step}")
+    if not trainer.train(say):
+        say(f"stopped at step {trainer.progress.step}; continue with: edge-ser train --out {out} --resume")
         raise SystemExit(130)
+    if rank > 0:
+        return
     report = trainer.finish()
     runs.write_atomic(out / runs.REPORT, json.dumps(report, indent=1) + "\n")
     write_report(report, trainer.metrics, out)
@@ -132,3 +192,27 @@ def evaluate(run_or_model: Path, data: Path | None, corpus: str, split: str, as_
         from edge_ser_train.run import write_atomic
 
         write_atomic(run_or_model / f"evaluation-{corpus}-{split}.json", json.dumps(result, indent=1) + "\n")
+
+
+@click.group(short_help="Look a corpus over.")
+def corpus() -> None:
+    """Look a corpus over before it is trained on."""
+
+
+@corpus.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object, every file named.")
+def check(folder: Path, as_json: bool) -> None:
+    """Read the corpus in DIR, all its audio included, and print what it holds and what is wrong with it.
+
+    DIR holds labels.csv, or IEMOCAP, RAVDESS, EmoDB or CREMA-D as published. The exit status is 1 when there are errors:
+    faults of the table, unreadable or silent files, identical audio with different labels, speakers in two splits. Warnings
+    leave it 0.
+    """
+    require_extra("train", "tqdm")
+    from edge_ser_train.corpus_check import check_corpus
+
+    checked = check_corpus(folder)
+    click.echo(json.dumps(checked.to_dict(), ensure_ascii=False) if as_json else str(checked))
+    if not checked.ok:
+        raise SystemExit(1)

@@ -40,6 +40,18 @@ class LossConfig:
     """How far a class centre moves towards the batch's class mean after each step, 0 to 1."""
     warmup_steps: int = 20
     """First steps, run with lambda 0 and alpha 1, so that the centres start inside their classes."""
+    kind: str = "joint"
+    """``joint`` (the paper's), or what it is compared with: ``triplet`` or ``cosine_pairs``, each followed by an SVM."""
+    margin: float = 0.2
+    """Margin of ``triplet`` (squared distance) and ``cosine_pairs`` (cosine, within -1 to 1)."""
+    separation: float = 0.0
+    """Weight, inside lambda, of the term that pushes class centres apart (island loss); 0 turns it off."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes."""
+    distillation: float = 0.0
+    """Share of the softmax loss that follows the teachers' probabilities instead of the labels."""
+    teachers: tuple[str, ...] = ()
+    """Folders of finished runs whose mean probabilities are the soft targets."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,10 @@ class OptimizerConfig:
     """Clips in a step."""
     max_steps: int = 3520
     """Steps in the run."""
+    ema: float = 0.0
+    """Decay a step of the exponential moving average of the weights, which is evaluated and kept; 0: the weights themselves."""
+    init: str = ""
+    """Folder of a run to start from: its convolutions and GRU, and FC layers where the labels agree."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +100,20 @@ class AugmentConfig:
     """SpecAugment: number of masked stretches of frames."""
     time_mask_frames: int = 25
     """SpecAugment: longest masked stretch, in frames."""
+    speeds: tuple[float, ...] = ()
+    """Speed perturbation by resampling the recording: each clip plays at one of these speeds (Ko et al. 2015)."""
+    vtlp: float = 0.0
+    """Vocal tract length perturbation: frequencies in Hz scaled by a uniform factor within 1 +- this (Jaitly & Hinton 2013)."""
+    noise: float = 0.0
+    """Probability of adding coloured noise, at ``noise_snr_db``."""
+    noise_snr_db: float = 10.0
+    """Lowest signal-to-noise ratio of added noise; drawn up to 30 dB above it."""
+    reverb: float = 0.0
+    """Probability of a room: an exponential tail with a reverberation time of 0.1 to 0.8 s on every band's power."""
+    equaliser_db: float = 0.0
+    """Channel: standard deviation of a smooth random frequency response."""
+    band_limit: float = 0.0
+    """Probability of a narrow channel: nothing above 3.4 to 7 kHz, and half the time nothing below 100 to 300 Hz."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +128,8 @@ class TrainConfig:
     """The classes, in logit order; clips with another emotion are left out."""
     seed: int = 0
     """Seed of weights, order and augmentation."""
+    label_map: dict[str, str] = field(default_factory=dict)
+    """Emotions of the corpora that count as one of the labels, such as excited = "happy"."""
     precision: str = "auto"
     """``float32``, ``bfloat16`` (autocast), or ``auto``: bfloat16 where the processor computes in it."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -119,7 +151,17 @@ class TrainConfig:
         require(self.loss.lambda_center >= 0, "loss.lambda_center", self.loss.lambda_center, "0 or more")
         require(0 <= self.loss.alpha <= 1, "loss.alpha", self.loss.alpha, "0 to 1")
         require(self.loss.warmup_steps >= 0, "loss.warmup_steps", self.loss.warmup_steps, "0 or more")
+        kinds = ("joint", "triplet", "cosine_pairs")
+        require(self.loss.kind in kinds, "loss.kind", self.loss.kind, "|".join(kinds))
+        require(self.loss.separation >= 0, "loss.separation", self.loss.separation, "0 or more")
+        for name in ("label_smoothing", "distillation"):
+            require(0 <= getattr(self.loss, name) <= 1, f"loss.{name}", getattr(self.loss, name), "0 to 1")
+        teaching = (self.loss.distillation > 0) == bool(self.loss.teachers)
+        require(teaching, "loss.teachers", self.loss.teachers, "runs when loss.distillation is above 0, and none otherwise")
+        stray = [to for to in self.label_map.values() if to not in self.labels]
+        require(not stray, "label_map", self.label_map, f"targets among the labels {', '.join(self.labels)}")
         optimizer = self.optimizer
+        require(0 <= optimizer.ema < 1, "optimizer.ema", optimizer.ema, "0 <= decay < 1")
         require(0 < optimizer.lr < math.inf, "optimizer.lr", optimizer.lr, "a positive number")
         require(
             optimizer.schedule in ("constant", "one_cycle"),
@@ -136,8 +178,14 @@ class TrainConfig:
             self.selection.after_step,
             f"less than optimizer.max_steps ({optimizer.max_steps})",
         )
-        for name in ("freq_warp", "time_stretch"):
+        for name in ("freq_warp", "time_stretch", "vtlp"):
             require(0 <= getattr(self.augment, name) < 0.5, f"augment.{name}", getattr(self.augment, name), "0 <= x < 0.5")
+        for name in ("noise", "reverb", "band_limit"):
+            require(0 <= getattr(self.augment, name) <= 1, f"augment.{name}", getattr(self.augment, name), "0 to 1")
+        speeds = self.augment.speeds
+        require(all(0.5 <= s <= 2 for s in speeds), "augment.speeds", speeds, "factors within 0.5 to 2")
+        require(0 <= self.augment.equaliser_db <= 40, "augment.equaliser_db", self.augment.equaliser_db, "0 to 40 dB")
+        require(-20 <= self.augment.noise_snr_db <= 60, "augment.noise_snr_db", self.augment.noise_snr_db, "-20 to 60 dB")
         require(0 <= self.augment.gain_db <= 100, "augment.gain_db", self.augment.gain_db, "0 to 100 dB")
         for name in ("freq_masks", "freq_mask_bins", "time_masks", "time_mask_frames"):
             require(getattr(self.augment, name) >= 0, f"augment.{name}", getattr(self.augment, name), "0 or more")
@@ -198,6 +246,10 @@ def _build(cls: type[_T], table: dict[str, Any], where: str) -> _T:
             value = float(value)
         elif expected == tuple[str, ...] and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
             value = tuple(value)
+        elif expected == tuple[float, ...] and isinstance(value, (list, tuple)) and all(type(v) in (int, float) for v in value):
+            value = tuple(float(v) for v in value)
+        elif expected == dict[str, str] and isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
+            pass
         elif type(value) is not expected:
             raise ConfigError(f"setting {place!r} is {value!r}; expected {getattr(expected, '__name__', expected)}")
         values[key] = value

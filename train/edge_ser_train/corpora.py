@@ -7,10 +7,10 @@ Columns: ``file`` (path below the corpus folder), ``speaker``, ``emotion``; opti
 from __future__ import annotations
 
 import csv
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from edge_ser.errors import CorpusError, did_you_mean
 
@@ -67,51 +67,81 @@ class Clip:
         return f"{self.corpus}/{self.name}"
 
 
-def read_corpus(data: Path, name: str) -> list[Clip]:
-    """Read the corpus ``name`` below the folder ``data``, in file order.
+Report: TypeAlias = Callable[[str], object]
+"""Takes one line on something wrong in a corpus: :func:`refuse` stops there, a check collects."""
 
-    Raises CorpusError when the folder or labels.csv is missing, a column or value is missing, a file is listed twice, or an
-    audio file does not exist.
+
+def refuse(problem: str) -> None:
+    """Raise CorpusError."""
+    raise CorpusError(problem) from None
+
+
+def read_corpus(data: Path, name: str) -> list[Clip]:
+    """Read the corpus ``name`` below the folder ``data``, in file order: its labels.csv, or the tree its publisher ships.
+
+    Where there is no folder of that name, ``data`` itself may be the published corpus ``name``. Raises CorpusError when the
+    folder or labels.csv is missing, a column or value is missing, a file is listed twice, or an audio file does not exist.
     """
     if not name or name != Path(name).name:
         raise CorpusError(f"corpus is {name!r}; expected the name of one folder below {data}")
     folder = data / name
     table = folder / "labels.csv"
-    if not table.is_file():
-        present = sorted(p.parent.name for p in data.glob("*/labels.csv")) if data.is_dir() else []
-        here = f"corpora found there: {', '.join(present)}" if present else f"no */labels.csv found below {data}"
-        raise CorpusError(f"no corpus {name!r} in {data}{did_you_mean(name, present)}: expected {table}; {here}")
+    if table.is_file():
+        return read_table(folder, name)
+    from edge_ser_train.layouts import LAYOUTS, read_layout  # which needs Clip
+
+    clips = read_layout(folder, name) if folder.exists() else read_layout(data, name, layouts={name.lower()} & set(LAYOUTS))
+    if clips is not None:
+        return clips
+    present = sorted(p.parent.name for p in data.glob("*/labels.csv")) if data.is_dir() else []
+    here = f"corpora found there: {', '.join(present)}" if present else f"no */labels.csv found below {data}"
+    raise CorpusError(
+        f"no corpus {name!r} in {data}{did_you_mean(name, present)}: expected {table}, or the tree of a published corpus "
+        f"({', '.join(LAYOUTS)}); {here}"
+    )
+
+
+def read_table(folder: Path, name: str, report: Report = refuse) -> list[Clip]:
+    """Read ``folder/labels.csv``, in file order, as the corpus ``name``.
+
+    What is wrong goes to ``report``, which raises CorpusError unless another is given; a row with a fault is then left out.
+    """
+    table = folder / "labels.csv"
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"cannot read {table}: {error}") from None
+        report(f"cannot read {table}: {error}")
+        return []
     if not rows:
-        raise CorpusError(f"{table} lists no clips")
+        report(f"{table} lists no clips")
+        return []
     missing = [column for column in ("file", "speaker", "emotion") if column not in rows[0]]
     if missing:
-        raise CorpusError(f"{table} has no column {missing[0]!r}; its columns are {', '.join(map(str, rows[0]))}")
+        report(f"{table} has no column {missing[0]!r}; its columns are {', '.join(map(str, rows[0]))}")
+        return []
     clips: list[Clip] = []
     seen: set[str] = set()
     for number, row in enumerate(rows, start=2):
-        file_name, speaker, emotion = (row["file"] or "", row["speaker"] or "", row["emotion"] or "")
-        if not (file_name and speaker and emotion):
-            raise CorpusError(f"{table}, line {number}: file, speaker and emotion must not be empty")
-        if file_name in seen:
-            raise CorpusError(f"{table}, line {number}: {file_name} is listed twice")
-        seen.add(file_name)
+        where = f"{table}, line {number}"
+        file_name, speaker, emotion, split = (row.get(column) or "" for column in ("file", "speaker", "emotion", "split"))
         path = folder / file_name
-        if not path.is_file():
-            raise CorpusError(f"{table}, line {number}: {path} does not exist")
-        split = row.get("split") or ""
-        if "split" in row and split not in SPLITS:
-            raise CorpusError(f"{table}, line {number}: split is {split!r}; expected {', '.join(SPLITS)}")
-        known = {column: row.get(column) or "" for column in ("fold", "gender", "session", "dialogue", "scenario")}
-        clips.append(Clip(name, path, speaker, emotion, split, Path(file_name).as_posix(), **known))
+        if not (file_name and speaker and emotion):
+            report(f"{where}: file, speaker and emotion must not be empty")
+        elif file_name in seen:
+            report(f"{where}: {file_name} is listed twice")
+        elif not path.is_file():
+            report(f"{where}: {path} does not exist")
+        elif "split" in row and split not in SPLITS:
+            report(f"{where}: split is {split!r}; expected {', '.join(SPLITS)}")
+        else:
+            known = {column: row.get(column) or "" for column in ("fold", "gender", "session", "dialogue", "scenario")}
+            clips.append(Clip(name, path, speaker, emotion, split, Path(file_name).as_posix(), **known))
+        seen.add(file_name)
     for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
         shared = sorted({c.speaker for c in clips if c.split == one} & {c.speaker for c in clips if c.split == other})
         if shared:
-            raise CorpusError(f"{table}: speakers in both {one} and {other}: {', '.join(shared[:5])}; a speaker belongs to one")
+            report(f"{table}: speakers in both {one} and {other}: {', '.join(shared[:5])}; a speaker belongs to one")
     return clips
 
 
@@ -130,40 +160,3 @@ def select(clips: Iterable[Clip], split: str, labels: Sequence[str]) -> list[Cli
             f"emotions {', '.join(sorted({c.emotion for c in clips}))}"
         )
     return kept
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a run learns from and what it selects by."""
-
-    train: list[Clip]
-    dev: list[Clip]
-    left_out: dict[str, int]
-    """Clips whose emotion is not among the labels, counted as ``corpus/emotion``."""
-
-
-def training_data(data: Path, corpora: Sequence[str], labels: Sequence[str]) -> TrainingData:
-    """Gather the training and dev clips of ``corpora``.
-
-    A corpus with fixed splits gives its train and dev clips; one without gives all its clips to training. At least one must
-    have a dev split. Raises CorpusError also when a label has no clip in train or dev.
-    """
-    train: list[Clip] = []
-    dev: list[Clip] = []
-    left_out: Counter[str] = Counter()
-    for name in corpora:
-        clips = read_corpus(data, name)
-        left_out.update(f"{name}/{c.emotion}" for c in clips if c.emotion not in labels)
-        known = [c for c in clips if c.emotion in labels]
-        train += [c for c in known if c.split in ("train", "")]
-        dev += [c for c in known if c.split == "dev"]
-    if not dev:
-        raise CorpusError(
-            f"{', '.join(corpora)}: no clip has split 'dev' in labels.csv, and the best weights are chosen on dev; "
-            "add a split column (train/dev/test by speaker), or another --corpus that has one"
-        )
-    for part, part_clips in (("train", train), ("dev", dev)):
-        absent = [label for label in labels if label not in {c.emotion for c in part_clips}]
-        if absent:
-            raise CorpusError(f"{', '.join(corpora)}: no {part} clip is labelled {', '.join(absent)}; expected every label")
-    return TrainingData(train, dev, dict(left_out))

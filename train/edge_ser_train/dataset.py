@@ -31,24 +31,29 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-ser" / "features"
 
 
-def clip_features(clip: Clip, config: FrontEndConfig) -> Float32Array:
-    """Return the features [T, n_bins] of a clip, through the very functions the device uses."""
-    with AudioReader(clip.path, config.rate_hz) as reader:
+def clip_features(clip: Clip, config: FrontEndConfig, speed: float = 1.0) -> Float32Array:
+    """Return the features [T, n_bins] of a clip, through the very functions the device uses.
+
+    ``speed`` 1.1 plays the recording a tenth faster and higher: it is resampled to rate / 1.1 and taken for the full rate.
+    """
+    with AudioReader(clip.path, round(config.rate_hz / speed)) as reader:
         return extract_blocks(reader.blocks(), reader.n_samples, config)
 
 
-def load_features(clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path) -> list[Float32Array]:
+def load_features(clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path, speed: float = 1.0) -> list[Float32Array]:
     """Return the features of every clip, computed once and then mapped from ``cache_dir``.
 
     The cache's name is a hash of the front end and of every file's path, size and time of change, so a changed recording or
     front end is computed anew.
     """
     stats = [(str(c.path.resolve()), (s := c.path.stat()).st_size, s.st_mtime_ns) for c in clips]
-    key = hashlib.sha256(json.dumps([config.to_dict(), stats]).encode()).hexdigest()[:24]
+    if not clips:
+        return []
+    key = hashlib.sha256(json.dumps([config.to_dict(), stats, *([speed] if speed != 1 else [])]).encode()).hexdigest()[:24]
     data_file, index_file = cache_dir / f"{key}.f32", cache_dir / f"{key}.json"
     try:
         if not _complete(data_file, index_file, config):
-            _fill(clips, config, data_file, index_file)
+            _fill(clips, config, data_file, index_file, speed)
         lengths = json.loads(index_file.read_text())
         table = np.memmap(data_file, dtype=np.float32, mode="r", shape=(sum(lengths), config.n_bins))
     except OSError as error:
@@ -64,14 +69,14 @@ def _complete(data_file: Path, index_file: Path, config: FrontEndConfig) -> bool
         return False
 
 
-def _fill(clips: Sequence[Clip], config: FrontEndConfig, data_file: Path, index_file: Path) -> None:
+def _fill(clips: Sequence[Clip], config: FrontEndConfig, data_file: Path, index_file: Path, speed: float) -> None:
     data_file.parent.mkdir(parents=True, exist_ok=True)
     partial = data_file.with_name(f".{data_file.stem}.{os.getpid()}.tmp")
     lengths: list[int] = []
     try:
         with partial.open("wb") as file:
             for clip in tqdm(clips, desc="features", unit="clip", disable=None):
-                features = clip_features(clip, config)
+                features = clip_features(clip, config, speed)
                 lengths.append(len(features))
                 file.write(features.tobytes())
         os.replace(partial, data_file)
@@ -80,6 +85,11 @@ def _fill(clips: Sequence[Clip], config: FrontEndConfig, data_file: Path, index_
             partial.unlink()
     partial.write_text(json.dumps(lengths))
     os.replace(partial, index_file)  # last: its presence says that the data is complete
+
+
+def audio_digests(clips: Sequence[Clip], features: Sequence[Float32Array]) -> dict[str, str]:
+    """Return a hash of every clip's features by its key: equal audio has equal features, whatever the file looks like."""
+    return {c.key: hashlib.blake2b(x.tobytes(), digest_size=16).hexdigest() for c, x in zip(clips, features, strict=True)}
 
 
 def normalisation(features: Sequence[Float32Array]) -> tuple[Float32Array, Float32Array]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from edge_ser.errors import AudioError, CorpusError
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser_train.corpora import Clip, read_corpus, select
-from edge_ser_train.metrics import score
+from edge_ser_train.metrics import confusion_matrix, score, unweighted_accuracy
 
 
 def _result(
@@ -40,7 +40,21 @@ def _result(
         "protocol": protocol,
         "labels": list(labels),
         **asdict(scores),
+        "by_gender": _by_gender(clips, y, logits.argmax(axis=1), len(labels)),
     }
+
+
+def _by_gender(
+    clips: Sequence[Clip], y: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], n_classes: int
+) -> dict[str, dict[str, Any]]:
+    """Return clip count and UA for every gender the corpus states; none where it states none."""
+    genders = np.array([c.gender for c in clips])
+    table: dict[str, dict[str, Any]] = {}
+    for gender in sorted(set(genders.tolist()) - {""}):
+        of = genders == gender
+        ua = unweighted_accuracy(confusion_matrix(y[of], predicted[of], n_classes))
+        table[gender] = {"n_clips": int(of.sum()), "ua": float(ua)}
+    return table
 
 
 def evaluate_run(folder: Path, data: Path, corpus: str, split: str, cache_dir: Path | None) -> dict[str, Any]:
@@ -95,6 +109,7 @@ def format_evaluation(result: dict[str, Any]) -> str:
         f"{result['model']} on {result['corpus']} {result['split']}: {result['n_clips']} clips of "
         f"{result['n_speakers']} speakers; {result['protocol']}",
         f"  UA        {percent('ua')}   95 % interval over speakers",
+        *(f"    {gender:<8}{of['ua']:6.1%}  {of['n_clips']} clips" for gender, of in result["by_gender"].items()),
         f"  WA        {percent('wa')}",
         f"  macro-F1  {percent('macro_f1')}",
         f"  ECE       {result['ece']:6.3f}",

@@ -2,7 +2,8 @@
 
 config.toml              the resolved configuration
 data.json                where the data was, its corpora, counts, label map, hash of the clip list
-model.safetensors        the best weights so far (dev UA), with labels, front end, centres, temperature
+split.json               which clips are train, dev and test
+model.safetensors        the best weights so far (dev UA), with labels, front end, and what finishing the run fits to them
 checkpoint.safetensors   everything a resumed run needs: weights, Adam's moments, centres, step
 metrics.jsonl            one line a look at the dev set
 report.json, *.png       made when the run ends
@@ -31,7 +32,7 @@ from edge_ser_train.config import TrainConfig, load_config
 from edge_ser_train.model import EMBEDDING_SIZE, EmotionNet
 
 CONFIG, DATA, MODEL, CHECKPOINT = "config.toml", "data.json", "model.safetensors", "checkpoint.safetensors"
-METRICS, REPORT = "metrics.jsonl", "report.json"
+SPLIT, METRICS, REPORT = "split.json", "metrics.jsonl", "report.json"
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -85,6 +86,12 @@ class TrainedModel:
     """Class centres in the embedding space, [n_classes, 64]."""
     temperature: float
     """Divides the logits before the softmax; fitted on dev when the run ends."""
+    novelty_distance: float
+    """Distance of z to the nearest class centre that 99 % of the dev clips stay within; measured when the run ends."""
+    speech_mean: Tensor
+    """Mean per bin of the training set's speech frames, in dB, [n_bins]; measured when the run ends."""
+    speech_std: Tensor
+    """Their standard deviation, in dB, [n_bins]."""
     step: int
     weights_sha256: str
     data: dict[str, Any]
@@ -92,20 +99,27 @@ class TrainedModel:
 
 
 def save_model(
-    folder: Path, state: dict[str, Tensor], centres: Tensor, config: TrainConfig, temperature: float, step: int
-) -> None:
-    """Write model.safetensors."""
+    folder: Path, state: dict[str, Tensor], config: TrainConfig, step: int, centres: Tensor,
+    speech_mean: Tensor, speech_std: Tensor, temperature: float = 1.0, novelty_distance: float = 1.0,
+) -> None:  # fmt: skip
+    """Write model.safetensors; before the run ends, temperature and novelty distance are 1."""
     metadata = {
         "labels": list(config.labels),
         "front_end": config.front_end_config.to_dict(),
         "temperature": temperature,
+        "novelty_distance": novelty_distance,
         "step": step,
     }
-    save_tensors(folder / MODEL, {**state, "centres": centres}, metadata)
+    fitted = {"centres": centres, "speech_mean": speech_mean, "speech_std": speech_std}
+    save_tensors(folder / MODEL, {**state, **fitted}, metadata)
 
 
-def load_run(folder: Path) -> TrainedModel:
-    """Load the best weights of the run in ``folder``; RunError when they are missing or of another network."""
+def load_run(folder: Path, complete: bool = True) -> TrainedModel:
+    """Load the best weights of the run in ``folder``; RunError when they are missing or of another network.
+
+    ``complete=False`` takes a run whose version of edge-ser did not measure all that finishing a run measures now, with
+    placeholders for it.
+    """
     if not folder.is_dir():
         raise RunError(f"{folder} is not a folder; expected a training run (edge-ser train --out ...)")
     tensors, metadata = load_tensors(folder / MODEL)
@@ -114,6 +128,15 @@ def load_run(folder: Path) -> TrainedModel:
     if metadata.get("labels") != list(config.labels) or metadata.get("front_end") != front_end.to_dict():
         raise RunError(f"{folder}: {MODEL} and {CONFIG} disagree about labels or front end; one of them was replaced")
     centres = tensors.pop("centres", torch.empty(0))
+    older = "novelty_distance" not in metadata and not {"speech_mean", "speech_std"} & tensors.keys()
+    if older and complete:
+        raise RunError(
+            f"{folder / MODEL} was written by an older edge-ser; run edge-ser train --out {folder} --resume to complete it"
+        )
+    if older:
+        metadata["novelty_distance"] = 1.0
+        tensors["speech_mean"], tensors["speech_std"] = torch.zeros(front_end.n_bins), torch.ones(front_end.n_bins)
+    speech_mean, speech_std = (tensors.pop(name, torch.empty(0)) for name in ("speech_mean", "speech_std"))
     net = EmotionNet(front_end.n_bins, len(config.labels), config.model)
     expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
@@ -125,25 +148,35 @@ def load_run(folder: Path) -> TrainedModel:
             )
     if tuple(centres.shape) != (len(config.labels), EMBEDDING_SIZE):
         raise RunError(f"{folder / MODEL}: centres are {tuple(centres.shape)}, expected {(len(config.labels), EMBEDDING_SIZE)}")
-    temperature, step = metadata.get("temperature"), metadata.get("step")
-    if not (isinstance(temperature, float) and 0 < temperature < math.inf and isinstance(step, int)):
+    if speech_mean.shape != (front_end.n_bins,) or speech_std.shape != (front_end.n_bins,) or not bool((speech_std > 0).all()):
         raise RunError(
-            f"{folder / MODEL}: temperature is {temperature!r} at step {step!r}; expected a positive number and a step"
+            f"{folder / MODEL}: speech_mean {tuple(speech_mean.shape)} and speech_std {tuple(speech_std.shape)} are not the mean "
+            f"and a positive deviation of {front_end.n_bins} bins"
         )
-    if not all(bool(torch.isfinite(t).all()) for t in (centres, *tensors.values())):
+    temperature, novelty_distance, step = (metadata.get(name) for name in ("temperature", "novelty_distance", "step"))
+    positive = all(isinstance(value, float) and 0 < value < math.inf for value in (temperature, novelty_distance))
+    if not (positive and isinstance(step, int)):
+        raise RunError(
+            f"{folder / MODEL}: temperature is {temperature!r} and novelty_distance {novelty_distance!r} at step {step!r}; "
+            "expected positive numbers and a step"
+        )
+    if not all(bool(torch.isfinite(t).all()) for t in (centres, speech_mean, speech_std, *tensors.values())):
         raise RunError(f"{folder / MODEL} holds NaN or infinity; expected finite weights")
     net.load_state_dict(tensors)
     net.eval()
     return TrainedModel(
-        net,
-        config,
-        config.labels,
-        front_end,
-        centres,
-        temperature,
-        step,
-        hashlib.sha256((folder / MODEL).read_bytes()).hexdigest(),
-        read_data(folder),
+        net=net,
+        config=config,
+        labels=config.labels,
+        front_end=front_end,
+        centres=centres,
+        temperature=metadata["temperature"],
+        novelty_distance=metadata["novelty_distance"],
+        speech_mean=speech_mean,
+        speech_std=speech_std,
+        step=step,
+        weights_sha256=hashlib.sha256((folder / MODEL).read_bytes()).hexdigest(),
+        data=read_data(folder),
     )
 
 
