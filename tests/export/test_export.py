@@ -44,7 +44,7 @@ def test_torch_checkpoint_and_onnx_agree_on_real_clips(tiny_data: Path, tmp_path
             features = extract_blocks(reader.blocks(), reader.n_samples, trained.front_end)
         lengths.add(len(features))
         prediction = recognizer.predict(clip)
-        in_memory, _ = infer(trainer.net, [features])
+        in_memory, _ = infer(trainer.evaluated, [features])
         logits, z = infer(trained.net, [features])
         np.testing.assert_allclose(logits[0], in_memory[0], atol=1e-6)
         np.testing.assert_allclose(prediction.logits, logits[0], atol=1e-4)
@@ -64,6 +64,14 @@ def test_every_front_end_and_both_presets_export(
     recognizer = EmotionRecognizer(tmp_path / "model.onnx")
     assert recognizer.manifest.front_end == FRONT_ENDS[front_end]
     assert np.isfinite(recognizer.predict(speech).logits).all()
+
+
+def test_what_confidence_rests_on_travels_in_the_manifest(tiny_run: Path, tiny_model: Path) -> None:
+    trained, manifest = load_run(tiny_run), read_model_file(tiny_model).manifest
+    assert manifest.temperature == trained.temperature
+    assert manifest.novelty_distance == pytest.approx(trained.novelty_distance, abs=1e-6)
+    np.testing.assert_allclose(manifest.speech_mean, trained.speech_mean.numpy(), atol=1e-6)
+    np.testing.assert_allclose(manifest.speech_std, trained.speech_std.numpy(), atol=1e-6)
 
 
 def test_streaming_equals_offline_exactly(tiny_model: Path) -> None:
@@ -105,6 +113,7 @@ def test_scores_of_these_weights_travel_in_the_manifest(tiny_run: Path, tiny_dat
         export_onnx(tiny_run, tmp_path / "scored.onnx", lambda line: None)
         (score,) = EmotionRecognizer(tmp_path / "scored.onnx").manifest.scores
         assert (score["corpus"], score["split"], score["n_clips"]) == ("tiny", "test", 8)
+        assert score["by_gender"] == {}
         kept.write_text(kept.read_text().replace(load_run(tiny_run).weights_sha256, "of other weights"))
         export_onnx(tiny_run, tmp_path / "unscored.onnx", lambda line: None)
         assert EmotionRecognizer(tmp_path / "unscored.onnx").manifest.scores == ()

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from edge_ser import EmotionRecognizer
+from edge_ser.calibration import SpeechStatistics
+
 COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 
 
@@ -38,10 +41,36 @@ def test_predict_prints_a_table(speech: Path) -> None:
 def test_predict_json_has_stable_keys(speech: Path) -> None:
     done = run("predict", "--json", speech, speech)
     first, second = (json.loads(line) for line in done.stdout.splitlines())
-    assert list(first) == ["file", "label", "confidence", "probabilities", "duration_s"]
+    assert list(first) == ["file", "label", "confidence", "probabilities", "distance", "novel", "duration_s"]
     assert first == second
     with_embedding = json.loads(run("predict", "--json", "--embedding", speech).stdout)
     assert len(with_embedding["embedding"]) == 64
+
+
+def test_an_unsure_answer_is_called_uncertain(speech: Path) -> None:
+    sure = json.loads(run("predict", "--json", speech).stdout)
+    unsure = json.loads(run("predict", "--json", "--min-confidence", 0.99, speech).stdout)
+    assert unsure == sure | {"label": "uncertain"}
+    assert " uncertain " in run("predict", "--min-confidence", 0.99, speech).stdout.decode()
+
+
+def test_novel_speech_is_marked(tmp_path: Path) -> None:
+    hiss = 0.3 * np.random.default_rng(0).standard_normal(48000)
+    soundfile.write(tmp_path / "hiss.flac", hiss, 16000)
+    assert run("predict", tmp_path / "hiss.flac").stdout.decode().splitlines()[1].endswith("3.00 s  novel")
+    assert json.loads(run("predict", "--json", tmp_path / "hiss.flac").stdout)["novel"] is True
+
+
+def test_predict_with_a_profile(speech: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    statistics = SpeechStatistics()
+    statistics.add((12 * rng.standard_normal((2000, 128)) - 50).astype(np.float32))
+    statistics.result().save(tmp_path / "mic.json")
+    corrected = json.loads(run("predict", "--json", "--profile", tmp_path / "mic.json", speech).stdout)
+    expected = EmotionRecognizer(profile=tmp_path / "mic.json").predict(speech)
+    assert corrected["confidence"] == pytest.approx(expected.confidence, abs=1e-6)
+    assert corrected["probabilities"] != json.loads(run("predict", "--json", speech).stdout)["probabilities"]
+    assert "cannot read the profile" in complaint(run("predict", "--profile", tmp_path / "gone.json", speech))
 
 
 def test_predict_takes_standard_input_and_folders(speech: Path, tmp_path: Path) -> None:
@@ -89,7 +118,13 @@ def test_an_unset_variable_and_a_closed_pipe_are_one_line(speech: Path) -> None:
 
 
 def test_mistakes_of_usage_exit_with_2(speech: Path) -> None:
-    for arguments in (["predict"], ["predict", "--nonsense", speech], ["nonsense"], ["predict", "--embedding", speech]):
+    for arguments in (
+        ["predict"],
+        ["predict", "--nonsense", speech],
+        ["nonsense"],
+        ["predict", "--embedding", speech],
+        ["predict", "--min-confidence", "80", speech],
+    ):
         done = run(*arguments)
         assert done.returncode == 2
         assert b"Traceback" not in done.stderr
@@ -102,6 +137,23 @@ def test_info_is_the_model_card() -> None:
     manifest = json.loads(run("info", "--json").stdout)
     assert manifest["format"] == "edge-ser-model"
     assert "ravdess" not in [c["name"] for c in manifest["training"]["corpora"]]
+
+
+def test_the_model_card_fits_100_columns_and_says_what_it_is_not_for() -> None:
+    text = run("info").stdout.decode()
+    manifest = json.loads(run("info", "--json").stdout)
+    assert all(len(line) <= 100 for line in text.splitlines() if not line.startswith("model "))
+    flat = " ".join(text.split())
+    assert manifest["excluded_use"] in flat
+    assert manifest["intended_use"] in flat
+    for fact in ("Art. 5(1)(f)", "what a person feels", "at work and in education", "how speech sounds"):
+        assert fact in manifest["excluded_use"]
+    assert f"farther than {manifest['novelty_distance']:.2f}" in flat
+    for score in manifest["scores"]:
+        assert f"{score['corpus']} {score['split']} UA {score['ua']:.1%}" in flat
+        assert set(score["by_gender"]) == {"female", "male"}
+        for gender, of in score["by_gender"].items():
+            assert f"{gender}: UA {of['ua']:.1%} on {of['n_clips']} clips" in flat
 
 
 def test_a_missing_extra_is_named_with_its_pip_line(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_manifest_survives_a_round_trip() -> None:
         (lambda t: t.pop("format"), "format is not 'edge-ser-model'"),
         (lambda t: t.update(format="other"), "format is not 'edge-ser-model'"),
         (lambda t: t.update(format_version=99), "format_version is 99"),
+        (lambda t: t.update(format_version=1), "format_version is 1"),
         (lambda t: t.pop("temperature"), "'temperature' is missing"),
         (lambda t: t.update(code="import os"), "'code' is unknown"),
         (lambda t: t.update(labels=["a"]), "two or more different names"),
@@ -53,6 +54,19 @@ def test_manifest_survives_a_round_trip() -> None:
         (lambda t: t.update(embedding_size="64"), "embedding_size is '64'"),
         (lambda t: t.update(temperature=0), "temperature is 0"),
         (lambda t: t.update(temperature=float("nan")), "temperature is nan"),
+        (lambda t: t.pop("novelty_distance"), "'novelty_distance' is missing"),
+        (lambda t: t.update(novelty_distance=0.0), r"novelty_distance is 0\.0; expected a positive number"),
+        (lambda t: t.update(novelty_distance=float("inf")), "novelty_distance is inf"),
+        (lambda t: t.update(novelty_distance="far"), "novelty_distance is 'far'"),
+        (lambda t: t.update(novelty_distance=True), "novelty_distance is True"),
+        (lambda t: t.pop("speech_mean"), "'speech_mean' is missing"),
+        (lambda t: t["speech_mean"].pop(), "speech_mean is not 128 levels"),
+        (lambda t: t["speech_mean"].__setitem__(0, float("nan")), "speech_mean is not 128 levels"),
+        (lambda t: t["speech_std"].append(1.0), "speech_std is not 128 levels"),
+        (lambda t: t["speech_std"].__setitem__(0, float("inf")), "speech_std is not 128 levels"),
+        (lambda t: t["speech_std"].__setitem__(0, 0.0), "speech_std is not positive in every bin"),
+        (lambda t: t["speech_std"].__setitem__(0, "1"), "speech_std is not a list of numbers"),
+        (lambda t: t.update(speech_std="loud"), "speech_std is str"),
         (lambda t: t.update(centres=[[0.0]]), "centres are not 4 vectors of 64"),
         (lambda t: t.update(centres=[["x"] * 64] * 4), "centres are not lists of numbers"),
         (lambda t: t.update(scores=[1]), "wrong type"),
@@ -69,6 +83,9 @@ def test_manifest_survives_a_round_trip() -> None:
         (lambda t: t["training"].update(corpora=[{}]), "lacks its name"),
         (lambda t: t.update(quantization={}), "quantization has"),
         (lambda t: t.update(scores=[{}]), "scores has"),
+        (lambda t: t["scores"][0].pop("by_gender"), "scores has by_gender = None"),
+        (lambda t: t["scores"][0].update(by_gender={"female": {"n_clips": 1}}), "by_gender female has ua = None"),
+        (lambda t: t["scores"][0].update(by_gender={"male": 0.8}), "by_gender male has n_clips = None"),
         (lambda t: t.update(intended_use=None), "wrong type"),
         (lambda t: t.update(graph_sha256="0" * 64), "its manifest says 000000000000"),
         (lambda t: t.update(graph_sha256=7), "wrong type"),
@@ -92,6 +109,11 @@ def test_a_manifest_at_odds_with_the_graph_is_refused(
 ) -> None:
     with pytest.raises(ModelFileError, match=message):
         EmotionRecognizer(rewritten(tmp_path, change))
+
+
+def test_scores_may_know_no_gender(tmp_path: Path) -> None:
+    path = rewritten(tmp_path, lambda t: t["scores"][0].update(by_gender={}))
+    assert read_model_file(path).manifest.scores[0]["by_gender"] == {}
 
 
 def test_an_edited_weight_is_noticed(tmp_path: Path) -> None:

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import io
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from edge_ser import AudioError, EmotionRecognizer
+from edge_ser import AudioError, ConfigError, EmotionRecognizer
 from edge_ser.audio import AudioSource
 from edge_ser.backends import open_backend
-from edge_ser.decision import decide
+from edge_ser.decision import UNCERTAIN, decide
 from edge_ser.features import LOGMEL_V1, extract
 from edge_ser.model_file import read_model_file, shipped_model_path
 
@@ -117,3 +118,42 @@ def test_confidence_is_the_tempered_softmax() -> None:
     tempered = np.exp(logits.astype(np.float64) / manifest.temperature)
     assert prediction.label == manifest.labels[1]
     assert prediction.confidence == pytest.approx(tempered[1] / tempered.sum())
+
+
+def test_below_min_confidence_the_label_is_uncertain(recognizer: EmotionRecognizer, speech: Path) -> None:
+    plain = recognizer.predict(speech)
+    for min_confidence, label in ((0.0, plain.label), (plain.confidence, plain.label), (1.0, UNCERTAIN)):
+        answer = EmotionRecognizer(min_confidence=min_confidence).predict(speech)
+        assert (answer.label, answer.confidence, answer.probabilities) == (label, plain.confidence, plain.probabilities)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.01, float("nan"), 80])
+def test_min_confidence_is_a_probability(wrong: float) -> None:
+    with pytest.raises(ConfigError, match=r"min_confidence is .*; expected a probability from 0 \(off\) to 1"):
+        EmotionRecognizer(min_confidence=wrong)
+
+
+def test_a_model_may_have_a_label_of_that_name() -> None:
+    manifest = read_model_file(shipped_model_path()).manifest
+    manifest = replace(manifest, labels=(UNCERTAIN, *manifest.labels[1:]))
+    answer = decide(np.array([9, 0, 0, 0], dtype=np.float32), np.zeros(64, dtype=np.float32), manifest, 1.0, 0.5)
+    assert (answer.label, answer.confidence) == (UNCERTAIN, answer.probabilities[UNCERTAIN])
+
+
+def test_novelty_is_the_distance_to_the_nearest_centre() -> None:
+    manifest = read_model_file(shipped_model_path()).manifest
+    logits, centre = np.zeros(4, dtype=np.float32), np.array(manifest.centres[2])
+    direction = centre - np.mean(manifest.centres, axis=0)  # away from the others
+    direction /= np.linalg.norm(direction)
+    for share, novel in ((0.0, False), (0.99, False), (1.01, True), (20, True)):
+        z = (centre + share * manifest.novelty_distance * direction).astype(np.float32)
+        answer = decide(logits, z, manifest, 1.0)
+        assert answer.distance == pytest.approx(share * manifest.novelty_distance, abs=1e-5)
+        assert answer.is_novel is novel
+
+
+def test_about_one_in_a_hundred_known_recordings_is_novel_and_noise_is(recognizer: EmotionRecognizer, data_dir: Path) -> None:
+    clips = sorted((data_dir / "cremad" / "audio").glob("*.flac"))[::40]
+    assert sum(answer.is_novel for answer in recognizer.predict_many(clips)) <= 0.05 * len(clips)
+    hiss = (0.3 * np.random.default_rng(0).standard_normal(48000)).astype(np.float32)
+    assert recognizer.predict((hiss, 16000)).is_novel

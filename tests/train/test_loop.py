@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,16 +9,20 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 
+from edge_ser.calibration import speech_frames
+from edge_ser.cli import cli
 from edge_ser.errors import RunError
 from edge_ser_train import run as runs
 from edge_ser_train.config import OptimizerConfig, TrainConfig, load_config, load_preset
-from edge_ser_train.loop import Trainer, describe_data, learning_rate, open_run
+from edge_ser_train.loop import Trainer, describe_data, infer, learning_rate, open_run
 from edge_ser_train.losses import class_weights
 from edge_ser_train.run import load_run, load_tensors
 from edge_ser_train.splits import training_split
@@ -143,10 +148,64 @@ def test_a_finished_run_is_complete(train_tiny: Callable[..., Path], tmp_path: P
     trained = load_run(run)
     report = json.loads((run / "report.json").read_text())
     assert trained.temperature == report["temperature"] > 0
+    assert trained.novelty_distance == report["novelty_distance"] > 0
+    assert trained.speech_mean.shape == trained.speech_std.shape == (128,)
     assert report["steps"] == 6
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [m["step"] for m in metrics] == [2, 4, 6]
     assert max(m["dev_ua"] for m in metrics) == pytest.approx(report["dev"]["ua"])
+
+
+def test_finishing_measures_novelty_and_speech(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    trained = load_run(tiny_run)
+    data = training_split(tiny_data, ["tiny"], trained.labels)
+    run = Trainer(load_config(tiny_run / runs.CONFIG), data, tmp_path, tmp_path / "cache")
+    _, z = infer(trained.net, run.dev_features)
+    nearest = [min(float(np.linalg.norm(row - centre)) for centre in trained.centres.numpy()) for row in z]
+    assert trained.novelty_distance == pytest.approx(np.quantile(nearest, 0.99), rel=1e-6)
+    speech = np.concatenate([x[speech_frames(x)] for x in run.train_features])
+    np.testing.assert_allclose(trained.speech_mean.numpy(), speech.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(trained.speech_std.numpy(), speech.std(axis=0, dtype=np.float64), rtol=1e-6)
+
+
+def test_a_run_of_an_older_version_is_completed_by_resuming(tiny_run: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(tiny_run, old)
+    whole = (old / runs.MODEL).read_bytes()
+    tensors, metadata = load_tensors(old / runs.MODEL)
+    for name in ("speech_mean", "speech_std"):
+        del tensors[name]
+    del metadata["novelty_distance"]
+    runs.save_tensors(old / runs.MODEL, tensors, metadata)
+    with pytest.raises(RunError, match=f"older edge-ser; run edge-ser train --out {old} --resume to complete it"):
+        load_run(old)
+    assert load_run(old, complete=False).novelty_distance == 1
+    result = CliRunner().invoke(cli, ["train", "--out", str(old), "--resume"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert (old / runs.MODEL).read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("novelty_distance", None, "novelty_distance None"),
+        ("novelty_distance", 0.0, r"novelty_distance 0\.0 at step"),
+        ("temperature", -1.0, r"temperature is -1\.0"),
+        ("speech_mean", torch.zeros(5), r"speech_mean \(5,\)"),
+        ("speech_mean", torch.full((128,), torch.nan), "NaN or infinity"),
+        ("speech_std", torch.zeros(128), "a positive deviation"),
+        ("speech_std", None, r"speech_std \(0,\)"),
+    ],
+)
+def test_what_finishing_fitted_is_checked(tiny_run: Path, tmp_path: Path, name: str, value: Any, message: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    tensors, metadata = load_tensors(run / runs.MODEL)
+    table: dict[str, Any] = tensors if name in tensors else metadata
+    table.pop(name) if value is None else table.update({name: value})
+    runs.save_tensors(run / runs.MODEL, tensors, metadata)
+    with pytest.raises(RunError, match=message):
+        load_run(run)
 
 
 def _steps(run: Trainer, n: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -210,9 +211,82 @@ def check(folder: Path, as_json: bool) -> None:
     leave it 0.
     """
     require_extra("train", "tqdm")
-    from edge_ser_train.corpus_check import check_corpus
+    from edge_ser_train.corpus_check import check_corpus, format_check
 
-    checked = check_corpus(folder)
-    click.echo(json.dumps(checked.to_dict(), ensure_ascii=False) if as_json else str(checked))
-    if not checked.ok:
+    result = check_corpus(folder)
+    click.echo(json.dumps(result, ensure_ascii=False) if as_json else format_check(result))
+    if not result["ok"]:
         raise SystemExit(1)
+
+
+@click.command(short_help="Run the paper's experiments and report them.")
+@_data_option
+@click.option("--corpus", required=True, metavar="NAME", help="iemocap, cremad, emodb, ravdess, or a corpus of your own.")
+@click.option(
+    "--setting", "settings_of_paper", multiple=True, type=click.Choice(["1", "2", "3", "4"]), help="Mel/STFT × λ 0/0.3."
+)
+@click.option("--figure", "figures", multiple=True, type=click.Choice(["3a", "3b", "4", "5"]), help="A figure of the paper.")
+@click.option("--table", "tables", multiple=True, type=click.Choice(["1", "2"]), help="A table of the paper.")
+@click.option("--experiment", "named", multiple=True, metavar="NAME", help="An experiment by name, such as triplet-svm or edge.")
+@click.option("--all", "everything", is_flag=True, help="All of it, with the losses it is compared with and the edge recipe.")
+@click.option(
+    "--classes", "n_classes", type=int, metavar="N", help="Classes where a corpus offers a choice: emodb 4, 7; ravdess 4, 8."
+)
+@click.option("--protocol", metavar="NAME", help="Instead of the corpus' own: fixed, folds, leave-one-speaker-out, ...")
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Seeds of every cell: 0, 1, ...")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Cells run at a time.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change one setting of every run.")
+@click.option("--quick", is_flag=True, help="Eight steps on a few clips of every class: whether it all runs.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of runs, results and report.")
+@_cache_option
+def reproduce(
+    data: Path | None,
+    corpus: str,
+    settings_of_paper: tuple[str, ...],
+    figures: tuple[str, ...],
+    tables: tuple[str, ...],
+    named: tuple[str, ...],
+    everything: bool,
+    n_classes: int | None,
+    protocol: str | None,
+    seeds: int,
+    jobs: int,
+    settings: tuple[str, ...],
+    quick: bool,
+    out: Path,
+    cache: Path | None,
+) -> None:
+    """Train what a table or figure of Dai et al. (ICASSP 2019) needs, and draw it beside the paper's.
+
+    Every cell (experiment, fold, seed) is a run of its own below --out; the same command goes on where the last one stopped.
+    The report tells where the paper's figures compare: on IEMOCAP, under its own protocol, and nowhere else.
+    """
+    require_extra("train", *_TORCH, "sklearn")
+    from tqdm import tqdm
+
+    from edge_ser_train.dataset import default_cache_dir
+    from edge_ser_train.experiments import EXPERIMENTS, FIGURES, TABLES, finished, plan_cells, run_cells
+    from edge_ser_train.reproduction import write_reproduction
+
+    if data is None:
+        raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
+    chosen = list(EXPERIMENTS) if everything else [f"setting-{n}" for n in settings_of_paper]
+    chosen += [name for figure in figures for name in FIGURES[figure]]
+    chosen += [name for table in tables for name in TABLES[table]]
+    chosen = list(dict.fromkeys([*chosen, *named]))
+    if not chosen:
+        raise click.UsageError("nothing to do: give --setting, --figure, --table, --experiment or --all")
+    cells = plan_cells(data, corpus, n_classes, chosen, seeds, protocol, settings, quick)
+    there = sum(finished(out, cell) for cell in cells)
+    click.echo(f"{len(cells)} cells ({len(chosen)} experiments), {there} done before", err=True)
+    done = there
+    with tqdm(total=len(cells), initial=there, desc="cells", unit="cell", disable=None) as bar:
+        for cell in run_cells(cells, data, out, cache or default_cache_dir(), jobs, lambda line: None):
+            done += 1
+            bar.update()
+            bar.write(f"done: {cell.name}", file=sys.stderr)
+    if done:
+        click.echo(write_reproduction(out, cells[0].name.split("/")[0], quick))
+    if done < len(cells):
+        click.echo(f"stopped with {len(cells) - done} cells to do; the same command goes on", err=True)
+        raise SystemExit(130)

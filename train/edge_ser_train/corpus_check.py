@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -48,51 +48,13 @@ class Finding:
         return f"{self.level:<8} {self.message}{': ' if shown else ''}{shown}"
 
 
-@dataclass(frozen=True)
-class CorpusCheck:
-    """What a corpus holds and what was found; the durations are those of the readable clips."""
+def check_corpus(folder: Path) -> dict[str, Any]:
+    """Read all of the corpus in ``folder``, audio included, and return what it holds and what was found, as JSON-able values.
 
-    corpus: str
-    clips: tuple[Clip, ...]
-    durations_s: tuple[float, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is an error."""
-        return all(finding.level != "error" for finding in self.findings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-able values."""
-        seconds = self.durations_s or (0.0,)
-        measures = {"total": sum(seconds), "min": min(seconds), "median": float(np.median(seconds)), "max": max(seconds)}
-        return {
-            "corpus": self.corpus,
-            "ok": self.ok,
-            "clips": len(self.clips),
-            "speakers": len({c.speaker for c in self.clips}),
-            "duration_s": {name: round(value, 3) for name, value in measures.items()},
-            "classes": dict(sorted(Counter(c.emotion for c in self.clips).items())),
-            "per": {of: _counts(self.clips, of) for of in ("gender", "split", "fold", "session", "speaker")},
-            "findings": [asdict(finding) for finding in self.findings],
-        }
-
-    def __str__(self) -> str:
-        known = self.to_dict()
-        d = known["duration_s"]
-        lengths = f"{d['min']:.2f} to {d['max']:.2f} s, median {d['median']:.2f} s, {d['total'] / 3600:.2f} h in all"
-        lines = [f"{self.corpus}: {known['clips']} clips of {known['speakers']} speakers, {lengths}", ""]
-        lines += [*_table(known["classes"], self.clips, known["per"]), ""]
-        for _, same in groupby(self.findings, lambda finding: (finding.level, finding.kind)):
-            found = [str(finding) for finding in same]
-            more = f"{'':<8} and {len(found) - _MAX_LINES} more of this kind; --json lists all"
-            lines += found if len(found) <= _MAX_LINES else [*found[:_MAX_LINES], more]
-        return "\n".join(lines if self.findings else [*lines, "nothing wrong found"])
-
-
-def check_corpus(folder: Path) -> CorpusCheck:
-    """Read all of the corpus in ``folder``, audio included; raise CorpusError only where there is no corpus."""
-    name, problems = folder.resolve().name, list[str]()
+    ``ok`` is False when a finding is an error; durations are of the readable clips. Raises CorpusError only without a corpus.
+    """
+    name = folder.resolve().name
+    problems: list[str] = []
     read = read_table if (folder / "labels.csv").is_file() else read_layout
     clips = read(folder, name, problems.append) or []
     if not (clips or problems):
@@ -110,7 +72,30 @@ def check_corpus(folder: Path) -> CorpusCheck:
     if unlisted := tuple(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts)):
         findings.append(Finding("warning", "unlisted", f"{len(unlisted)} recordings are not part of the corpus", unlisted))
     findings.sort(key=lambda finding: finding.level)  # errors first
-    return CorpusCheck(name, tuple(clips), tuple(s.duration_s for s in sounds.values()), tuple(findings))
+    seconds = [sound.duration_s for sound in sounds.values()] or [0.0]
+    measures = {"total": sum(seconds), "min": min(seconds), "median": float(np.median(seconds)), "max": max(seconds)}
+    return {
+        "corpus": name,
+        "ok": all(finding.level != "error" for finding in findings),
+        "clips": len(clips),
+        "speakers": len({c.speaker for c in clips}),
+        "duration_s": {measure: round(value, 3) for measure, value in measures.items()},
+        "per": {of: _counts(clips, of) for of in ("corpus", "gender", "split", "fold", "session", "speaker")},
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def format_check(result: Mapping[str, Any]) -> str:
+    """Return the result of :func:`check_corpus` for a terminal of 100 columns, a line a finding."""
+    d, findings = result["duration_s"], [Finding(**finding) for finding in result["findings"]]
+    lengths = f"{d['min']:.2f} to {d['max']:.2f} s, median {d['median']:.2f} s, {d['total'] / 3600:.2f} h in all"
+    head = f"{result['corpus']}: {result['clips']} clips of {result['speakers']} speakers, {lengths}"
+    lines = [head, "", *_table(result["per"]), ""]
+    for _, same in groupby(findings, lambda finding: (finding.level, finding.kind)):
+        found = [str(finding) for finding in same]
+        more = f"{'':<8} and {len(found) - _MAX_LINES} more of this kind; --json lists all"
+        lines += found if len(found) <= _MAX_LINES else [*found[:_MAX_LINES], more]
+    return "\n".join(lines if findings else [*lines, "nothing wrong found"])
 
 
 def listen(path: Path) -> Sound:
@@ -129,17 +114,18 @@ def listen(path: Path) -> Sound:
 
 def _about_sounds(sounds: Mapping[Clip, Sound]) -> Iterator[Finding]:
     c, n_clipped = LOGMEL_V1, sum(s.clipped for s in sounds.values())
-    kinds: tuple[tuple[str, str, str, Callable[[Sound], bool]], ...] = (
-        ("error", "silent", "digital silence", lambda s: s.peak == 0),
-        ("warning", "quiet", f"very quiet (peak below {_QUIET_PEAK})", lambda s: 0 < s.peak < _QUIET_PEAK),
-        ("warning", "full scale", f"at full scale, {n_clipped or 'none'} of them clipped", lambda s: s.peak >= _FULL_SCALE),
-        ("warning", "short", f"under {c.min_samples / c.rate_hz:.2f} s, to be padded", lambda s: s.n_samples < c.min_samples),
-        ("warning", "long", f"over {c.max_frames * c.hop_samples / c.rate_hz:g} s, to be cut to the middle",
+    kinds: tuple[tuple[str, str, Callable[[Sound], bool]], ...] = (
+        ("silent", "digital silence", lambda s: s.peak == 0),
+        ("quiet", f"very quiet (peak below {_QUIET_PEAK})", lambda s: 0 < s.peak < _QUIET_PEAK),
+        ("full scale", f"at full scale, {n_clipped or 'none'} of them clipped", lambda s: s.peak >= _FULL_SCALE),
+        ("short", f"under {c.min_samples / c.rate_hz:.2f} s, to be padded", lambda s: s.n_samples < c.min_samples),
+        ("long", f"over {c.max_frames * c.hop_samples / c.rate_hz:g} s, to be cut",
          lambda s: frame_count(s.n_samples, c) > c.max_frames),
     )  # fmt: skip
-    for level, kind, message, holds in kinds:
+    for kind, what, holds in kinds:
         if files := tuple(clip.name for clip, sound in sounds.items() if holds(sound)):
-            yield Finding(level, kind, f"{len(files)} of {len(sounds)} clips {message}", files)
+            message = f"{len(files)} of {len(sounds)} clips {what}"
+            yield Finding("error" if kind == "silent" else "warning", kind, message, files)
 
 
 def _identical(sounds: Mapping[Clip, Sound]) -> Iterator[Finding]:
@@ -154,14 +140,18 @@ def _identical(sounds: Mapping[Clip, Sound]) -> Iterator[Finding]:
             yield Finding("error" if differing else "warning", "identical", message, tuple(c.name for c in same))
 
 
-def _counts(clips: tuple[Clip, ...], of: str) -> dict[str, dict[str, int]]:
-    """Return the clips per class for each known value of an attribute."""
-    pairs = sorted((getattr(c, of), c.emotion) for c in clips if getattr(c, of))
-    return {value: dict(Counter(emotion for _, emotion in same)) for value, same in groupby(pairs, lambda pair: pair[0])}
+def _counts(clips: Sequence[Clip], of: str) -> dict[str, Any]:
+    """Return the number of speakers and the clips per class for each known value of an attribute."""
+    known = sorted((getattr(c, of), c.emotion, c.speaker) for c in clips if getattr(c, of))
+    groups = ((value, list(same)) for value, same in groupby(known, lambda row: row[0]))
+    return {
+        v: {"speakers": len({row[2] for row in same}), "classes": dict(Counter(row[1] for row in same))} for v, same in groups
+    }
 
 
-def _table(classes: dict[str, int], clips: tuple[Clip, ...], per: dict[str, dict[str, dict[str, int]]]) -> Iterator[str]:
+def _table(per: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[str]:
     """Yield the lines of the table: a column a class; speakers with the same counts share a line."""
+    classes = [name for whole in per["corpus"].values() for name in whole["classes"]]
     cut = 5 if sum(max(5, len(c)) + 1 for c in classes) > _CLASSES_WIDTH else 99
     widths = {c: max(5, len(c[:cut])) for c in classes}
 
@@ -170,13 +160,11 @@ def _table(classes: dict[str, int], clips: tuple[Clip, ...], per: dict[str, dict
         return f"{label:<18.18}{cells} {sum(counts.values()):>6} {n_speakers:>8}".rstrip()
 
     yield f"{'':<18}{''.join(f' {c[:width]:>{width}}' for c, width in widths.items())}  clips speakers"
-    yield row("all", classes, len(per["speaker"]))
-    for of in ("gender", "split", "fold", "session"):
-        for value, counts in per[of].items():
-            n_speakers = len({c.speaker for c in clips if getattr(c, of) == value})
-            yield row(value if of in ("gender", "split") else f"{of} {value}", counts, n_speakers)
+    for of in ("corpus", "gender", "split", "fold", "session"):
+        for value, group in per[of].items():
+            yield row(f"{of} {value}" if of in ("fold", "session") else value, group["classes"], group["speakers"])
     alike: dict[tuple[tuple[str, int], ...], list[str]] = defaultdict(list)
-    for speaker, counts in per["speaker"].items():
-        alike[tuple(counts.items())].append(speaker)
-    for same_counts, names in sorted(alike.items(), key=lambda group: -len(group[1])):
-        yield row(names[0] if len(names) == 1 else f"{len(names)} speakers each", dict(same_counts))
+    for speaker, group in per["speaker"].items():
+        alike[tuple(group["classes"].items())].append(speaker)
+    for counts, names in sorted(alike.items(), key=lambda item: -len(item[1])):
+        yield row(names[0] if len(names) == 1 else f"{len(names)} speakers each", dict(counts))
