@@ -165,11 +165,22 @@ def _train(
 @click.command(short_help="Score a run or a model file on a corpus.")
 @click.argument("run_or_model", type=click.Path(path_type=Path))
 @_data_option
-@click.option("--corpus", required=True, metavar="NAME", help="Corpus below --data.")
+@click.option("--corpus", metavar="NAME", help="Corpus below --data.")
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="train, dev, test, or all.")
-@click.option("--json", "as_json", is_flag=True, help="The scores as one JSON object.")
+@click.option("--leave-corpus-out", is_flag=True, help="Every corpus below --data not trained on, without and with calibration.")
+@click.option("--robustness", is_flag=True, help="The same clips at other levels, in noise, over a telephone.")
+@click.option("--json", "as_json", is_flag=True, help="The scores as JSON, one object a line.")
 @_cache_option
-def evaluate(run_or_model: Path, data: Path | None, corpus: str, split: str, as_json: bool, cache: Path | None) -> None:
+def evaluate(
+    run_or_model: Path,
+    data: Path | None,
+    corpus: str | None,
+    split: str,
+    leave_corpus_out: bool,
+    robustness: bool,
+    as_json: bool,
+    cache: Path | None,
+) -> None:
     """Print UA, WA, macro-F1, the confusion matrix and 95 % intervals over speakers.
 
     RUN_OR_MODEL is the folder of a training run (scored in torch; the scores are kept in it and travel with an export) or an
@@ -180,19 +191,30 @@ def evaluate(run_or_model: Path, data: Path | None, corpus: str, split: str, as_
         from edge_ser.errors import RunError
 
         raise RunError(f"{run_or_model} does not exist; expected the folder of a training run, or a model file")
-    from edge_ser_train.evaluation import evaluate_model, evaluate_run, format_evaluation
+    from edge_ser_train import evaluation
+    from edge_ser_train.run import write_atomic
 
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
-    if run_or_model.is_dir():
-        result = evaluate_run(run_or_model, data, corpus, split, cache)
+    if leave_corpus_out and (corpus or robustness):
+        raise click.UsageError("--leave-corpus-out looks at every other corpus; give it without --corpus and --robustness")
+    if leave_corpus_out:
+        results = evaluation.leave_corpus_out(run_or_model, data, cache)
+        text, name = evaluation.format_comparison(results, "calibration"), "leave-corpus-out"
+    elif corpus is None:
+        raise click.UsageError("missing --corpus: a folder name below --data")
+    elif robustness:
+        results = evaluation.robustness(run_or_model, data, corpus, split)
+        text, name = evaluation.format_comparison(results, "condition"), f"robustness-{corpus}-{split}"
     else:
-        result = evaluate_model(run_or_model, data, corpus, split)
-    click.echo(json.dumps(result, ensure_ascii=False) if as_json else format_evaluation(result))
+        is_run = run_or_model.is_dir()
+        score = evaluation.evaluate_run(run_or_model, data, corpus, split, cache) if is_run else None
+        results = [score or evaluation.evaluate_model(run_or_model, data, corpus, split)]
+        text, name = evaluation.format_evaluation(results[0]), f"evaluation-{corpus}-{split}"
+    click.echo("\n".join(json.dumps(r, ensure_ascii=False) for r in results) if as_json else text)
     if run_or_model.is_dir():
-        from edge_ser_train.run import write_atomic
-
-        write_atomic(run_or_model / f"evaluation-{corpus}-{split}.json", json.dumps(result, indent=1) + "\n")
+        content = results[0] if name.startswith("evaluation") else results
+        write_atomic(run_or_model / f"{name}.json", json.dumps(content, indent=1) + "\n")
 
 
 @click.group(short_help="Look a corpus over.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from edge_ser.audio import AudioReader
+from edge_ser.backends import open_backend
+from edge_ser.calibration import SpeechStatistics
 from edge_ser.errors import AudioError, CorpusError
+from edge_ser.features import FrontEndConfig, extract
+from edge_ser.model_file import read_model_file
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser_train.corpora import Clip, read_corpus, select
 from edge_ser_train.metrics import confusion_matrix, score, unweighted_accuracy
+
+Float32Array = npt.NDArray[np.float32]
 
 
 def _result(
@@ -57,26 +64,72 @@ def _by_gender(
     return table
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: a training run in torch, or a model file in its engine."""
+
+    path: Path
+    weights_sha256: str
+    labels: tuple[str, ...]
+    front_end: FrontEndConfig
+    temperature: float
+    train_corpora: tuple[str, ...]
+    speech_mean: Float32Array
+    speech_std: Float32Array
+    answer: Callable[[Sequence[Float32Array]], Float32Array]
+    """Logits [n, n_labels] for features of n clips."""
+
+    def score(self, clips: Sequence[Clip], split: str, features: Sequence[Float32Array]) -> dict[str, Any]:
+        """Return the scores on clips whose features are given."""
+        logits = self.answer(features)
+        return _result(self.path, self.weights_sha256, clips, split, self.labels, logits, self.temperature, self.train_corpora)
+
+
+def open_run_or_model(path: Path) -> Subject:
+    """Open a run's folder or a model file for evaluation."""
+    if path.is_dir():
+        from edge_ser_train.loop import infer
+        from edge_ser_train.run import load_run
+
+        trained = load_run(path)
+        return Subject(
+            path,
+            trained.weights_sha256,
+            trained.labels,
+            trained.front_end,
+            trained.temperature,
+            tuple(trained.data["corpora"]),
+            trained.speech_mean.numpy(),
+            trained.speech_std.numpy(),
+            lambda features: infer(trained.net, features)[0],
+        )
+    model = read_model_file(path)
+    backend = open_backend(model, "auto", threads=1, spinning=False)
+    manifest = model.manifest
+
+    def answer(features: Sequence[Float32Array]) -> Float32Array:
+        return np.stack([backend.run(np.ascontiguousarray(x)).logits for x in features])
+
+    return Subject(
+        path,
+        manifest.training["weights_sha256"],
+        manifest.labels,
+        manifest.front_end,
+        manifest.temperature,
+        tuple(c["name"] for c in manifest.training["corpora"]),
+        np.array(manifest.speech_mean, dtype=np.float32),
+        np.array(manifest.speech_std, dtype=np.float32),
+        answer,
+    )
+
+
 def evaluate_run(folder: Path, data: Path, corpus: str, split: str, cache_dir: Path | None) -> dict[str, Any]:
     """Score the best weights of the run in ``folder`` in torch."""
     from edge_ser_train.dataset import default_cache_dir, load_features
-    from edge_ser_train.loop import infer
-    from edge_ser_train.run import load_run
 
-    trained = load_run(folder)
-    clips = select(read_corpus(data, corpus), split, trained.labels)
-    features = load_features(clips, trained.front_end, cache_dir or default_cache_dir())
-    logits, _ = infer(trained.net, features)
-    return _result(
-        folder,
-        trained.weights_sha256,
-        clips,
-        split,
-        trained.labels,
-        logits,
-        trained.temperature,
-        trained.data["corpora"],
-    )
+    subject = open_run_or_model(folder)
+    clips = select(read_corpus(data, corpus), split, subject.labels)
+    return subject.score(clips, split, load_features(clips, subject.front_end, cache_dir or default_cache_dir()))
 
 
 def evaluate_model(path: Path, data: Path, corpus: str, split: str) -> dict[str, Any]:
@@ -94,6 +147,70 @@ def evaluate_model(path: Path, data: Path, corpus: str, split: str) -> dict[str,
     return _result(
         path, manifest.training["weights_sha256"], clips, split, manifest.labels, logits, manifest.temperature, train_corpora
     )
+
+
+def leave_corpus_out(path: Path, data: Path, cache_dir: Path | None) -> list[dict[str, Any]]:
+    """Score on every corpus below ``data`` that was not trained on, without and with a device calibration.
+
+    The calibration is a :class:`~edge_ser.calibration.Profile` measured on the corpus' own recordings, without their labels:
+    what a device does that has heard its own microphone for a while. Raises CorpusError when every corpus was trained on.
+    """
+    from edge_ser_train.dataset import default_cache_dir, load_features
+
+    subject = open_run_or_model(path)
+    results = []
+    for corpus in sorted(p.parent.name for p in data.glob("*/labels.csv")):
+        clips = [c for c in read_corpus(data, corpus) if c.emotion in subject.labels]
+        if corpus in subject.train_corpora or not clips:
+            continue
+        features = load_features(clips, subject.front_end, cache_dir or default_cache_dir())
+        statistics = SpeechStatistics(subject.front_end)
+        for x in features:
+            statistics.add(x)
+        for calibrated in (None, False, True):
+            heard = features
+            if calibrated is not None:
+                profile = statistics.result(scale=calibrated)
+                correction = profile.correction(subject.front_end, subject.speech_mean, subject.speech_std)
+                heard = [correction.apply(x) for x in features]
+            named = {None: "none", False: "mean", True: "mean and std"}[calibrated]
+            results.append(subject.score(clips, "all", heard) | {"calibration": named})
+    if not results:
+        raise CorpusError(f"{data} holds no corpus that {path} was not trained on; expected one at least to leave out")
+    return results
+
+
+def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str, Any]]:
+    """Score the same clips under every condition of :mod:`edge_ser_train.conditions`, applied to the samples."""
+    from edge_ser_train.conditions import CONDITIONS
+
+    subject = open_run_or_model(path)
+    clips = select(read_corpus(data, corpus), split, subject.labels)
+    features: dict[str, list[Float32Array]] = {name: [] for name in CONDITIONS}
+    for number, clip in enumerate(tqdm(clips, desc=f"{corpus} {split}", unit="clip", disable=None)):
+        with AudioReader(clip.path, subject.front_end.rate_hz) as reader:
+            samples = np.concatenate(list(reader.blocks()))
+        for name, change in CONDITIONS.items():
+            features[name].append(extract(change(samples, np.random.default_rng(number)), subject.front_end))
+    return [subject.score(clips, split, heard) | {"condition": name} for name, heard in features.items()]
+
+
+def format_comparison(results: Sequence[dict[str, Any]], key: str) -> str:
+    """Return results that differ in ``key`` as a table, UA against the first of the same corpus."""
+    first = results[0]
+    lines = [f"{first['model']}, {len(first['labels'])} classes: {', '.join(first['labels'])}"]
+    lines.append(f"  {'corpus':<10} {key:<25} {'clips':>5}  {'UA':>6}  {'95 % over speakers':<18} {'change':>6}  {'ECE':>5}")
+    base: dict[str, float] = {}
+    for r in results:
+        change = 100 * (r["ua"] - base.setdefault(r["corpus"], r["ua"]))
+        interval = f"[{r['ua_95'][0]:.1%}, {r['ua_95'][1]:.1%}]"
+        scores = f"{r['n_clips']:>5}  {r['ua']:>6.1%}  {interval:<18} {change:>+6.1f}  {r['ece']:>5.3f}"
+        lines.append(f"  {r['corpus']:<10} {r[key]:<25} {scores}")
+    if len(base) > 1:
+        for value in dict.fromkeys(r[key] for r in results):
+            of = [r["ua"] for r in results if r[key] == value]
+            lines.append(f"  {'mean':<10} {value:<25} {'':>5}  {np.mean(of):>6.1%}")
+    return "\n".join(lines)
 
 
 def format_evaluation(result: dict[str, Any]) -> str:

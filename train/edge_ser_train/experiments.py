@@ -218,9 +218,8 @@ def run_cell(cell: Cell, data: Path, out: Path, cache: Path, say: Callable[[str]
     trained.net.to(trainer.device)
     test = cell.split.test
     test_features = load_features(test, cell.config.front_end_config, cache)
-    logits, z = {}, {}
-    for part, features in (("train", trainer.train_features), ("dev", trainer.dev_features), ("test", test_features)):
-        logits[part], z[part] = infer(trained.net, features)
+    answers = trainer.answers | {"test": infer(trained.net, test_features)}
+    logits, z = ({part: answer[i] for part, answer in answers.items()} for i in (0, 1))
     y = {part: class_numbers(clips, cell.labels) for part, clips in cell.split.parts().items()}
     classifier = "softmax"
     if cell.config.loss.kind != "joint":

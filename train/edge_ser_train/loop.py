@@ -190,6 +190,8 @@ class Trainer:
         self.soft = self._teach() if config.loss.teachers else None
         self.progress = Progress()
         self.metrics: list[dict[str, Any]] = []
+        self.answers: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
+        """Logits and z of the kept weights on train and dev, once the run has finished."""
         nothing = np.empty(0, dtype=np.int64)
         self._epoch = _Epoch(-1, nothing, nothing, [])
 
@@ -419,10 +421,13 @@ class Trainer:
         best = runs.load_run(self.folder, complete=False)
         best.net.to(self.device)
         logits, dev_z = infer(best.net, self.dev_features)
-        temperature = fit_temperature(logits, self.dev_y)
-        _, z = infer(best.net, self.train_features)
+        train_logits, z = infer(best.net, self.train_features)
+        self.answers = {"train": (train_logits, z), "dev": (logits, dev_z)}
         labels = range(len(self.config.labels))
         centres = torch.from_numpy(np.stack([z[self.train_y == j].mean(axis=0) for j in labels]))
+        if self.config.loss.kind != "joint":
+            logits = centre_logits(dev_z, centres.numpy())
+        temperature = fit_temperature(logits, self.dev_y)
         distances = np.linalg.norm(dev_z[:, None] - centres.numpy(), axis=2).min(axis=1)
         novelty_distance = float(np.quantile(distances, NOVELTY_QUANTILE))
         speech = SpeechStatistics(self.config.front_end_config)
