@@ -4,10 +4,11 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from edge_ser.errors import CorpusError, RunError
-from edge_ser.features import LOGMEL_V1
+from edge_ser.features import LOGMEL_V1, bin_centres_hz
 from edge_ser_train.augment import augment, stretched_lengths
 from edge_ser_train.config import AugmentConfig
 from edge_ser_train.corpora import read_corpus, select
@@ -151,3 +152,34 @@ def test_augmentation_changes_what_it_says() -> None:
     assert (masked == -1).any()
     lengths = stretched_lengths(np.full(1000, 200), AugmentConfig(time_stretch=0.15), rng)
     assert 170 <= lengths.min() < 180 < 220 < lengths.max() <= 230
+
+
+def test_the_channel_changes_what_it_says() -> None:
+    rng = np.random.default_rng(1)
+    x = (rng.standard_normal((120, 128)) * 5 - 40).astype(np.float32)
+    x[60:] = -100  # speech, then digital silence
+    fill = x.mean(axis=0)
+
+    def changed(**settings: float) -> npt.NDArray[np.float32]:
+        return augment(x, 120, fill, AugmentConfig(**settings), np.random.default_rng(0), LOGMEL_V1)  # type: ignore[arg-type]
+
+    noisy = changed(noise=1.0, noise_snr_db=10.0)
+    assert (noisy >= x - 1e-3).all()  # power only adds
+    snr = 10 * np.log10((10 ** (x / 10)).sum() / (10 ** (noisy / 10) - 10 ** (x / 10)).sum())
+    assert 10 <= snr <= 40
+    tail = changed(reverb=1.0)
+    np.testing.assert_allclose(tail[0], x[0], atol=1e-3)
+    level = tail[60:].mean(axis=1)
+    assert (np.diff(level[:20]) < 0).all()  # silence fills with a decaying tail
+    narrow = changed(band_limit=1.0)
+    hz = bin_centres_hz(LOGMEL_V1)
+    assert (narrow[:60, hz > 7000] < -85).all()
+    np.testing.assert_array_equal(narrow[:, (hz > 400) & (hz < 3300)], x[:, (hz > 400) & (hz < 3300)])
+    tilted = changed(equaliser_db=3.0) - x
+    np.testing.assert_allclose(tilted, np.broadcast_to(tilted[0], tilted.shape), atol=1e-4)
+    assert 0.5 < tilted[0].std() < 9
+    peak = np.full((60, 128), -60, dtype=np.float32)
+    peak[:, 50] = 0
+    warped = augment(peak, 60, fill, AugmentConfig(vtlp=0.2), np.random.default_rng(3), LOGMEL_V1)
+    factor = np.random.default_rng(3).uniform(0.8, 1.2)
+    assert abs(hz[int(warped[0].argmax())] * factor / hz[50] - 1) < 0.05

@@ -19,13 +19,14 @@ from click.testing import CliRunner
 
 from edge_ser.calibration import speech_frames
 from edge_ser.cli import cli
-from edge_ser.errors import RunError
+from edge_ser.errors import ConfigError, RunError
 from edge_ser_train import run as runs
 from edge_ser_train.config import OptimizerConfig, TrainConfig, load_config, load_preset
 from edge_ser_train.loop import Trainer, describe_data, infer, learning_rate, open_run
 from edge_ser_train.losses import class_weights
 from edge_ser_train.run import load_run, load_tensors
 from edge_ser_train.splits import training_split
+from tests.conftest import TINY_SETTINGS
 
 COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 
@@ -283,3 +284,70 @@ def test_a_loss_that_explodes_is_one_line(tiny_data: Path, tmp_path: Path) -> No
     run = trainer(paper("optimizer.lr=1e30"), tiny_data, tmp_path / "run")
     with pytest.raises(RunError, match=r"try a lower optimizer\.lr"):
         _steps(run, 5)
+
+
+def test_two_processes_train_what_one_trains(tiny_data: Path, tmp_path: Path, train_tiny: Callable[..., Path]) -> None:
+    settings = ("loss.separation=1.0", "optimizer.ema=0.9")
+    one = train_tiny(tmp_path / "one", "paper", *settings)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command += [str(Path(sys.executable).parent / "edge-ser"), "train", "--data", str(tiny_data), "--corpus", "tiny"]
+    command += ["--preset", "paper", "--out", str(tmp_path / "two")]
+    for setting in (*TINY_SETTINGS, *settings):
+        command += ["--set", setting]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    weights = [runs.load_tensors(folder / runs.CHECKPOINT)[0] for folder in (one, tmp_path / "two")]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        if name.startswith(("net.", "ema.", "centres")):
+            torch.testing.assert_close(value, weights[1][name], atol=2e-5, rtol=1e-4, msg=name)
+    uneven = [*command, "--set", "optimizer.batch_size=7", "--out", str(tmp_path / "odd")]
+    failed = subprocess.run(uneven, capture_output=True, text=True, timeout=300, check=False)
+    assert "a batch of 7 clips cannot be shared by 2 processes" in failed.stderr
+
+
+def test_the_average_follows_the_weights(tiny_data: Path, tmp_path: Path) -> None:
+    run = trainer(paper("optimizer.ema=0.5"), tiny_data, tmp_path / "run")
+    assert run.average is not None
+    before = run.average.fc2.weight.clone()
+    run.step()
+    decay = min(0.5, 2 / 11)  # (1 + step) / (10 + step) while it is young
+    expected = decay * before + (1 - decay) * run.net.fc2.weight
+    torch.testing.assert_close(run.average.fc2.weight, expected.detach())
+
+
+def test_a_run_starts_from_another_with_other_labels(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path, train_tiny: Callable[..., Path]
+) -> None:
+    source = runs.load_run(tiny_run)
+    config = load_preset("edge").with_settings((*TINY_SETTINGS, f"optimizer.init={tiny_run}"))
+    data = training_split(tiny_data, ["tiny"], ("neutral", "angry"))
+    two = Trainer(replace(config, labels=("neutral", "angry")), data, tmp_path, tmp_path / "cache")
+    assert torch.equal(two.net.state_dict()["gru.weight_hh_l0"], source.net.state_dict()["gru.weight_hh_l0"])
+    assert two.net.fc2.weight.shape == (2, 64)
+    four = Trainer(config, training_split(tiny_data, ["tiny"], config.labels), tmp_path, tmp_path / "cache")
+    assert torch.equal(four.net.fc2.weight, source.net.fc2.weight)
+    with pytest.raises(RunError, match="expected the same network"):
+        trainer(paper(f"optimizer.init={tiny_run}"), tiny_data, tmp_path / "paper")
+
+
+def test_teachers_probabilities_are_learnt(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"runs when loss\.distillation is above 0"):
+        load_preset("edge").with_settings(("loss.distillation=0.5",))
+    config = load_preset("edge").with_settings((*TINY_SETTINGS, "loss.distillation=0.5", f'loss.teachers=["{tiny_run}"]'))
+    student = Trainer(config, training_split(tiny_data, ["tiny"], config.labels), tmp_path, tmp_path / "cache")
+    assert student.soft is not None
+    torch.testing.assert_close(student.soft.sum(dim=1), torch.ones(32))
+    student.step()
+
+
+def test_recordings_play_at_several_speeds(tiny_data: Path, tmp_path: Path) -> None:
+    config = load_preset("edge").with_settings((*TINY_SETTINGS, "augment.speeds=[0.9, 1.1]", "augment.time_stretch=0"))
+    run = Trainer(config, training_split(tiny_data, ["tiny"], config.labels), tmp_path, tmp_path / "cache")
+    slow, fast = (np.array([len(x) for x in variant]) for variant in run.variants)
+    normal = np.array([len(x) for x in run.train_features])
+    # 640 samples more than hops: the ratio of durations is not quite that of frame counts.
+    assert (np.abs((slow + 3) / (normal + 3) - 1 / 0.9) < 0.03).all()
+    assert (np.abs((fast + 3) / (normal + 3) - 1 / 1.1) < 0.03).all()
+    run.batch(0)
+    assert set(run._epoch.variants) == {0, 1}

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edge_ser.cli import cli
+from edge_ser.errors import ConfigError, RunError
+from edge_ser_train.experiments import EXPERIMENTS, FIGURES, TABLES, compactness, finished, pca, plan_cells
+from edge_ser_train.results import read_cells
+
+
+def reproduce(data: Path, out: Path, *arguments: str) -> str:
+    command = ["reproduce", "--data", str(data), "--corpus", "tiny", "--quick", "--out", str(out), *arguments]
+    return CliRunner().invoke(cli, command, catch_exceptions=False).output
+
+
+@pytest.fixture(scope="module")
+def reproduced(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every kind of experiment once, quick but really trained."""
+    out = tmp_path_factory.mktemp("reproduced")
+    names = ("triplet-svm", "cosine-svm", "separation", "edge")
+    reproduce(tiny_data, out, "--table", "1", "--figure", "4", *(x for name in names for x in ("--experiment", name)))
+    return out
+
+
+def test_cells_report_and_pictures_are_there(reproduced: Path) -> None:
+    summaries = read_cells(reproduced / "cells")
+    found = {experiment for _, experiment in summaries}
+    assert found == {"setting-1", "setting-2", "triplet-svm", "cosine-svm", "separation", "edge"}
+    report = (reproduced / "report-tiny-4-fixed.md").read_text()
+    assert "Quick mode" in report
+    assert "they do not compare" in report
+    for name in ("figure4", "figure5", "table1"):
+        picture = f"tiny-4-fixed-{name}.png"
+        assert f"]({picture})" in report
+        assert (reproduced / picture).read_bytes().startswith(b"\x89PNG")
+    cell = json.loads((reproduced / "cells/tiny-4-fixed/triplet-svm/quick-seed0.json").read_text())
+    assert cell["classifier"].startswith("SVM")
+    assert cell["clips"] == {"train": 24, "dev": 8, "test": 8}
+    assert str(reproduced) not in json.dumps(cell)  # no path of this machine
+
+
+def test_a_second_call_trains_nothing_and_other_settings_are_refused(reproduced: Path, tiny_data: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (reproduced / "runs").rglob("model.safetensors")}
+    assert "2 cells (2 experiments), 2 done before" in reproduce(tiny_data, reproduced, "--table", "1")
+    assert before == {p: p.stat().st_mtime_ns for p in (reproduced / "runs").rglob("model.safetensors")}
+    other = plan_cells(tiny_data, "tiny", None, ["setting-1"], 1, settings=("optimizer.lr=1e-4",), quick=True)
+    with pytest.raises(RunError, match="holds the results of other settings"):
+        finished(reproduced, other[0])
+
+
+def test_a_cell_that_was_cut_goes_on_to_the_same_figures(reproduced: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(reproduced / "runs/tiny-4-fixed/setting-2", tmp_path / "runs/tiny-4-fixed/setting-2")
+    reproduce(tiny_data, tmp_path, "--setting", "2")
+    name = "cells/tiny-4-fixed/setting-2/quick-seed0.json"
+    assert (tmp_path / name).read_bytes() == (reproduced / name).read_bytes()
+
+
+def test_two_jobs_give_what_one_gives(reproduced: Path, tiny_data: Path, tmp_path: Path) -> None:
+    reproduce(tiny_data, tmp_path, "--table", "1", "--jobs", "2")
+    for setting in ("setting-1", "setting-2"):
+        one, two = (
+            json.loads((out / f"cells/tiny-4-fixed/{setting}/quick-seed0.json").read_text()) for out in (reproduced, tmp_path)
+        )
+        assert one["test_confusion_per_speaker"] == two["test_confusion_per_speaker"]
+        assert one["config"] == two["config"]
+
+
+def test_the_grid_is_the_papers(data_dir: Path, tiny_data: Path) -> None:
+    assert {name for names in (*FIGURES.values(), *TABLES.values()) for name in names} <= EXPERIMENTS.keys()
+    cells = plan_cells(data_dir, "cremad", None, ["setting-4", "alpha-0.1", "edge"], seeds=2)
+    assert len(cells) == 6
+    assert cells[0].config.front_end == "logstft-paper"
+    assert cells[2].config.loss.alpha == 0.1
+    assert cells[2].config.front_end == "logmel-paper"
+    assert cells[5].config.front_end == "logmel-v1"
+    assert cells[5].config.seed == 1
+    assert len(plan_cells(data_dir, "emodb", 7, ["setting-1"], 1)) == 10
+    with pytest.raises(ConfigError, match="did you mean 'setting-1'"):
+        plan_cells(tiny_data, "tiny", None, ["seting-1"], 1)
+    with pytest.raises(ConfigError, match="expected 4 or 7"):
+        plan_cells(data_dir, "emodb", 5, ["setting-1"], 1)
+
+
+def test_nothing_chosen_is_a_usage_error(tiny_data: Path, tmp_path: Path) -> None:
+    command = ["reproduce", "--data", str(tiny_data), "--corpus", "tiny", "--out", str(tmp_path)]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 2
+    assert "give --setting, --figure, --table, --experiment or --all" in result.output
+
+
+def test_compactness_and_pca_of_known_points() -> None:
+    z = np.array([[0, 0, 0], [2, 0, 0], [10, 0, 0], [12, 0, 0.0]], dtype=np.float32)
+    y = np.array([0, 0, 1, 1])
+    assert compactness(z, y) == {"intra": 1.0, "inter": 10.0, "ratio": 0.1}
+    plane = pca(z, y)
+    assert [abs(p[0]) for p in plane["points"]] == [6000, 4000, 4000, 6000]
+    assert plane["explained_variance"] == pytest.approx(1)
