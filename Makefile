@@ -5,7 +5,7 @@ DATA ?= ../shared/data
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test check fix bench golden model
+.PHONY: demo test check fix bench golden model results
 demo: .venv/runtime
 	@$(BIN)/edge-ser predict "$(WAV)"
 
@@ -32,6 +32,10 @@ model: .venv/test
 	$(BIN)/edge-ser evaluate runs/shipped --data $(DATA) --corpus ravdess --split all
 	$(BIN)/edge-ser export runs/shipped -o edge_ser/models/edge-ser.onnx
 	cp $(addprefix runs/shipped/,config.toml metrics.jsonl report.json curves.png confusion.png) runs/shipped/evaluation-*.json train/shipped
+
+# train/RESULTS.md from the results of all cells; trains nothing.
+results: .venv/test
+	$(BIN)/python -m edge_ser_train.reproduction train/results train/shipped > train/RESULTS.md
 
 .venv/runtime: pyproject.toml
 	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --editable .

@@ -91,7 +91,7 @@ def test_nothing_chosen_is_a_usage_error(tiny_data: Path, tmp_path: Path) -> Non
     command = ["reproduce", "--data", str(tiny_data), "--corpus", "tiny", "--out", str(tmp_path)]
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 2
-    assert "give --setting, --figure, --table, --experiment or --all" in result.output
+    assert "give --setting, --figure, --table, --experiment, --ablations or --all" in result.output
 
 
 def test_compactness_and_pca_of_known_points() -> None:

@@ -251,6 +251,7 @@ def check(folder: Path, as_json: bool) -> None:
 @click.option("--table", "tables", multiple=True, type=click.Choice(["1", "2"]), help="A table of the paper.")
 @click.option("--experiment", "named", multiple=True, metavar="NAME", help="An experiment by name, such as triplet-svm or edge.")
 @click.option("--all", "everything", is_flag=True, help="All of it, with the losses it is compared with and the edge recipe.")
+@click.option("--ablations", is_flag=True, help="The edge recipe with one part changed at a time.")
 @click.option(
     "--classes", "n_classes", type=int, metavar="N", help="Classes where a corpus offers a choice: emodb 4, 7; ravdess 4, 8."
 )
@@ -269,6 +270,7 @@ def reproduce(
     tables: tuple[str, ...],
     named: tuple[str, ...],
     everything: bool,
+    ablations: bool,
     n_classes: int | None,
     protocol: str | None,
     seeds: int,
@@ -287,17 +289,18 @@ def reproduce(
     from tqdm import tqdm
 
     from edge_ser_train.dataset import default_cache_dir
-    from edge_ser_train.experiments import EXPERIMENTS, FIGURES, TABLES, finished, plan_cells, run_cells
+    from edge_ser_train.experiments import ABLATIONS, EXPERIMENTS, FIGURES, TABLES, finished, plan_cells, run_cells
     from edge_ser_train.reproduction import write_reproduction
 
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
-    chosen = list(EXPERIMENTS) if everything else [f"setting-{n}" for n in settings_of_paper]
+    chosen = [name for name in EXPERIMENTS if name != "edge-transfer"] if everything else []
+    chosen += [f"setting-{n}" for n in settings_of_paper]
     chosen += [name for figure in figures for name in FIGURES[figure]]
     chosen += [name for table in tables for name in TABLES[table]]
-    chosen = list(dict.fromkeys([*chosen, *named]))
+    chosen = list(dict.fromkeys([*chosen, *named, *(ABLATIONS if ablations else ())]))
     if not chosen:
-        raise click.UsageError("nothing to do: give --setting, --figure, --table, --experiment or --all")
+        raise click.UsageError("nothing to do: give --setting, --figure, --table, --experiment, --ablations or --all")
     cells = plan_cells(data, corpus, n_classes, chosen, seeds, protocol, settings, quick)
     there = sum(finished(out, cell) for cell in cells)
     click.echo(f"{len(cells)} cells ({len(chosen)} experiments), {there} done before", err=True)

@@ -44,6 +44,10 @@ class Plan:
     """Settings of every run on STFT input."""
     edge: tuple[str, ...]
     """Settings of every run of the preset ``edge``."""
+    transfer: tuple[str, ...] = ()
+    """Settings of every run that starts from cremad's."""
+    ablation: tuple[str, ...] = ()
+    """Settings of every run that tells what one part of the recipe brings."""
 
 
 def _steps(max_steps: int, every: int, after: int) -> tuple[str, ...]:
@@ -58,11 +62,34 @@ _RAVDESS = ("neutral", "angry", "happy", "sad", "calm", "disgust", "fear", "surp
 PLANS: dict[tuple[str, int], Plan] = {
     # As published: a look at dev every 11 steps, best kept after 200 (Mel) or 400 (STFT).
     ("iemocap", 4): Plan(FOUR, "paper", _steps(3520, 11, 200), _steps(2920, 11, 400), _steps(3500, 100, 1000)),
-    ("cremad", 4): Plan(FOUR, "fixed", _steps(1000, 50, 200), _steps(1000, 50, 200), _steps(2500, 100, 1000)),
-    ("emodb", 4): Plan(FOUR, "leave-one-speaker-out", _steps(300, 25, 100), _steps(300, 25, 100), _steps(600, 50, 200)),
-    ("emodb", 7): Plan(_EMODB, "leave-one-speaker-out", _steps(400, 25, 100), _steps(400, 25, 100), _steps(800, 50, 200)),
-    ("ravdess", 8): Plan(_RAVDESS, "folds", _steps(800, 50, 200), _steps(800, 50, 200), _steps(1500, 100, 500)),
-    ("ravdess", 4): Plan(FOUR, "folds", _steps(600, 50, 200), _steps(600, 50, 200), _steps(1000, 100, 300)),
+    ("cremad", 4): Plan(
+        FOUR,
+        "fixed",
+        _steps(1000, 50, 200),
+        _steps(1000, 50, 200),
+        _steps(2500, 100, 1000),
+        ablation=_steps(800, 100, 300),
+    ),
+    ("emodb", 4): Plan(
+        FOUR,
+        "leave-one-speaker-out",
+        _steps(200, 25, 100),
+        _steps(200, 25, 100),
+        _steps(400, 50, 200),
+        _steps(150, 25, 50),
+    ),
+    ("emodb", 7): Plan(
+        _EMODB,
+        "leave-one-speaker-out",
+        _steps(300, 25, 100),
+        _steps(300, 25, 100),
+        _steps(600, 50, 200),
+        _steps(200, 25, 50),
+    ),
+    ("ravdess", 8): Plan(
+        _RAVDESS, "folds", _steps(600, 50, 200), _steps(600, 50, 200), _steps(1200, 100, 500), _steps(400, 50, 100)
+    ),
+    ("ravdess", 4): Plan(FOUR, "folds", _steps(400, 50, 100), _steps(400, 50, 100), _steps(800, 100, 300), _steps(300, 50, 100)),
 }
 """Steps on the open corpora are what a CPU can do, chosen before any test set was looked at."""
 
@@ -75,10 +102,16 @@ class Experiment:
     stft: bool
     settings: tuple[str, ...]
     title: str
+    lasting: str = ""
+    """Which of the plan's settings say how long it runs; default: by preset and input."""
 
 
 def _paper(title: str, *settings: str, stft: bool = False) -> Experiment:
     return Experiment("paper", stft, settings, title)
+
+
+def _ablation(name: str, *settings: str) -> Experiment:
+    return Experiment("edge", False, settings, f"edge recipe, short: {name}", "ablation")
 
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -96,7 +129,46 @@ EXPERIMENTS: dict[str, Experiment] = {
     "edge": Experiment("edge", False, ("loss.lambda_center=0.3",), "edge recipe, Mel, λ = 0.3"),
     "edge-lambda-0": Experiment("edge", False, ("loss.lambda_center=0.0",), "edge recipe, Mel, λ = 0"),
     "edge-stft": Experiment("edge", True, ("loss.lambda_center=0.3",), "edge recipe, STFT, λ = 0.3"),
+    "edge-transfer": Experiment(
+        "edge",
+        False,
+        ("loss.lambda_center=0.3", "optimizer.init=cremad-4-fixed/edge/all-seed0", "optimizer.lr=5e-4"),
+        "edge recipe, λ = 0.3, started from the run on cremad",
+        "transfer",
+    ),
 }
+ABLATIONS: dict[str, Experiment] = {
+    "ablation-none": _ablation("as it is"),
+    **{
+        f"ablation-{name.replace(' ', '-')}": _ablation(name, *settings)
+        for name, settings in {
+            "no gain": ("augment.gain_db=0.0",),
+            "no frequency warp": ("augment.freq_warp=0.0",),
+            "VTLP instead of frequency warp": ("augment.freq_warp=0.0", "augment.vtlp=0.1"),
+            "no time stretch": ("augment.time_stretch=0.0",),
+            "speeds 0.9, 1, 1.1 instead of stretch and warp": (
+                "augment.time_stretch=0.0",
+                "augment.freq_warp=0.0",
+                "augment.speeds=[0.9, 1.0, 1.1]",
+            ),
+            "no SpecAugment": ("augment.freq_masks=0", "augment.time_masks=0"),
+            "no noise": ("augment.noise=0.0",),
+            "no reverberation": ("augment.reverb=0.0",),
+            "no equaliser, no narrow band": ("augment.equaliser_db=0.0", "augment.band_limit=0.0"),
+            "no dropout": ("model.dropout=0.0",),
+            "dropout 0.3": ("model.dropout=0.3",),
+            "no batch norm": ("model.batch_norm=false",),
+            "label smoothing 0.1": ("loss.label_smoothing=0.1",),
+            "constant rate": ("optimizer.schedule=constant", "optimizer.lr=3e-4"),
+            "no EMA": ("optimizer.ema=0.0",),
+            "lambda 0": ("loss.lambda_center=0.0",),
+            "lambda 0.3": ("loss.lambda_center=0.3",),
+            "alpha 0.1": ("loss.alpha=0.1",),
+        }.items()
+    },
+}
+"""One change each to the edge recipe, compared on dev; the longer training, cremad + emodb together and the teachers are runs of
+their own (see train/README.md)."""
 SETTINGS = ("setting-1", "setting-2", "setting-3", "setting-4")
 ALPHA_SWEEP = {a: "setting-2" if a == 0.5 else f"alpha-{a}" for a in ALPHAS}
 LAMBDA_SWEEP = {v: {0.0: "setting-1", 0.3: "setting-2"}.get(v, f"lambda-{v}") for v in LAMBDAS}
@@ -155,10 +227,12 @@ def plan_cells(
         settings = (*settings, *_steps(8, 4, 2), "optimizer.batch_size=8", "loss.warmup_steps=2")
     cells = []
     for name in experiments:
-        experiment = EXPERIMENTS.get(name)
+        all_of_them = EXPERIMENTS | ABLATIONS
+        experiment = all_of_them.get(name)
         if experiment is None:
-            raise ConfigError(f"unknown experiment {name!r}{did_you_mean(name, EXPERIMENTS)}; known: {', '.join(EXPERIMENTS)}")
-        lasting = plan.edge if experiment.preset == "edge" else plan.stft if experiment.stft else plan.mel
+            raise ConfigError(f"unknown experiment {name!r}{did_you_mean(name, all_of_them)}; known: {', '.join(all_of_them)}")
+        by_input = "edge" if experiment.preset == "edge" else "stft" if experiment.stft else "mel"
+        lasting = getattr(plan, experiment.lasting or by_input) or plan.edge
         config = load_preset(experiment.preset).with_settings((*lasting, *experiment.settings, *settings))
         front_end = config.front_end.replace("logmel", "logstft") if experiment.stft else config.front_end
         config = replace(config, labels=plan.labels, label_map=label_map, front_end=front_end)
@@ -207,7 +281,13 @@ def run_cell(cell: Cell, data: Path, out: Path, cache: Path, say: Callable[[str]
     if started and load_config(folder / runs.CONFIG) != cell.config:
         raise RunError(f"{folder} was started with other settings; choose another --out, or move it away")
     open_run(cell.config, describe_data(cell.split, data, [cell.corpus], cell.config), cell.split, folder, resume=started)
-    trainer = Trainer(cell.config, cell.split, folder, cache, say)
+    config = cell.config
+    if config.optimizer.init:  # another cell, wherever OUT is
+        init = out / "runs" / config.optimizer.init
+        if not (init / runs.REPORT).is_file():
+            raise RunError(f"{cell.experiment} starts from the run {init}, which is not finished; run that experiment first")
+        config = replace(config, optimizer=replace(config.optimizer, init=str(init)))
+    trainer = Trainer(config, cell.split, folder, cache, say)
     if (folder / runs.CHECKPOINT).is_file():
         trainer.load_checkpoint()
     if not trainer.train(say):
