@@ -80,7 +80,7 @@ _model_option = click.option("--model", type=click.Path(path_type=Path), help="M
 @cli.command(short_help="Recognise the emotion in recordings.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @_model_option
-@click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto or onnx.")
+@click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto (by the file), onnx or tflite.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads for one answer.")
 @click.option("--spinning", is_flag=True, help="Let waiting threads spin (faster with several threads, busy when idle).")
 @click.option(

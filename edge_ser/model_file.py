@@ -1,27 +1,24 @@
 """The model file: one graph and, inside it, a manifest that says everything needed to use and to judge it.
 
-An ONNX file carries the manifest as JSON in its metadata (key ``edge_ser``). It is read here without any engine, by walking
-the few top-level protobuf fields, and every statement in it that can be checked is checked before the graph runs. Data only:
-nothing in a model file is ever executed but the graph.
+ONNX and TFLite files carry the manifest as JSON in their metadata (see :mod:`edge_ser.containers`). Every statement in it that
+can be checked is checked before the graph runs. Data only: nothing in a model file is ever executed but the graph.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from edge_ser.containers import CONTAINERS
 from edge_ser.errors import ConfigError, ModelFileError
 from edge_ser.features import FRONT_ENDS, FrontEndConfig
 
 FORMAT = "edge-ser-model"
 FORMAT_VERSION = 2
-METADATA_KEY = "edge_ser"
 
 _NUMBER = (int, float)
 _TRAINING_KEYS: dict[str, Any] = {
@@ -44,8 +41,6 @@ _SCORE_KEYS: dict[str, Any] = {
 _GENDER_KEYS: dict[str, Any] = {"n_clips": int, "ua": _NUMBER}
 
 _MAX_DB = 1000.0  # beyond it a level is no level, and float32 soon at its end
-
-_ONNX_GRAPH, _ONNX_METADATA = 7, 14  # field numbers of ModelProto in onnx.proto
 
 
 @dataclass(frozen=True)
@@ -199,21 +194,20 @@ def shipped_model_path() -> Path:
 def read_model_file(path: Path) -> ModelFile:
     """Read and check a model file.
 
-    Raises ModelFileError when it is missing, no ONNX, truncated, without a manifest, of an unknown format version, or when
-    its graph is not the one the manifest was written for.
+    Raises ModelFileError when it is missing, neither ONNX nor TFLite, truncated, without a manifest, of an unknown format
+    version, or when its graph is not the one the manifest was written for.
     """
-    if path.suffix != ".onnx":
-        raise ModelFileError(f"{path}: files ending in {path.suffix or 'nothing'!r} are not supported; expected .onnx")
+    container = CONTAINERS.get(path.suffix)
+    if container is None:
+        known = " or ".join(CONTAINERS)
+        raise ModelFileError(f"{path}: files ending in {path.suffix or 'nothing'!r} are not supported; expected {known}")
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"cannot read the model {path}: {error.strerror or error}") from None
     try:
-        graph, metadata = _onnx_parts(content)
-        if METADATA_KEY not in metadata:
-            raise ModelFileError("it has no edge-ser manifest; expected a file made by edge-ser export")
-        manifest = Manifest.from_json(metadata[METADATA_KEY])
-        found = hashlib.sha256(graph).hexdigest()
+        text, found = container(content)
+        manifest = Manifest.from_json(text)
         if found != manifest.graph_sha256:
             raise ModelFileError(
                 f"its graph has SHA-256 {found[:12]}…, its manifest says {manifest.graph_sha256[:12]}…; "
@@ -222,60 +216,3 @@ def read_model_file(path: Path) -> ModelFile:
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from None
     return ModelFile(path, manifest, content)
-
-
-def _onnx_parts(content: bytes) -> tuple[memoryview, dict[str, str]]:
-    """Return the serialised graph and the metadata of an ONNX ModelProto."""
-    graph = memoryview(b"")
-    metadata: dict[str, str] = {}
-    try:
-        for number, value in _protobuf_fields(memoryview(content)):
-            if number == _ONNX_GRAPH:
-                graph = value
-            elif number == _ONNX_METADATA:
-                entry = dict(_protobuf_fields(value))
-                metadata[bytes(entry[1]).decode()] = bytes(entry[2]).decode()
-    except (ValueError, KeyError, IndexError):
-        raise ModelFileError("it is no complete ONNX file; it was truncated, damaged or is something else") from None
-    if not graph:
-        raise ModelFileError("it is no complete ONNX file; it holds no graph")
-    return graph, metadata
-
-
-def _protobuf_fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield (field number, bytes) of every length-delimited field; ValueError or IndexError for malformed bytes.
-
-    Source: the Protocol Buffers encoding, wire types 0 (varint), 1 (64 bit), 2 (length-delimited), 5 (32 bit).
-    """
-    position = 0
-
-    def varint() -> int:
-        nonlocal position
-        value = shift = 0
-        while True:
-            byte = message[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-            if shift > 63:
-                raise ValueError("varint too long")
-
-    while position < len(message):
-        tag = varint()
-        wire_type = tag & 7
-        if wire_type == 0:
-            varint()
-        elif wire_type in (1, 5):
-            position += 8 if wire_type == 1 else 4
-        elif wire_type == 2:
-            length = varint()
-            if position + length > len(message):
-                raise ValueError("truncated")
-            yield tag >> 3, message[position : position + length]
-            position += length
-        else:
-            raise ValueError(f"wire type {wire_type}")
-    if position != len(message):
-        raise ValueError("truncated")

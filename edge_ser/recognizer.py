@@ -22,7 +22,7 @@ class EmotionRecognizer:
 
     Args:
         model: path of a model file; None is the one that comes with the package.
-        backend: ``auto`` (by the file), or ``onnx``.
+        backend: ``auto`` (by the file), ``onnx`` or ``tflite``.
         threads: CPU threads the engine may use for one answer.
         spinning: let waiting engine threads spin: a little faster with several threads, and it keeps the cores busy.
         min_confidence: an answer less confident than this, 0 to 1, gets the label ``uncertain``; 0 turns that off.

@@ -111,8 +111,8 @@ def tiny_run(train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def tiny_model(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run's exported model file."""
-    from edge_ser_export.exporter import export_onnx
+    from edge_ser_export.exporter import export_run
 
     path = tmp_path_factory.mktemp("models") / "tiny.onnx"
-    export_onnx(tiny_run, path, lambda line: None)
+    export_run(tiny_run, {"onnx": path}, lambda line: None)
     return path

@@ -12,7 +12,8 @@ from edge_ser.model_file import ModelFile
 
 Float32Array = npt.NDArray[np.float32]
 
-BACKENDS = ("onnx",)
+BACKENDS = {"onnx": ".onnx", "tflite": ".tflite"}
+"""Engines and the files they read."""
 
 
 class Answer(NamedTuple):
@@ -35,11 +36,21 @@ class Backend(Protocol):
 
 
 def open_backend(model: ModelFile, name: str, threads: int, spinning: bool) -> Backend:
-    """Load ``model`` into the engine ``name`` (``auto``: the one that fits the file)."""
+    """Load ``model`` into the engine ``name`` (``auto``: the one that reads such files).
+
+    Raises BackendError for an unknown engine, one that is not installed, or one that reads other files.
+    """
     if name not in ("auto", *BACKENDS):
         raise BackendError(f"unknown backend {name!r}{did_you_mean(name, BACKENDS)}; expected auto or {', '.join(BACKENDS)}")
     if threads < 1:
         raise BackendError(f"threads is {threads}; expected 1 or more")
+    suffix = model.path.suffix
+    if name != "auto" and BACKENDS[name] != suffix:
+        raise BackendError(f"backend {name} cannot read {model.path}; expected a file ending in {BACKENDS[name]}")
+    if suffix == BACKENDS["tflite"]:
+        from edge_ser.backends.tflite import TfliteBackend
+
+        return TfliteBackend(model, threads, spinning)
     from edge_ser.backends.onnx import OnnxBackend
 
     return OnnxBackend(model, threads, spinning)

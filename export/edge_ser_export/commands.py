@@ -11,15 +11,55 @@ from edge_ser.cli import require_extra
 
 @click.command(short_help="Turn a training run into a model file.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file to write, *.onnx.")
-def export(run: Path, output: Path) -> None:
-    """Write the best weights of RUN as one self-describing ONNX file and verify it against the network."""
-    require_extra("export", "torch", "safetensors", "onnx")
-    from edge_ser_export.exporter import export_onnx
+@click.option("--int8", is_flag=True, help="Convolutions, GRU and FC in int8; calibrated, verified, refused if it got worse.")
+@click.option(
+    "--format", "formats", metavar="NAMES", help="onnx, tflite, or both: onnx,tflite. Default: by the suffix of --output."
+)
+@click.option(
+    "--calibration-data",
+    type=click.Path(path_type=Path),
+    help="With --int8: a folder of recordings instead of the run's training and dev clips.",
+)
+@click.option(
+    "--data",
+    envvar="EDGE_SER_DATA",
+    type=click.Path(path_type=Path),
+    help="With --int8: where the run's corpora lie, if they moved.",
+)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Model file; with two formats its name without suffix."
+)
+def export(run: Path, int8: bool, formats: str | None, calibration_data: Path | None, data: Path | None, output: Path) -> None:
+    """Write the best weights of RUN as self-describing model files and verify them against the network.
 
-    result = export_onnx(run, output, lambda line: click.echo(line, err=True))
-    click.echo(f"{output}: {output.stat().st_size / 1e6:.2f} MB, float32")
-    click.echo(
-        f"against torch on {result.n_inputs} inputs: logits within {result.max_logit_error:.1e}, "
-        f"embedding within {result.max_embedding_error:.1e}, streamed against whole {result.max_streaming_error:.1e}"
-    )
+    A file that answers otherwise than the network is not written. Beside the files lies a report, OUTPUT.report.json.
+    """
+    require_extra("export", "torch", "safetensors", "onnx", "ai_edge_litert")
+    import tempfile
+
+    from edge_ser.backends import BACKENDS, open_backend
+    from edge_ser.model_file import read_model_file
+    from edge_ser_export.exporter import export_run, float_reference
+    from edge_ser_export.report import format_coverage, format_report
+    from edge_ser_export.verification import latencies
+    from edge_ser_train.run import load_run
+
+    if calibration_data and not int8:
+        raise click.UsageError("--calibration-data is for --int8; float32 needs no calibration")
+    by_suffix = {suffix: name for name, suffix in BACKENDS.items()}
+    names = formats.split(",") if formats else [by_suffix.get(output.suffix, "onnx")]
+    stem = output.with_suffix("") if output.suffix in by_suffix else output
+    if len(names) == 1:
+        outputs = {names[0]: output}
+    else:
+        outputs = {name: stem.with_name(stem.name + BACKENDS.get(name, "")) for name in names}
+    report = stem.with_name(f"{stem.name}.report.json")
+    reports = export_run(run, outputs, lambda line: click.echo(line, err=True), int8, calibration_data, data, report)
+    click.echo("measuring how long they take, in turn", err=True)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"float ONNX": float_reference(run, Path(folder))} | {path.name: path for path in outputs.values()}
+        backends = {name: open_backend(read_model_file(path), "auto", threads=1, spinning=False) for name, path in files.items()}
+    times = latencies(load_run(run), backends)
+    click.echo(format_report(reports, times))
+    if int8:
+        click.echo(format_coverage(reports[0].layers))

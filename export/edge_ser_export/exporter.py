@@ -1,11 +1,17 @@
-"""From a training run to a verified model file."""
+"""From a training run to verified model files: float32 or int8, ONNX or TFLite.
+
+A file appears under its name only after it was loaded through the runtime and held against the network: float files at several
+lengths, int8 files on real dev clips as well. Below the stated agreement nothing is left behind but the report.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +20,31 @@ import numpy.typing as npt
 import torch
 
 from edge_ser import __version__
-from edge_ser.backends import Backend, open_backend
-from edge_ser.errors import ExportError, RunError
-from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE
+from edge_ser.audio import AudioReader
+from edge_ser.backends import BACKENDS, open_backend
+from edge_ser.containers import seal_tflite
+from edge_ser.errors import AudioError, CorpusError, ExportError, RunError, did_you_mean
+from edge_ser.features import extract_blocks
 from edge_ser.model_file import Manifest, read_model_file
 from edge_ser_export.onnx_graph import build_graph, encoder_size, graph_sha256, serialise
-from edge_ser_train.corpora import KNOWN_CORPORA, CorpusFacts
-from edge_ser_train.loop import infer
+from edge_ser_export.quantize import QuantizedNet, activation_ranges, coverage, percent, quantize
+from edge_ser_export.report import FileReport
+from edge_ser_export.tflite_graph import build_tflite
+from edge_ser_export.verification import agree, verify
+from edge_ser_train.corpora import KNOWN_CORPORA, CorpusFacts, read_corpus
+from edge_ser_train.dataset import default_cache_dir, load_features
 from edge_ser_train.model import EMBEDDING_SIZE
-from edge_ser_train.run import REPORT, TrainedModel, load_run, read_json
+from edge_ser_train.run import REPORT, SPLIT, TrainedModel, load_run, read_json, write_atomic
+from edge_ser_train.splits import load_split, relabel
+
+Float32Array = npt.NDArray[np.float32]
 
 LOGIT_TOLERANCE = 1e-4
-"""Largest difference of a logit between torch and the exported file."""
+"""Largest difference of a logit between torch and an exported float file."""
+AGREEMENT = 0.985
+"""Smallest share of clips on which an int8 file must answer the same label as the float network."""
+N_CALIBRATION, N_VERIFICATION = 128, 600
+"""Most clips that ranges are measured on, and most that an int8 file is held against the network on."""
 
 INTENDED_USE = "voice assistants and devices that react to how speech sounds"
 EXCLUDED_USE = (
@@ -33,36 +52,175 @@ EXCLUDED_USE = (
     "which the EU AI Act, Art. 5(1)(f), prohibits"
 )
 
-_VERIFIED_FRAMES = (49, 50, 64, 65, 300, 1001, 1400)
-
 
 @dataclass(frozen=True)
-class Verification:
-    """How far the exported file is from the network it was made of."""
+class _Clips:
+    """Features to calibrate with and to verify on."""
 
-    n_inputs: int
-    max_logit_error: float
-    max_embedding_error: float
-    max_streaming_error: float
-    """Largest difference of a logit between one run over everything and a run in parts."""
+    calibration: list[Float32Array]
+    verification: list[Float32Array]
+    y: npt.NDArray[np.int64] | None
+    described: str
 
 
-def export_onnx(run: Path, output: Path, say: Callable[[str], None]) -> Verification:
-    """Write the run's best weights as a verified ONNX model file at ``output``, atomically.
+def export_run(
+    run: Path,
+    outputs: dict[str, Path],
+    say: Callable[[str], None],
+    int8: bool = False,
+    calibration_data: Path | None = None,
+    data: Path | None = None,
+    report: Path | None = None,
+) -> list[FileReport]:
+    """Write the run's best weights as verified model files, ``outputs`` by format (``onnx``, ``tflite``), atomically.
 
-    Raises RunError when the run cannot be used, ExportError when the file cannot be written or does not answer as the network
-    does; then nothing is left behind.
+    int8 files are calibrated on training clips of the run and verified on its dev clips; ``calibration_data`` is a folder of
+    recordings to use for both instead, ``data`` where the run's corpora lie if they moved. ``report`` (JSON) is written also
+    when a file fails. Raises RunError when the run cannot be used, ExportError when a file cannot be written or does not answer
+    as the network does; then no model file is left behind.
     """
-    if output.suffix != ".onnx":
-        raise ExportError(f"output is {output}; expected a name ending in .onnx")
+    for name, output in outputs.items():
+        if name not in BACKENDS:
+            raise ExportError(f"unknown format {name!r}{did_you_mean(name, BACKENDS)}; expected {' or '.join(BACKENDS)}")
+        if output.suffix != BACKENDS[name]:
+            raise ExportError(f"output is {output}; expected a name ending in {BACKENDS[name]}")
+        if not output.parent.is_dir():
+            raise ExportError(f"cannot write {output}: the folder {output.parent} does not exist")
     trained = load_run(run)
+    if trained.config.loss.kind != "joint":
+        raise ExportError(
+            f"{run} was trained with {trained.config.loss.kind}, which has no classifier; export a run of kind joint"
+        )
     if not (run / REPORT).is_file():
         raise RunError(f"{run} is not finished and has no temperature and centres yet; run edge-ser train --out {run} --resume")
     say(f"loaded {run}: step {trained.step}, labels {', '.join(trained.labels)}")
+    clips, quantized = None, None
+    if int8:
+        clips = _recordings(trained, calibration_data) if calibration_data else _clips_of_run(run, trained, data)
+        say(f"calibrating on {len(clips.calibration)} clips, verifying on {len(clips.verification)} ({clips.described})")
+        quantized = quantize(trained.net, activation_ranges(trained.net, clips.calibration))
+    partials: dict[str, Path] = {}
+    reports: list[FileReport] = []
+    try:
+        for name, output in outputs.items():
+            partials[name] = output.with_name(f".{output.stem}.{os.getpid()}.tmp{output.suffix}")
+            reports.append(_write(run, trained, name, partials[name], quantized, clips, say))
+        _gate(reports)
+        for name, output in outputs.items():
+            os.replace(partials[name], output)
+    except OSError as error:
+        raise ExportError(f"cannot write {error.filename or 'the model'}: {error.strerror or error}") from None
+    finally:
+        for partial in partials.values():
+            with contextlib.suppress(OSError):
+                partial.unlink()
+        if report is not None and reports:
+            named = [replace(r, file=outputs[r.format].name) for r in reports]
+            write_atomic(report, json.dumps([asdict(r) for r in named], indent=1) + "\n")
+    return [replace(r, file=str(outputs[r.format])) for r in reports]
+
+
+def _clips_of_run(run: Path, trained: TrainedModel, data: Path | None) -> _Clips:
+    """Return training clips of many lengths to calibrate with and dev clips to verify on; the test set stays untouched."""
+    data = data or Path(trained.data["data"])
+    hint = "give --data, where the corpora of the run lie now, or --calibration-data, a folder of recordings"
+    if not (run / SPLIT).is_file():
+        raise ExportError(f"{run} has no {SPLIT} and so no list of its clips; give --calibration-data, a folder of recordings")
+    try:
+        found = [c for name in trained.data["corpora"] for c in read_corpus(data, name)]
+        clips, left_out = relabel(found, trained.config.label_map, trained.labels)
+        split = load_split(run / SPLIT, clips, left_out)
+    except CorpusError as error:
+        raise ExportError(f"{error}; {hint}") from None
+    train = load_features(split.train, trained.front_end, default_cache_dir())
+    dev = load_features(split.dev, trained.front_end, default_cache_dir())
+    y = np.array([trained.labels.index(c.emotion) for c in split.dev], dtype=np.int64)
+    verified = _spread([len(x) for x in dev], N_VERIFICATION)
+    chosen = [train[i] for i in _spread([len(x) for x in train], N_CALIBRATION)]
+    return _Clips(chosen, [dev[i] for i in verified], y[verified], "its own training and dev clips")
+
+
+def _recordings(trained: TrainedModel, folder: Path) -> _Clips:
+    """Return the features of every recording below a folder, for calibration and verification both."""
+    paths = (
+        sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".wav", ".flac", ".ogg", ".mp3")) if folder.is_dir() else []
+    )
+    if not paths:
+        raise ExportError(f"{folder} holds no recordings; expected WAV, FLAC, OGG or MP3 files of speech of several lengths")
+    features = []
+    for path in paths:
+        try:
+            with AudioReader(path, trained.front_end.rate_hz) as reader:
+                features.append(extract_blocks(reader.blocks(), reader.n_samples, trained.front_end))
+        except AudioError as error:
+            raise ExportError(f"calibration data: {error}; remove the file, or calibrate with other recordings") from None
+    lengths = [len(x) for x in features]
+    chosen, verified = _spread(lengths, N_CALIBRATION), _spread(lengths, N_VERIFICATION)
+    return _Clips([features[i] for i in chosen], [features[i] for i in verified], None, f"recordings below {folder.name}")
+
+
+def _spread(lengths: Sequence[int], n: int) -> npt.NDArray[np.intp]:
+    """Return the numbers of at most n clips, evenly spread over the lengths."""
+    order = np.argsort(lengths, kind="stable")
+    chosen: npt.NDArray[np.intp] = order[np.unique(np.linspace(0, len(order) - 1, min(n, len(order))).astype(int))]
+    return chosen
+
+
+def _write(
+    run: Path,
+    trained: TrainedModel,
+    name: str,
+    path: Path,
+    quantized: QuantizedNet | None,
+    clips: _Clips | None,
+    say: Callable[[str], None],
+) -> FileReport:
+    """Write one file, verify it, and write it again with what was found in its manifest."""
+    layers = tuple(coverage(trained.net, head_macs_int8=name == "tflite")) if quantized else ()
+    scheme = "float32" if quantized is None else _SCHEMES[name]
+    percentages = {f"{what}_int8_percent": round(percent(layers, key), 2) if layers else 0.0 for what, key in _COVERED}
+    manifest = _manifest(run, trained, {"scheme": scheme, **percentages, "layers": [asdict(x) for x in layers]})
+    _serialise(name, trained, quantized, manifest, path)
+    say(f"wrote the {name} graph, verifying it against the network")
+    backend = open_backend(read_model_file(path), "auto", threads=1, spinning=False)
+    verification = verify(trained, backend, LOGIT_TOLERANCE if quantized is None else np.inf)
+    agreement = agree(trained, backend, clips.verification, clips.y, clips.described) if clips else None
+    engine = f"{_engine_of(name)}, {platform.machine()}"
+    verified = {"verification": asdict(verification), "engine": engine}
+    if agreement:
+        verified["agreement"] = asdict(agreement)
+    _serialise(name, trained, quantized, replace(manifest, quantization={**manifest.quantization, **verified}), path)
+    read_model_file(path)
+    weights, macs = percentages.values()
+    return FileReport(path.name, name, path.stat().st_size, scheme, weights, macs, layers, verification, agreement, engine)
+
+
+_COVERED = (("weights", "weights"), ("macs", "macs_per_s"))
+_SCHEMES = {
+    "onnx": "int8: convolutions in integers (uint8 x int8), GRU and FC as int8 weights expanded to float when loaded",
+    "tflite": "int8: convolutions in integers (int8 x int8), GRU and FC in integers on activations quantised as they come",
+}
+
+
+def _serialise(name: str, trained: TrainedModel, quantized: QuantizedNet | None, manifest: Manifest, path: Path) -> None:
+    if name == "tflite":
+        path.write_bytes(seal_tflite(build_tflite(trained.net, quantized), manifest.to_json()))
+    else:
+        graph = build_graph(trained.net, quantized)
+        path.write_bytes(serialise(graph, replace(manifest, graph_sha256=graph_sha256(graph))))
+
+
+def _engine_of(name: str) -> str:
+    from importlib.metadata import version
+
+    package = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}[name]
+    return f"{package} {version(package)}"
+
+
+def _manifest(run: Path, trained: TrainedModel, quantization: dict[str, Any]) -> Manifest:
     import onnx
 
-    graph = build_graph(trained.net)
-    manifest = Manifest(
+    return Manifest(
         front_end=trained.front_end,
         labels=trained.labels,
         encoder_size=encoder_size(trained.net),
@@ -72,65 +230,41 @@ def export_onnx(run: Path, output: Path, say: Callable[[str], None]) -> Verifica
         novelty_distance=round(trained.novelty_distance, 6),
         speech_mean=_rounded(trained.speech_mean),
         speech_std=_rounded(trained.speech_std),
-        quantization={"scheme": "float32", "weights_int8_percent": 0.0, "macs_int8_percent": 0.0},
+        quantization=quantization,
         training=_training(trained),
         scores=tuple(_scores(run, trained)),
         intended_use=INTENDED_USE,
         excluded_use=EXCLUDED_USE,
         created_with={"edge_ser": __version__, "torch": torch.__version__, "onnx": onnx.__version__},
-        graph_sha256=graph_sha256(graph),
+        graph_sha256="0" * 64,
     )
-    partial = output.with_name(f".{output.stem}.{os.getpid()}.tmp.onnx")
-    try:
-        partial.write_bytes(serialise(graph, manifest))
-        say("wrote the graph, verifying it against the network")
-        verification = verify(trained, partial)
-        os.replace(partial, output)
-    except OSError as error:
-        raise ExportError(f"cannot write {output}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-    return verification
 
 
-def verify(trained: TrainedModel, path: Path) -> Verification:
-    """Compare a model file with the network at several lengths, whole and in parts; ExportError beyond the tolerance."""
-    backend = open_backend(read_model_file(path), "auto", threads=1, spinning=False)
-    mean, std = trained.net.feature_mean.numpy(), trained.net.feature_std.numpy()
-    rng = np.random.default_rng(0)
-    inputs = [(mean + std * rng.standard_normal((n, trained.net.n_bins))).astype(np.float32) for n in _VERIFIED_FRAMES]
-    # One at a time: batched matrix products round differently.
-    expected = [infer(trained.net, [x]) for x in inputs]
-    whole = [backend.run(x) for x in inputs]
-    streamed = [run_in_parts(backend, x, rng) for x in inputs]
-    result = Verification(
-        n_inputs=len(inputs),
-        max_logit_error=max(float(np.abs(a.logits - e[0]).max()) for a, e in zip(whole, expected, strict=True)),
-        max_embedding_error=max(float(np.abs(a.embedding - e[1]).max()) for a, e in zip(whole, expected, strict=True)),
-        max_streaming_error=max(float(np.abs(a.logits - s).max()) for a, s in zip(whole, streamed, strict=True)),
-    )
-    if not max(result.max_logit_error, result.max_streaming_error) <= LOGIT_TOLERANCE:
-        raise ExportError(
-            f"the exported file differs from the network: logits by {result.max_logit_error:.2g}, in parts by "
-            f"{result.max_streaming_error:.2g}; expected at most {LOGIT_TOLERANCE:g}; nothing was written"
-        )
-    return result
+_NO_COVERAGE = {"weights_int8_percent": 0.0, "macs_int8_percent": 0.0}
 
 
-def run_in_parts(backend: Backend, features: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Return the logits of features [T, n_bins] fed as a stream does: 49 + 16k frames at a time, keeping ``encoded``."""
-    past: npt.NDArray[np.float32] | None = None
-    start = 0
-    while True:
-        n = ENCODER_FRAMES + ENCODER_STRIDE * int(rng.integers(0, 8))
-        if start + n > len(features):
-            n = len(features) - start - (len(features) - start - ENCODER_FRAMES) % ENCODER_STRIDE
-        answer = backend.run(features[start : start + n], past)
-        past = answer.encoded
-        start += n - ENCODER_FRAMES + ENCODER_STRIDE
-        if len(features) - start < ENCODER_FRAMES:
-            return answer.logits
+def float_reference(run: Path, folder: Path) -> Path:
+    """Write the run's float ONNX file, unverified, into a folder, for timings to be set against; return its path."""
+    trained = load_run(run)
+    path = folder / "float.onnx"
+    _serialise("onnx", trained, None, _manifest(run, trained, {"scheme": "float32", **_NO_COVERAGE}), path)
+    return path
+
+
+def _gate(reports: Sequence[FileReport]) -> None:
+    """Raise ExportError for a file that got worse than stated."""
+    for r in reports:
+        if r.verification.max_streaming_error > 0:
+            raise ExportError(
+                f"the {r.format} file answers otherwise in parts than as a whole, logits by "
+                f"{r.verification.max_streaming_error:.2g}; expected no difference; no model file was written"
+            )
+        if r.agreement is not None and r.agreement.argmax < AGREEMENT:
+            raise ExportError(
+                f"the int8 {r.format} file answers the same label as the network on {r.agreement.argmax:.1%} of "
+                f"{r.agreement.n_clips} clips; expected at least {AGREEMENT:.1%}: calibrate on speech like the training data; "
+                "no model file was written"
+            )
 
 
 def _rounded(values: torch.Tensor) -> tuple[float, ...]:

@@ -19,7 +19,8 @@ from edge_ser.errors import ExportError, RunError
 from edge_ser.features import FRONT_ENDS, extract_blocks
 from edge_ser.model_file import read_model_file
 from edge_ser_export import exporter, onnx_graph
-from edge_ser_export.exporter import export_onnx, run_in_parts
+from edge_ser_export.exporter import export_run
+from edge_ser_export.verification import run_in_parts
 from edge_ser_train.config import load_preset
 from edge_ser_train.loop import Trainer, describe_data, infer, open_run
 from edge_ser_train.run import REPORT, load_run, write_atomic
@@ -36,7 +37,7 @@ def test_torch_checkpoint_and_onnx_agree_on_real_clips(tiny_data: Path, tmp_path
     assert trainer.train(lambda line: None)
     write_atomic(run / REPORT, json.dumps(trainer.finish()))
     trained = load_run(run)
-    export_onnx(run, tmp_path / "model.onnx", lambda line: None)
+    export_run(run, {"onnx": tmp_path / "model.onnx"}, lambda line: None)
     recognizer = EmotionRecognizer(tmp_path / "model.onnx")
     lengths = set()
     for clip in real_clips:
@@ -59,8 +60,8 @@ def test_every_front_end_and_both_presets_export(
 ) -> None:
     preset = "paper" if front_end.endswith("paper") else "edge"
     run = train_tiny(tmp_path / "run", preset, f"front_end={front_end}", "optimizer.max_steps=2")
-    result = export_onnx(run, tmp_path / "model.onnx", lambda line: None)
-    assert result.max_logit_error < 1e-4
+    (report,) = export_run(run, {"onnx": tmp_path / "model.onnx"}, lambda line: None)
+    assert report.verification.max_logit_error < 1e-4
     recognizer = EmotionRecognizer(tmp_path / "model.onnx")
     assert recognizer.manifest.front_end == FRONT_ENDS[front_end]
     assert np.isfinite(recognizer.predict(speech).logits).all()
@@ -85,7 +86,7 @@ def test_streaming_equals_offline_exactly(tiny_model: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_bytes(tiny_run: Path, tiny_model: Path, tmp_path: Path) -> None:
-    export_onnx(tiny_run, tmp_path / "again.onnx", lambda line: None)
+    export_run(tiny_run, {"onnx": tmp_path / "again.onnx"}, lambda line: None)
     assert (tmp_path / "again.onnx").read_bytes() == tiny_model.read_bytes()
 
 
@@ -110,12 +111,12 @@ def test_scores_of_these_weights_travel_in_the_manifest(tiny_run: Path, tiny_dat
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
     kept = tiny_run / "evaluation-tiny-test.json"
     try:
-        export_onnx(tiny_run, tmp_path / "scored.onnx", lambda line: None)
+        export_run(tiny_run, {"onnx": tmp_path / "scored.onnx"}, lambda line: None)
         (score,) = EmotionRecognizer(tmp_path / "scored.onnx").manifest.scores
         assert (score["corpus"], score["split"], score["n_clips"]) == ("tiny", "test", 8)
         assert score["by_gender"] == {}
         kept.write_text(kept.read_text().replace(load_run(tiny_run).weights_sha256, "of other weights"))
-        export_onnx(tiny_run, tmp_path / "unscored.onnx", lambda line: None)
+        export_run(tiny_run, {"onnx": tmp_path / "unscored.onnx"}, lambda line: None)
         assert EmotionRecognizer(tmp_path / "unscored.onnx").manifest.scores == ()
     finally:
         kept.unlink()
@@ -131,7 +132,7 @@ def test_a_graph_that_answers_otherwise_is_not_written(tiny_run: Path, tmp_path:
 
     monkeypatch.setattr(exporter, "build_graph", with_swapped_gates)
     with pytest.raises(ExportError, match="differs from the network"):
-        export_onnx(tiny_run, tmp_path / "wrong.onnx", lambda line: None)
+        export_run(tiny_run, {"onnx": tmp_path / "wrong.onnx"}, lambda line: None)
     assert not list(tmp_path.iterdir())
 
 
@@ -140,14 +141,14 @@ def test_an_unfinished_run_is_not_exported(tiny_run: Path, tmp_path: Path) -> No
     shutil.copytree(tiny_run, run)
     (run / REPORT).unlink()
     with pytest.raises(RunError, match="not finished"):
-        export_onnx(run, tmp_path / "model.onnx", lambda line: None)
+        export_run(run, {"onnx": tmp_path / "model.onnx"}, lambda line: None)
 
 
 def test_mistakes_are_one_line(tiny_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"ending in \.onnx"):
-        export_onnx(tiny_run, tmp_path / "model.bin", lambda line: None)
+        export_run(tiny_run, {"onnx": tmp_path / "model.bin"}, lambda line: None)
     with pytest.raises(ExportError, match="cannot write"):
-        export_onnx(tiny_run, tmp_path / "missing" / "model.onnx", lambda line: None)
+        export_run(tiny_run, {"onnx": tmp_path / "missing" / "model.onnx"}, lambda line: None)
     with pytest.raises(RunError, match="is not a folder"):
-        export_onnx(tmp_path / "gone", tmp_path / "model.onnx", lambda line: None)
+        export_run(tmp_path / "gone", {"onnx": tmp_path / "model.onnx"}, lambda line: None)
     assert not list(tmp_path.iterdir())

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ser import EmotionRecognizer
+from edge_ser.containers import METADATA_KEY
 from edge_ser.errors import BackendError, EdgeSerError, ModelFileError
-from edge_ser.model_file import METADATA_KEY, Manifest, read_model_file, shipped_model_path
+from edge_ser.model_file import Manifest, read_model_file, shipped_model_path
 
 SHIPPED = shipped_model_path()
 CONTENT = SHIPPED.read_bytes()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser_train.experiments import ABLATIONS, ALPHA_SWEEP, EXPERIMENTS, LAMBDA_SWEEP, SETTINGS
-from edge_ser_train.results import Summary, center_loss_table, read_cells, results_table, table
+from edge_ser_train.results import BASELINES, Summary, center_loss_table, read_cells, results_table, table
 from edge_ser_train.run import write_atomic
 
 PAPER_SETTINGS = {
@@ -77,7 +77,7 @@ def write_reproduction(out: Path, place: str, quick: bool) -> Path:
         "",
         *_split_lines(own),
         "",
-        results_table(summaries, {name: e.title for name, e in EXPERIMENTS.items()}),
+        results_table(summaries, {name: e.title for name, e in EXPERIMENTS.items()} | BASELINES),
         "",
         "Intervals: 95 %, bootstrap over speakers, seeds averaged. ECE after temperature scaling on dev. intra/inter: mean",
         "distance of z to its class mean over mean distance between class means; smaller is more compact.",
@@ -246,7 +246,7 @@ def results_page(results: Path, shipped: Path) -> str:
     """Return train/RESULTS.md: every corpus, the center loss, the ablations, the shipped model elsewhere."""
     summaries = read_cells(results / "cells")
     whole = {key: s for key, s in summaries.items() if key[1] not in ABLATIONS}
-    planned = {name: e.title for name, e in EXPERIMENTS.items()}
+    planned = {name: e.title for name, e in EXPERIMENTS.items()} | BASELINES
     parts = [
         "# Results",
         _RESULTS_INTRODUCTION,

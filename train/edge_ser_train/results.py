@@ -17,6 +17,9 @@ from edge_ser_train.run import read_json
 
 FloatArray = npt.NDArray[np.float64]
 
+BASELINES = {"egemaps-svm": "openSMILE eGeMAPSv02 + linear SVM"}
+"""Titles of what is no training run but has cells like one (bench/)."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -73,13 +76,14 @@ class Summary:
         return np.array([weighted_accuracy(_total(cell)) for cell in self.cells])
 
     def mean(self, key: str) -> float:
-        """Return the mean of a number of the cells, weighted by their test clips."""
+        """Return the mean of a number of the cells, weighted by their test clips; NaN where a cell has none."""
         weights = [cell["clips"]["test"] for cell in self.cells]
-        return float(np.average([cell[key] for cell in self.cells], weights=weights))
+        values = np.array([cell[key] for cell in self.cells], dtype=np.float64)  # None becomes NaN
+        return float(np.average(values, weights=weights))
 
     def compactness(self, part: str) -> float:
-        """Return the mean ratio of intra- to inter-class distance of the embedding."""
-        return float(np.mean([cell["compactness"][part]["ratio"] for cell in self.cells]))
+        """Return the mean ratio of intra- to inter-class distance of the embedding; NaN where a cell has no embedding."""
+        return float(np.mean([cell["compactness"][part]["ratio"] if "compactness" in cell else np.nan for cell in self.cells]))
 
     def _figure(self, measure: Any) -> Figure:
         value = float(np.mean([measure(c.sum(axis=0)) for c in self.confusion]))
@@ -107,7 +111,7 @@ def read_cells(folder: Path) -> dict[tuple[str, str], Summary]:
     found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(folder.glob("*/*/*.json")):
         cell = read_json(path)
-        needed = ("test_confusion_per_speaker", "fold", "seed", "labels", "clips", "compactness", "split_sha256")
+        needed = ("test_confusion_per_speaker", "fold", "seed", "labels", "clips", "split_sha256")
         if missing := [key for key in needed if key not in cell]:
             raise RunError(f"{path} has no {missing[0]!r}; expected the results of a cell as edge-ser reproduce writes them")
         found[path.parts[-3], path.parts[-2]].append(cell)
@@ -178,12 +182,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
+def _or_dash(value: float, digits: int) -> str:
+    return "-" if np.isnan(value) else f"{value:.{digits}f}"
+
+
 def results_table(summaries: dict[tuple[str, str], Summary], titles: dict[str, str]) -> str:
     """Return one Markdown table for every corpus and protocol, experiments as rows in the order of ``titles``."""
     parts = []
     for place in sorted({place for place, _ in summaries}):
         rows = []
         known = [name for name in titles if (place, name) in summaries]
+        if not known:
+            continue
         for name in known:
             s = summaries[place, name]
             seeds = f"{len(s.seeds)} × {s.n_folds}" if s.n_folds > 1 else str(len(s.seeds))
@@ -193,8 +203,8 @@ def results_table(summaries: dict[tuple[str, str], Summary], titles: dict[str, s
                     seeds,
                     *(figure.percent() for figure in (s.ua, s.wa, s.macro_f1)),
                     f"{100 * s.mean('dev_ua'):.1f}",
-                    f"{s.mean('test_ece'):.3f}",
-                    *(f"{s.compactness(part):.2f}" for part in ("train", "test")),
+                    _or_dash(s.mean("test_ece"), 3),
+                    *(_or_dash(s.compactness(part), 2) for part in ("train", "test")),
                 ]
             )
         one = summaries[place, known[0]]

@@ -1,0 +1,169 @@
+"""The classical baseline: openSMILE's eGeMAPSv02 functionals and a linear SVM, on the splits that the networks are scored on.
+
+python bench/egemaps_svm.py --data DATA --out train/results
+
+Every fold becomes a cell like those of ``edge-ser reproduce``, so results tables show the baseline as one more row.
+Needs ``pip install 'edge-ser[bench]'``.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from edge_ser.audio import AudioReader
+from edge_ser.cli import require_extra
+from edge_ser.errors import AudioError, EdgeSerError, RunError
+from edge_ser_train.corpora import Clip, read_corpus
+from edge_ser_train.dataset import audio_digests, default_cache_dir
+from edge_ser_train.experiments import PLANS, Cell, per_speaker_confusion, plan_cells, result_path
+from edge_ser_train.loop import class_numbers
+from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
+from edge_ser_train.results import read_cells
+from edge_ser_train.run import write_atomic
+from edge_ser_train.splits import check_leaks
+
+Float32Array = npt.NDArray[np.float32]
+
+EXPERIMENT = "egemaps-svm"
+C_GRID = (0.001, 0.01, 0.1, 1.0)
+RATE_HZ = 16000
+
+
+def functionals(clips: Sequence[Clip], cache_dir: Path) -> Float32Array:
+    """Return the 88 eGeMAPSv02 functionals of every clip, [n, 88], computed once and then read from ``cache_dir``.
+
+    As for the networks' features, the cache's name is a hash of what makes them and of every file's path, size and time of
+    change. Raises AudioError for a clip that openSMILE finds nothing in.
+    """
+    stats = [(str(c.path.resolve()), (s := c.path.stat()).st_size, s.st_mtime_ns) for c in clips]
+    key = hashlib.sha256(json.dumps(["eGeMAPSv02", version("opensmile"), RATE_HZ, stats]).encode()).hexdigest()[:24]
+    file = cache_dir / f"egemaps-{key}.npy"
+    try:
+        if not file.is_file():
+            _save(file, _extract(clips))
+        table: Float32Array = np.load(file)
+    except OSError as error:
+        raise RunError(f"cannot use the feature cache {cache_dir}: {error.strerror or error}; choose another --cache") from None
+    return table
+
+
+def _extract(clips: Sequence[Clip]) -> Float32Array:
+    import opensmile
+
+    smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
+    rows = []
+    for clip in tqdm(clips, desc=f"eGeMAPS of {clips[0].corpus}", unit="clip", disable=None):
+        with AudioReader(clip.path, RATE_HZ) as reader:
+            samples = np.concatenate(list(reader.blocks()))
+        row = smile.process_signal(samples, RATE_HZ).to_numpy(dtype=np.float32)[0]
+        if not np.isfinite(row).all():
+            raise AudioError(f"{clip.path}: openSMILE gives {np.sum(~np.isfinite(row))} functionals that are no number")
+        rows.append(row)
+    return np.stack(rows)
+
+
+def _save(file: Path, table: Float32Array) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.stem}.{os.getpid()}.tmp")
+    try:
+        with partial.open("wb") as stream:
+            np.save(stream, table)
+        os.replace(partial, file)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def score_cell(cell: Cell, x_of: Mapping[str, Float32Array]) -> dict[str, Any]:
+    """Fit on train, choose C by dev UA (the smaller one of equals), look at test once; return the cell's results.
+
+    ``x_of`` maps a clip's key to its functionals [88].
+    """
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    start = time.perf_counter()
+    parts = cell.split.parts()
+    n = len(cell.labels)
+    x = {part: np.stack([x_of[c.key] for c in clips]) for part, clips in parts.items()}
+    y = {part: class_numbers(clips, cell.labels) for part, clips in parts.items()}
+    digests = audio_digests([c for clips in parts.values() for c in clips], [row for part in parts for row in x[part]])
+    leaks = check_leaks(cell.split, digests, lambda line: None)
+    best: tuple[float, float, Any] = (-1.0, 0.0, None)
+    for c in C_GRID:
+        svm = make_pipeline(StandardScaler(), SVC(kernel="linear", C=c, class_weight="balanced", break_ties=True))
+        svm.fit(x["train"], y["train"])
+        ua = float(unweighted_accuracy(confusion_matrix(y["dev"], svm.predict(x["dev"]), n)))
+        best = max(best, (ua, c, svm), key=lambda entry: entry[0])
+    dev_ua, c, svm = best
+    scores = np.asarray(svm.decision_function(x["test"]), dtype=np.float32)
+    return {
+        "corpus": cell.corpus,
+        "labels": list(cell.labels),
+        "protocol": cell.split.protocol,
+        "fold": cell.split.fold,
+        "speaker_dependent": cell.split.speaker_dependent,
+        "split_sha256": cell.split.sha256,
+        "leaks": [str(leak) for leak in leaks],
+        "experiment": cell.experiment,
+        "seed": 0,
+        "config": {"features": "eGeMAPSv02 functionals", "c_grid": C_GRID, "class_weight": "balanced"},
+        "classifier": f"SVM (linear, C = {c:g})",
+        "clips": {part: len(clips) for part, clips in parts.items()},
+        "seconds": round(time.perf_counter() - start, 1),
+        "device": "cpu",
+        **{name: version(name) for name in ("opensmile", "scikit-learn")},
+        "dev_ua": dev_ua,
+        # An SVM's scores are no probabilities, and it has no embedding whose compactness could be told.
+        "temperature": None,
+        "test_ece": None,
+        "test_confusion_per_speaker": per_speaker_confusion(y["test"], scores, [c.speaker for c in parts["test"]], n),
+    }
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder that holds the corpora.")
+@click.option("--corpus", "corpora", multiple=True, default=("cremad", "emodb", "ravdess"), show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Results go to OUT/cells, as reproduce's do.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder for cached features; default: the user's cache.")
+def main(data: Path, corpora: tuple[str, ...], out: Path, cache: Path | None) -> None:
+    """Score openSMILE eGeMAPSv02 functionals with a linear SVM under the protocols of edge-ser reproduce."""
+    try:
+        require_extra("bench", "opensmile", "sklearn")
+        for corpus in corpora:
+            clips = read_corpus(data, corpus)
+            x_of = dict(zip((c.key for c in clips), functionals(clips, cache or default_cache_dir()), strict=True))
+            for n_classes in [n for name, n in PLANS if name == corpus]:
+                # The splits of the networks' cells, whatever the recipe; one seed, for nothing here is drawn.
+                cells = [replace(cell, experiment=EXPERIMENT) for cell in plan_cells(data, corpus, n_classes, ["edge"], seeds=1)]
+                for cell in tqdm(cells, desc=f"{corpus}, {n_classes} classes", unit="fold", disable=None):
+                    path = result_path(out, cell)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_atomic(path, json.dumps(score_cell(cell, x_of), separators=(",", ":")) + "\n")
+        for (place, experiment), summary in read_cells(out / "cells").items():
+            if experiment == EXPERIMENT:
+                click.echo(f"{place}: UA {summary.ua.percent()}, WA {summary.wa.percent()}")
+    except EdgeSerError as error:
+        raise click.ClickException(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

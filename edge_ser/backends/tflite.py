@@ -1,0 +1,95 @@
+"""LiteRT (ai-edge-litert), or its predecessor tflite-runtime."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_ser.backends import Answer
+from edge_ser.errors import BackendError, ModelFileError
+from edge_ser.model_file import ModelFile
+
+Float32Array = npt.NDArray[np.float32]
+
+SIGNATURES = {
+    "classify": {"inputs": ["encoded"], "outputs": ["embedding", "logits"]},
+    "encode": {"inputs": ["features"], "outputs": ["encoded"]},
+}
+
+
+def _engine() -> tuple[type[Any], str]:
+    """Return the interpreter's class and the name of the package it comes from."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter, "ai-edge-litert"
+    except ImportError:
+        pass
+    try:
+        from tflite_runtime.interpreter import Interpreter as Older
+
+        return Older, "tflite-runtime"
+    except ImportError:
+        raise BackendError("no TFLite engine is installed; install one with: pip install 'edge-ser[tflite]'") from None
+
+
+class TfliteBackend:
+    """A model in LiteRT on the CPU; an interpreter serves one thread, so every thread gets its own."""
+
+    def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False) -> None:
+        self._interpreter, self.engine = _engine()
+        self._model, self._threads = model, threads
+        self._of_thread = threading.local()
+        interpreter = self._of_thread.interpreter = self._load()
+        found = interpreter.get_signature_list()
+        if found != SIGNATURES:
+            raise ModelFileError(f"{model.path}: its signatures are {found}; expected {SIGNATURES}")
+        manifest = model.manifest
+        size, n_bins = manifest.encoder_size, manifest.front_end.n_bins
+        encode, classify = self._of_thread.runners = self._runners(interpreter)
+        ends = {
+            "features": (encode.get_input_details()["features"], 3, n_bins),
+            "encoded": (encode.get_output_details()["encoded"], 3, size),
+            "past": (classify.get_input_details()["encoded"], 3, size),
+            "logits": (classify.get_output_details()["logits"], 2, len(manifest.labels)),
+            "embedding": (classify.get_output_details()["embedding"], 2, manifest.embedding_size),
+        }
+        for name, (details, rank, last) in ends.items():
+            shape = tuple(int(d) for d in details["shape_signature"])
+            if len(shape) != rank or shape[-1] != last:
+                raise ModelFileError(
+                    f"{model.path}: graph and manifest disagree: {name} is {shape}, the manifest expects {rank} dimensions, "
+                    f"the last {last}"
+                )
+
+    def _load(self) -> Any:
+        try:
+            return self._interpreter(model_content=self._model.content, num_threads=self._threads)
+        except Exception as error:  # the engine raises whatever its C++ side said
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BackendError(f"{self._model.path}: {self.engine} refused the graph: {reason}") from None
+
+    @staticmethod
+    def _runners(interpreter: Any) -> tuple[Any, Any]:
+        return interpreter.get_signature_runner("encode"), interpreter.get_signature_runner("classify")
+
+    def run(self, features: Float32Array, past: Float32Array | None = None) -> Answer:
+        """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, encoder_size]."""
+        runners = getattr(self._of_thread, "runners", None)
+        if runners is None:
+            # Kept, because the runners use the interpreter without owning it.
+            self._of_thread.interpreter = self._load()
+            runners = self._of_thread.runners = self._runners(self._of_thread.interpreter)
+        encode, classify = runners
+        try:
+            encoded = encode(features=features[None])["encoded"]
+            if past is not None and len(past):
+                encoded = np.concatenate([past[None], encoded], axis=1)
+            answer = classify(encoded=encoded)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BackendError(f"{self.engine} failed on features {features.shape}: {reason}") from None
+        return Answer(answer["logits"][0], answer["embedding"][0], encoded[0])

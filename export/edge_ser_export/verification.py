@@ -1,0 +1,127 @@
+"""Holding an exported file against the network: synthetic input of many lengths, streams, real clips, the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_ser.backends import Backend
+from edge_ser.errors import ExportError
+from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, frame_count
+from edge_ser_train.loop import infer
+from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
+from edge_ser_train.run import TrainedModel
+
+Float32Array = npt.NDArray[np.float32]
+
+_VERIFIED_FRAMES = (49, 50, 64, 65, 300, 1001, 1400)
+_TIMED_SECONDS = (3, 14)
+_TIMED_RUNS = 15
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far an exported file is from the network it was made of, at several lengths of synthetic input."""
+
+    n_inputs: int
+    max_logit_error: float
+    max_embedding_error: float
+    max_streaming_error: float
+    """Largest difference of a logit between one run over everything and a run in parts."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an exported file and the float network answer real clips."""
+
+    clips: str
+    n_clips: int
+    argmax: float
+    """Share of clips with the same label."""
+    max_logit_error: float
+    mean_logit_error: float
+    ua_float: float | None
+    """None where the clips have no labels."""
+    ua: float | None
+
+
+def verify(trained: TrainedModel, backend: Backend, tolerance: float) -> Verification:
+    """Compare a file with the network at several lengths, whole and in parts; ExportError beyond the tolerance."""
+    mean, std = trained.net.feature_mean.numpy(), trained.net.feature_std.numpy()
+    rng = np.random.default_rng(0)
+    inputs = [(mean + std * rng.standard_normal((n, trained.net.n_bins))).astype(np.float32) for n in _VERIFIED_FRAMES]
+    # One at a time: batched matrix products round differently.
+    expected = [infer(trained.net, [x]) for x in inputs]
+    whole = [backend.run(x) for x in inputs]
+    streamed = [run_in_parts(backend, x, rng) for x in inputs]
+    result = Verification(
+        n_inputs=len(inputs),
+        max_logit_error=max(float(np.abs(a.logits - e[0]).max()) for a, e in zip(whole, expected, strict=True)),
+        max_embedding_error=max(float(np.abs(a.embedding - e[1]).max()) for a, e in zip(whole, expected, strict=True)),
+        max_streaming_error=max(float(np.abs(a.logits - s).max()) for a, s in zip(whole, streamed, strict=True)),
+    )
+    if not max(result.max_logit_error, result.max_streaming_error) <= tolerance:
+        raise ExportError(
+            f"the exported file differs from the network: logits by {result.max_logit_error:.2g}, in parts by "
+            f"{result.max_streaming_error:.2g}; expected at most {tolerance:g}; nothing was written"
+        )
+    return result
+
+
+def run_in_parts(backend: Backend, features: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Return the logits of features [T, n_bins] fed as a stream does: 49 + 16k frames at a time, keeping ``encoded``."""
+    past: npt.NDArray[np.float32] | None = None
+    start = 0
+    while True:
+        n = ENCODER_FRAMES + ENCODER_STRIDE * int(rng.integers(0, 8))
+        if start + n > len(features):
+            n = len(features) - start - (len(features) - start - ENCODER_FRAMES) % ENCODER_STRIDE
+        answer = backend.run(features[start : start + n], past)
+        past = answer.encoded
+        start += n - ENCODER_FRAMES + ENCODER_STRIDE
+        if len(features) - start < ENCODER_FRAMES:
+            return answer.logits
+
+
+def agree(
+    trained: TrainedModel, backend: Backend, clips: Sequence[Float32Array], y: npt.NDArray[np.int64] | None, described: str
+) -> Agreement:
+    """Compare a file's answers on clips' features with the float network's; ``y`` are their classes, where known."""
+    expected, _ = infer(trained.net, clips)
+    found = np.stack([backend.run(np.ascontiguousarray(x)).logits for x in clips])
+    error = np.abs(found - expected)
+
+    def ua(logits: Float32Array) -> float | None:
+        if y is None:
+            return None
+        return float(unweighted_accuracy(confusion_matrix(y, logits.argmax(axis=1), len(trained.labels))))
+
+    same = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    return Agreement(described, len(error), same, float(error.max()), float(error.mean()), ua(expected), ua(found))
+
+
+def latencies(trained: TrainedModel, backends: dict[str, Backend]) -> dict[str, dict[str, float]]:
+    """Return each file's median time in ms at 3 and 14 s: one thread, graph alone.
+
+    All files take turns within one run, so that what else the machine does hits them alike.
+    """
+    rng = np.random.default_rng(0)
+    mean, std = trained.net.feature_mean.numpy(), trained.net.feature_std.numpy()
+    found: dict[str, dict[str, float]] = {name: {} for name in backends}
+    for seconds in _TIMED_SECONDS:
+        n_frames = frame_count(seconds * trained.front_end.rate_hz, trained.front_end)
+        x = (mean + std * rng.standard_normal((n_frames, trained.net.n_bins))).astype(np.float32)
+        times: dict[str, list[float]] = {name: [] for name in backends}
+        for turn in range(_TIMED_RUNS + 2):
+            for name, backend in backends.items():
+                started = time.perf_counter()
+                backend.run(x)
+                if turn >= 2:  # the first runs allocate
+                    times[name].append(1e3 * (time.perf_counter() - started))
+        for name, values in times.items():
+            found[name][f"{seconds} s"] = float(np.median(values))
+    return found
