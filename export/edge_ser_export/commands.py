@@ -18,7 +18,7 @@ from edge_ser.cli import require_extra
 @click.option(
     "--calibration-data",
     type=click.Path(path_type=Path),
-    help="With --int8: a folder of recordings instead of the run's training and dev clips.",
+    help="With --int8: a folder of recordings to calibrate on instead of the run's training clips.",
 )
 @click.option(
     "--data",

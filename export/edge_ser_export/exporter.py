@@ -75,9 +75,9 @@ def export_run(
     """Write the run's best weights as verified model files, ``outputs`` by format (``onnx``, ``tflite``), atomically.
 
     int8 files are calibrated on training clips of the run and verified on its dev clips; ``calibration_data`` is a folder of
-    recordings to use for both instead, ``data`` where the run's corpora lie if they moved. ``report`` (JSON) is written also
-    when a file fails. Raises RunError when the run cannot be used, ExportError when a file cannot be written or does not answer
-    as the network does; then no model file is left behind.
+    recordings to calibrate on instead (and to verify on, where the run's corpora are gone), ``data`` where the corpora lie if
+    they moved. ``report`` (JSON) is written also when a file fails. Raises RunError when the run cannot be used, ExportError
+    when a file cannot be written or does not answer as the network does; then no model file is left behind.
     """
     for name, output in outputs.items():
         if name not in BACKENDS:
@@ -96,7 +96,7 @@ def export_run(
     say(f"loaded {run}: step {trained.step}, labels {', '.join(trained.labels)}")
     clips, quantized = None, None
     if int8:
-        clips = _recordings(trained, calibration_data) if calibration_data else _clips_of_run(run, trained, data)
+        clips = _clips(run, trained, data, calibration_data)
         say(f"calibrating on {len(clips.calibration)} clips, verifying on {len(clips.verification)} ({clips.described})")
         quantized = quantize(trained.net, activation_ranges(trained.net, clips.calibration))
     partials: dict[str, Path] = {}
@@ -120,6 +120,17 @@ def export_run(
     return [replace(r, file=str(outputs[r.format])) for r in reports]
 
 
+def _clips(run: Path, trained: TrainedModel, data: Path | None, recordings: Path | None) -> _Clips:
+    if recordings is None:
+        return _clips_of_run(run, trained, data)
+    given = _recordings(trained, recordings)
+    try:
+        own = _clips_of_run(run, trained, data)
+    except ExportError:
+        return given
+    return replace(own, calibration=given.calibration, described=f"calibration {given.described}, verification its own dev clips")
+
+
 def _clips_of_run(run: Path, trained: TrainedModel, data: Path | None) -> _Clips:
     """Return training clips of many lengths to calibrate with and dev clips to verify on; the test set stays untouched."""
     data = data or Path(trained.data["data"])
@@ -141,7 +152,7 @@ def _clips_of_run(run: Path, trained: TrainedModel, data: Path | None) -> _Clips
 
 
 def _recordings(trained: TrainedModel, folder: Path) -> _Clips:
-    """Return the features of every recording below a folder, for calibration and verification both."""
+    """Return the features of the recordings below a folder."""
     paths = (
         sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".wav", ".flac", ".ogg", ".mp3")) if folder.is_dir() else []
     )

@@ -125,8 +125,8 @@ def test_scores_of_these_weights_travel_in_the_manifest(tiny_run: Path, tiny_dat
 def test_a_graph_that_answers_otherwise_is_not_written(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = onnx_graph.build_graph
 
-    def with_swapped_gates(net: torch.nn.Module) -> object:
-        graph = build(net)  # type: ignore[arg-type]
+    def with_swapped_gates(net: torch.nn.Module, quantized: None) -> object:
+        graph = build(net, quantized)  # type: ignore[arg-type]
         next(n for n in graph.node if n.op_type == "GRU").attribute[2].i = 0  # linear_before_reset
         return graph
 

@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner
+
+from edge_ser import EmotionRecognizer
+from edge_ser.backends import open_backend
+from edge_ser.backends.tflite import TfliteBackend
+from edge_ser.cli import cli
+from edge_ser.errors import BackendError, ExportError, ModelFileError
+from edge_ser.model_file import read_model_file
+from edge_ser_export.exporter import export_run
+from edge_ser_export.quantize import CONV_LIMIT, activation_ranges, coverage, percent, quantize
+from edge_ser_export.report import FileReport
+from edge_ser_export.verification import run_in_parts
+from edge_ser_train.corpora import Clip
+from edge_ser_train.dataset import clip_features
+from edge_ser_train.loop import infer
+from edge_ser_train.run import load_run
+from tests.conftest import ROOT
+
+FORMATS = ("onnx", "tflite")
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def learnt(train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has learnt enough for its answers to be more than coin tosses."""
+    folder = tmp_path_factory.mktemp("runs") / "learnt"
+    return train_tiny(folder, "edge", "optimizer.max_steps=60", "optimizer.schedule=constant", "selection.every_steps=20")
+
+
+@pytest.fixture(scope="module")
+def exported(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], list[FileReport]]:
+    folder = tmp_path_factory.mktemp("int8")
+    outputs = {name: folder / f"m.{name}" for name in FORMATS}
+    return outputs, export_run(learnt, outputs, silent, int8=True, report=folder / "report.json")
+
+
+def sample(data_dir: Path, n: int) -> list[Path]:
+    found = sorted(data_dir.glob("*/audio/*.flac"))
+    return found[:: len(found) // n][:n]
+
+
+def features_of(path: Path) -> npt.NDArray[np.float32]:
+    from edge_ser.features import LOGMEL_V1
+
+    return clip_features(Clip("", path, "", "", ""), LOGMEL_V1)
+
+
+def disagreements(paths: list[Path], answers: dict[str, npt.NDArray[np.float32]], near: float) -> list[str]:
+    """Name every clip on which the labels differ by more than a near-tie."""
+    reference = next(iter(answers.values()))
+    margin = np.diff(np.sort(reference, axis=1)[:, -2:], axis=1)[:, 0]
+    named = []
+    for name, logits in answers.items():
+        for i in np.flatnonzero(logits.argmax(axis=1) != reference.argmax(axis=1)):
+            print(f"{paths[i].name}: {name} answers {logits[i].argmax()}, not {reference[i].argmax()}, margin {margin[i]:.4f}")
+            if margin[i] > near:
+                named.append(f"{paths[i].name} ({name}, margin {margin[i]:.4f})")
+    return named
+
+
+def test_both_formats_and_torch_agree_on_real_clips(learnt: Path, data_dir: Path, tmp_path: Path) -> None:
+    trained = load_run(learnt)
+    paths = sample(data_dir, 200)
+    # The run knows synthetic vowels; real speech is louder, so its ranges come from other real clips.
+    (tmp_path / "speech").mkdir()
+    for path in sample(data_dir, 233)[::7]:
+        if path not in paths:
+            (tmp_path / "speech" / path.name).symlink_to(path)
+    outputs = {name: tmp_path / f"m.{name}" for name in FORMATS}
+    export_run(learnt, outputs, silent, int8=True, calibration_data=tmp_path / "speech")
+    features = [features_of(p) for p in paths]
+    answers = {"torch": infer(trained.net, features)[0]}
+    for name, path in outputs.items():
+        backend = open_backend(read_model_file(path), "auto", threads=1, spinning=False)
+        answers[name] = np.stack([backend.run(x).logits for x in features])
+        error = np.abs(answers[name] - answers["torch"])
+        assert error.max() < 0.1 * np.ptp(answers["torch"]), name
+    assert len(paths) == 200
+    assert disagreements(paths, answers, near=0.05 * float(np.ptp(answers["torch"]))) == []
+
+
+def test_the_float_tflite_file_is_the_network(learnt: Path, tmp_path: Path) -> None:
+    (report,) = export_run(learnt, {"tflite": tmp_path / "m.tflite"}, silent)
+    assert report.verification.max_logit_error < 1e-4
+    assert report.verification.max_embedding_error < 1e-4
+    assert report.verification.max_streaming_error == 0
+    assert EmotionRecognizer(tmp_path / "m.tflite").manifest.quantization["scheme"] == "float32"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_streaming_equals_offline_exactly(exported: tuple[dict[str, Path], list[FileReport]], name: str) -> None:
+    backend = open_backend(read_model_file(exported[0][name]), "auto", threads=1, spinning=False)
+    rng = np.random.default_rng(0)
+    for n_frames in (49, 100, 777, 1400):
+        features = (20 * rng.standard_normal((n_frames, 128)) - 40).astype(np.float32)
+        assert np.array_equal(run_in_parts(backend, features, rng), backend.run(features).logits)
+
+
+def test_what_is_said_of_coverage_is_so(learnt: Path, exported: tuple[dict[str, Path], list[FileReport]]) -> None:
+    trained = load_run(learnt)
+    layers = coverage(trained.net, head_macs_int8=False)
+    # Every trained number but batch normalisation's shifts, which the biases absorb, and the features' mean and std.
+    trained_numbers = sum(p.numel() for n, p in trained.net.named_parameters() if p.requires_grad and not n.startswith("norms"))
+    assert sum(x.weights for x in layers) == trained_numbers + 2 * 128
+    assert percent(layers, "weights") >= 98
+    assert percent(layers, "macs_per_s") >= 95
+    # Counted anew in the file: bytes of int8 initialisers against all numbers stored.
+    model = onnx.load(exported[0]["onnx"])
+    counts: dict[int, int] = {}
+    for weight in model.graph.initializer:
+        counts[weight.data_type] = counts.get(weight.data_type, 0) + int(np.prod(weight.dims))
+    assert counts[onnx.TensorProto.INT8] / sum(counts.values()) > 0.98
+    for path, report in zip(exported[0].values(), exported[1], strict=True):
+        assert path.stat().st_size <= 720_000
+        assert report.bytes == path.stat().st_size
+        stated = read_model_file(path).manifest.quantization
+        assert stated["weights_int8_percent"] == report.weights_int8_percent >= 98
+        assert stated["macs_int8_percent"] == report.macs_int8_percent >= 95
+        assert stated["agreement"]["argmax"] >= 0.985
+        assert stated["engine"]
+
+
+def test_integers_are_within_half_a_step(learnt: Path) -> None:
+    net = load_run(learnt).net
+    rng = np.random.default_rng(0)
+    clips = [(20 * rng.standard_normal((n, 128)) - 40).astype(np.float32) for n in (49, 80, 300)]
+    ranges = activation_ranges(net, clips)
+    normalised = [(torch.from_numpy(x) - net.feature_mean) / net.feature_std for x in clips]
+    assert ranges[0] == (min(float(x.min()) for x in normalised), max(float(x.max()) for x in normalised))
+    quantized = quantize(net, ranges)
+    for name, rows in quantized.gru.items():
+        error = np.abs(rows.dequantized() - dict(net.gru.named_parameters())[name].detach().numpy())
+        assert (error <= 0.5001 * rows.scale[:, None]).all()
+    for conv in quantized.convs:
+        assert np.abs(conv.weight).max() <= CONV_LIMIT
+        # Two products of a byte and a weight never overflow 16 bits, so processors without VNNI do not saturate.
+        assert 2 * 255 * int(np.abs(conv.weight).max()) < 2**15
+
+
+def test_the_same_run_gives_the_same_bytes(
+    learnt: Path, exported: tuple[dict[str, Path], list[FileReport]], tmp_path: Path
+) -> None:
+    outputs = {name: tmp_path / f"m.{name}" for name in FORMATS}
+    export_run(learnt, outputs, silent, int8=True)
+    for name, path in outputs.items():
+        assert path.read_bytes() == exported[0][name].read_bytes()
+
+
+def test_the_command_reports_and_the_suffix_decides(learnt: Path, tmp_path: Path) -> None:
+    both = CliRunner().invoke(
+        cli, ["export", str(learnt), "--int8", "--format", "onnx,tflite", "-o", str(tmp_path / "m")], catch_exceptions=False
+    )
+    assert both.exit_code == 0, both.output
+    for word in ("m.onnx", "m.tflite", "same label", "UA", "float ONNX", "streamed against whole: 0", "gru ih", "3 s", "14 s"):
+        assert word in both.stdout
+    report = json.loads((tmp_path / "m.report.json").read_text())
+    assert [r["file"] for r in report] == ["m.onnx", "m.tflite"]
+    one = CliRunner().invoke(cli, ["export", str(learnt), "-o", str(tmp_path / "one.tflite")], catch_exceptions=False)
+    assert "one.tflite" in one.stdout
+    assert read_model_file(tmp_path / "one.tflite").manifest.quantization["scheme"] == "float32"
+
+
+def test_a_broken_calibration_is_refused(learnt: Path, tmp_path: Path) -> None:
+    quiet = tmp_path / "quiet"
+    quiet.mkdir()
+    noise = np.random.default_rng(0).standard_normal(16000)
+    soundfile.write(quiet / "hiss.wav", 1e-4 * noise, 16000)
+    with pytest.raises(ExportError, match=r"answers the same label as the network on .* expected at least 98\.5%"):
+        export_run(learnt, {"onnx": tmp_path / "m.onnx"}, silent, True, quiet, report=tmp_path / "report.json")
+    assert not list(tmp_path.glob("*m*.onnx"))
+    (found,) = json.loads((tmp_path / "report.json").read_text())
+    assert found["agreement"]["argmax"] < 0.985
+
+
+def test_mistakes_are_one_line_and_leave_nothing(learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "m.onnx"
+    bad = tmp_path / "recordings"
+    bad.mkdir()
+    with pytest.raises(ExportError, match="holds no recordings"):
+        export_run(learnt, {"onnx": out}, silent, True, bad)
+    (bad / "a.wav").write_text("no audio")
+    with pytest.raises(ExportError, match=r"calibration data: .*a\.wav"):
+        export_run(learnt, {"onnx": out}, silent, True, bad)
+    with pytest.raises(ExportError, match=r"unknown format 'onxn' .did you mean 'onnx'"):
+        export_run(learnt, {"onxn": out}, silent)
+    with pytest.raises(ExportError, match=r"expected a name ending in \.tflite"):
+        export_run(learnt, {"tflite": out}, silent)
+    with pytest.raises(ExportError, match="give --data"):
+        export_run(learnt, {"onnx": out}, silent, True, data=tmp_path / "gone")
+
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ExportError, match="No space left on device"):
+        export_run(learnt, {"onnx": out}, silent)
+    monkeypatch.undo()
+    assert not list(tmp_path.glob("*.onnx"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_runs_without_a_classifier_are_not_exported(train_tiny: Callable[..., Path], tmp_path: Path) -> None:
+    run = train_tiny(tmp_path / "run", "paper", "loss.kind=triplet", "optimizer.max_steps=2")
+    with pytest.raises(ExportError, match="has no classifier"):
+        export_run(run, {"onnx": tmp_path / "m.onnx"}, silent)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b[: len(b) // 2], "no complete TFLite file|no edge-ser manifest"),
+        (lambda b: b[:3], "no complete TFLite file"),
+        (lambda b: b"ONNX" * 100, "no complete TFLite file"),
+        (lambda b: b.replace(b"edge_ser", b"edge_sex", 1), "no edge-ser manifest"),
+        (lambda b: b.replace(b'"temperature": ', b'"temperature":9', 1), "SHA-256|not JSON|temperature"),
+        (lambda b: b.replace(b"graph_sha256", b"graph_sha257", 1), "'graph_sha256' is missing"),
+        (lambda b: b[:50000] + bytes([b[50000] ^ 1]) + b[50001:], "its graph has SHA-256"),
+        (lambda b: b + b"\0", "its graph has SHA-256"),
+    ],
+)
+def test_an_edited_tflite_file_is_refused(
+    exported: tuple[dict[str, Path], list[FileReport]], tmp_path: Path, change: Callable[[bytes], bytes], message: str
+) -> None:
+    path = tmp_path / "edited.tflite"
+    content = exported[0]["tflite"].read_bytes()
+    changed = change(content)
+    assert changed != content
+    path.write_bytes(changed)
+    with pytest.raises(ModelFileError, match=message):
+        read_model_file(path)
+
+
+def test_noise_for_a_tflite_file_is_refused_in_one_line(
+    exported: tuple[dict[str, Path], list[FileReport]], tmp_path: Path
+) -> None:
+    content = bytearray(exported[0]["tflite"].read_bytes())
+    rng = np.random.default_rng(0)
+    path = tmp_path / "noise.tflite"
+    for _ in range(60):
+        damaged = content.copy()
+        for position in rng.integers(0, 400, size=4):  # the tables' heads
+            damaged[position] = int(rng.integers(0, 256))
+        for position in rng.integers(len(content) - 4000, len(content), size=4):
+            damaged[position] = int(rng.integers(0, 256))
+        path.write_bytes(damaged)
+        if damaged != content:
+            with pytest.raises(ModelFileError):
+                read_model_file(path)
+
+
+def test_engine_and_file_must_fit(
+    exported: tuple[dict[str, Path], list[FileReport]], speech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = exported[0]
+    answers = [EmotionRecognizer(files[name], backend=name).predict(speech) for name in FORMATS]
+    np.testing.assert_allclose(answers[0].logits, answers[1].logits, atol=0.1)
+    for name, other in zip(FORMATS, reversed(FORMATS), strict=True):
+        with pytest.raises(BackendError, match=f"backend {name} cannot read"):
+            EmotionRecognizer(files[other], backend=name)
+    for module in ("ai_edge_litert", "ai_edge_litert.interpreter", "tflite_runtime", "tflite_runtime.interpreter"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(BackendError, match=r"pip install 'edge-ser\[tflite\]'"):
+        EmotionRecognizer(files["tflite"])
+
+
+def test_graph_and_manifest_must_fit(exported: tuple[dict[str, Path], list[FileReport]]) -> None:
+    model = read_model_file(exported[0]["tflite"])
+    other = replace(model, manifest=replace(model.manifest, encoder_size=479))
+    with pytest.raises(ModelFileError, match="graph and manifest disagree: encoded"):
+        TfliteBackend(other)
+
+
+def test_threads_share_a_recognizer(exported: tuple[dict[str, Path], list[FileReport]], real_clips: list[Path]) -> None:
+    recognizer = EmotionRecognizer(exported[0]["tflite"])
+    clips = real_clips[:6]
+    alone = [recognizer.predict(p).logits for p in clips]
+    found: dict[int, list[npt.NDArray[np.float32]]] = {}
+
+    def answer(number: int) -> None:
+        found[number] = [recognizer.predict(p).logits for p in clips]
+
+    threads = [threading.Thread(target=answer, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for logits in found.values():
+        for a, b in zip(alone, logits, strict=True):
+            assert np.array_equal(a, b)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime 2.14 is for Python up to 3.11")
+def test_tflite_runtime_2_14_answers_the_same(
+    exported: tuple[dict[str, Path], list[FileReport]], data_dir: Path, tmp_path: Path
+) -> None:
+    """In an environment of its own: numpy < 2, no LiteRT, the engine that takes per-channel matrices for per-tensor ones."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv/bin/python"
+    packages = ["tflite-runtime==2.14.0", "numpy>=1.26,<2", "scipy>=1.11.4", "soundfile>=0.13.1", "soxr>=0.5", "click>=8.1.7"]
+    done = subprocess.run([python, "-m", "pip", "install", "-q", *packages], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    paths = sample(data_dir, 60)
+    script = (
+        "import json, sys; from edge_ser import EmotionRecognizer; r = EmotionRecognizer(sys.argv[1])\n"
+        "print(json.dumps([r._backend.engine, [r.predict(p).logits.tolist() for p in sys.argv[2:]]]))"
+    )
+    command = [str(python), "-c", script, str(exported[0]["tflite"]), *map(str, paths)]
+    answered = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    engine, logits = json.loads(answered.stdout)
+    assert engine == "tflite-runtime"
+    recognizer = EmotionRecognizer(exported[0]["tflite"])
+    here = np.stack([recognizer.predict(p).logits for p in paths])
+    span = float(np.ptp(here))
+    assert np.abs(np.array(logits) - here).max() < 0.05 * span
+    answers = {"LiteRT": here, "tflite-runtime": np.array(logits, dtype=np.float32)}
+    assert disagreements(paths, answers, near=0.03 * span) == []
