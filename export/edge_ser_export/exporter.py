@@ -31,7 +31,7 @@ from edge_ser_export.quantize import QuantizedNet, activation_ranges, coverage, 
 from edge_ser_export.report import FileReport
 from edge_ser_export.tflite_graph import build_tflite
 from edge_ser_export.verification import agree, verify
-from edge_ser_train.corpora import KNOWN_CORPORA, CorpusFacts, read_corpus
+from edge_ser_train.corpora import corpus_facts, read_corpus
 from edge_ser_train.dataset import default_cache_dir, load_features
 from edge_ser_train.model import EMBEDDING_SIZE
 from edge_ser_train.run import REPORT, SPLIT, TrainedModel, load_run, read_json, write_atomic
@@ -287,7 +287,7 @@ def _training(trained: TrainedModel) -> dict[str, Any]:
     corpora: list[dict[str, Any]] = []
     speech: set[str] = set()
     for name in data["corpora"]:
-        facts = KNOWN_CORPORA.get(name, CorpusFacts())
+        facts = corpus_facts(name)
         speech.add(facts.speech)
         n_clips = data["train"]["per_corpus"].get(name, 0)
         corpora.append({"name": name, "licence": facts.licence, "citation": facts.citation, "train_clips": n_clips})

@@ -4,12 +4,22 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from click.testing import CliRunner
 
 from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, EdgeSerError, RunError
-from edge_ser_train.evaluation import evaluate_model, evaluate_run, format_evaluation
+from edge_ser_train.conditions import CONDITIONS, add_pink_noise, level, telephone
+from edge_ser_train.evaluation import (
+    evaluate_model,
+    evaluate_run,
+    format_comparison,
+    format_evaluation,
+    leave_corpus_out,
+    robustness,
+)
 from edge_ser_train.run import MODEL, load_run
 
 
@@ -69,3 +79,51 @@ def test_mistakes(tiny_run: Path, tiny_model: Path, tiny_data: Path, tmp_path: P
     (tmp_path / "config.toml").write_text(text.replace("logmel-v1", "logstft-v1"))
     with pytest.raises(RunError, match="disagree"):
         load_run(tmp_path)
+
+
+def test_conditions_do_what_they_say(speech: Path) -> None:
+    samples = np.asarray(soundfile.read(speech, dtype="float32")[0][:32000])
+    rng = np.random.default_rng(0)
+    assert np.abs(level(samples, 12) / np.maximum(1e-9, np.abs(samples)))[np.abs(samples) > 0.01] == pytest.approx(
+        10**0.6, rel=1e-4
+    )
+    noisy = add_pink_noise(samples, 20, rng)
+    assert 10 * np.log10(np.mean(samples**2) / np.mean((noisy - samples) ** 2)) == pytest.approx(20, abs=0.01)
+    noise = np.abs(np.fft.rfft(noisy - samples)) ** 2
+    assert 7 < 10 * np.log10(noise[100:200].mean() / noise[1000:2000].mean()) < 13  # 10 dB a decade
+    called = telephone(samples)
+    assert called.shape == samples.shape
+    power = np.abs(np.fft.rfft(called)) ** 2
+    hz = np.fft.rfftfreq(len(called), 1 / 16000)
+    assert power[hz > 4100].sum() < 1e-4 * power.sum()
+    assert power[hz < 150].sum() < 1e-2 * power.sum()
+    assert set(CONDITIONS) >= {"as recorded", "level +12 dB", "level -12 dB"}
+
+
+@pytest.mark.parametrize("what", ["run", "model"])
+def test_other_corpora_and_conditions(
+    what: str, tiny_run: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = tiny_run if what == "run" else tiny_model
+    with pytest.raises(CorpusError, match="expected one at least to leave out"):
+        leave_corpus_out(subject, tiny_data, tmp_path / "cache")
+    shutil.copytree(tiny_data / "tiny", tmp_path / "data" / "other")
+    results = leave_corpus_out(subject, tmp_path / "data", tmp_path / "cache")
+    assert [r["calibration"] for r in results] == ["none", "mean", "mean and std"]
+    assert {r["n_clips"] for r in results} == {48}
+    assert "zero-shot" in results[0]["protocol"]
+    conditions = robustness(subject, tiny_data, "tiny", "test")
+    plain = (evaluate_run(tiny_run, tiny_data, "tiny", "test", None) if what == "run" else None) or evaluate_model(
+        tiny_model, tiny_data, "tiny", "test"
+    )
+    assert conditions[0]["condition"] == "as recorded"
+    assert conditions[0]["confusion"] == plain["confusion"]
+    text = format_comparison(conditions, "condition")
+    assert "telephone (8 kHz, G.711)" in text
+    copied = tmp_path / "run"
+    shutil.copytree(tiny_run, copied)
+    command = ["evaluate", str(copied), "--data", str(tmp_path / "data"), "--leave-corpus-out"]
+    output = CliRunner().invoke(cli, command, catch_exceptions=False).output
+    assert "mean and std" in output
+    assert json.loads((copied / "leave-corpus-out.json").read_text())[0]["corpus"] == "other"
+    assert CliRunner().invoke(cli, [*command, "--corpus", "tiny"]).exit_code == 2

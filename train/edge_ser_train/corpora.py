@@ -29,8 +29,20 @@ _ACTED = "acted, studio recordings"
 KNOWN_CORPORA = {
     "cremad": CorpusFacts("ODbL 1.0 + DbCL 1.0", "Cao et al. 2014, IEEE Trans. Affective Computing 5(4)", _ACTED),
     "emodb": CorpusFacts("CC0 1.0", "Burkhardt et al. 2005, Interspeech", _ACTED),
+    "iemocap": CorpusFacts("by request from its authors", "Busso et al. 2008, Language Resources and Evaluation 42(4)", _ACTED),
     "ravdess": CorpusFacts("CC BY-NC-SA 4.0 (evaluation, research)", "Livingstone & Russo 2018, PLoS ONE 13(5)", _ACTED),
 }
+
+
+def corpus_facts(name: str) -> CorpusFacts:
+    """Return what is known of a corpus by its folder's name, however that is written.
+
+    >>> corpus_facts("CREMA-D").licence
+    'ODbL 1.0 + DbCL 1.0'
+    """
+    return KNOWN_CORPORA.get("".join(c for c in name.lower() if c.isalnum()), CorpusFacts())
+
+
 SPLITS = ("train", "dev", "test")
 
 

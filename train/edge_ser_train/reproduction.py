@@ -45,6 +45,8 @@ CENTER_LOSS_PAIRS = (
     ("softmax + center loss against triplets + SVM", "setting-2", "triplet-svm"),
     ("softmax + center loss against cosine pairs + SVM", "setting-2", "cosine-svm"),
     ("centres pushed apart", "separation", "setting-2"),
+    ("edge recipe against openSMILE + SVM", "edge", "egemaps-svm"),
+    ("edge recipe from cremad's run against openSMILE + SVM", "edge-transfer", "egemaps-svm"),
 )
 
 
