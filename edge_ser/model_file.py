@@ -186,9 +186,9 @@ class ModelFile:
     """The whole file, ready for an engine."""
 
 
-def shipped_model_path() -> Path:
-    """Return the path of the model that comes with the package."""
-    return Path(str(resources.files("edge_ser") / "models" / "edge-ser.onnx"))
+def shipped_model_path(suffix: str = ".onnx") -> Path:
+    """Return the path of the model that comes with the package, as ONNX or as TFLite (``.tflite``)."""
+    return Path(str(resources.files("edge_ser") / "models" / f"edge-ser{suffix}"))
 
 
 def read_model_file(path: Path) -> ModelFile:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_ser.audio import AudioReader, AudioSource
-from edge_ser.backends import open_backend
+from edge_ser.backends import BACKENDS, open_backend
 from edge_ser.calibration import Correction, Profile, silence_db
 from edge_ser.decision import Prediction, decide
 from edge_ser.errors import AudioError, ConfigError
@@ -21,7 +21,7 @@ class EmotionRecognizer:
     """Tells how a recording of speech sounds; one instance may serve several threads.
 
     Args:
-        model: path of a model file; None is the one that comes with the package.
+        model: path of a model file, .onnx or .tflite; None is the one that comes with the package.
         backend: ``auto`` (by the file), ``onnx`` or ``tflite``.
         threads: CPU threads the engine may use for one answer.
         spinning: let waiting engine threads spin: a little faster with several threads, and it keeps the cores busy.
@@ -52,7 +52,7 @@ class EmotionRecognizer:
     ) -> None:
         if not 0 <= min_confidence <= 1:
             raise ConfigError(f"min_confidence is {min_confidence}; expected a probability from 0 (off) to 1")
-        file = read_model_file(shipped_model_path() if model is None else Path(model))
+        file = read_model_file(shipped_model_path(BACKENDS.get(backend, ".onnx")) if model is None else Path(model))
         self.path = file.path
         self.manifest: Manifest = file.manifest
         self.min_confidence = min_confidence

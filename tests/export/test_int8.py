@@ -309,6 +309,21 @@ def test_threads_share_a_recognizer(exported: tuple[dict[str, Path], list[FileRe
             assert np.array_equal(a, b)
 
 
+def test_the_shipped_files_are_int8_small_and_one_model(data_dir: Path) -> None:
+    recognizers = {name: EmotionRecognizer(backend=name) for name in FORMATS}
+    paths = sample(data_dir, 200)
+    for name, recognizer in recognizers.items():
+        assert recognizer.path.suffix == f".{name}"
+        assert recognizer.path.stat().st_size <= 720_000
+        assert recognizer.manifest.quantization["weights_int8_percent"] >= 98
+        assert recognizer.manifest.quantization["macs_int8_percent"] >= 95
+    one, other = (r.manifest for r in recognizers.values())
+    assert one.training == other.training
+    assert (one.labels, one.temperature, one.centres) == (other.labels, other.temperature, other.centres)
+    answers = {name: np.stack([r.predict(p).logits for p in paths]) for name, r in recognizers.items()}
+    assert disagreements(paths, answers, near=0.1) == []
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime 2.14 is for Python up to 3.11")
 def test_tflite_runtime_2_14_answers_the_same(
     exported: tuple[dict[str, Path], list[FileReport]], data_dir: Path, tmp_path: Path
