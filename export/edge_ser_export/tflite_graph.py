@@ -22,7 +22,7 @@ import numpy.typing as npt
 from edge_ser.containers import METADATA_KEY
 from edge_ser.features import ENCODER_FRAMES
 from edge_ser_export.onnx_graph import encoder_size
-from edge_ser_export.quantize import Activation, QuantizedNet, QuantizedRows, folded_convs
+from edge_ser_export.quantize import Activation, QuantizedConv, QuantizedNet, QuantizedRows, folded_convs
 from edge_ser_train.model import CHANNELS, EMBEDDING_SIZE, GRU_SIZE, EmotionNet
 
 Array = npt.NDArray[Any]
@@ -226,9 +226,13 @@ def _encode(graph: _Graph, net: EmotionNet, quantized: QuantizedNet | None) -> N
         else:
             conv = quantized.convs[i]
             ohwi = conv.weight.transpose(0, 2, 3, 1)
+            bias_scale = np.float32(given.scale) * conv.scale
+            if i == 0:
+                x = _first_conv(g, x, ohwi, conv, bias_scale, given, frames, width)
+                given = conv.out
+                continue
             weight = g.tensor(f"conv{i + 1}.weight", ohwi.shape, "INT8", ohwi, scale=conv.scale.tolist())
-            bias_scale = (np.float32(given.scale) * conv.scale).tolist()
-            bias = g.tensor(f"conv{i + 1}.bias", [c_out], "INT32", conv.bias, scale=bias_scale)
+            bias = g.tensor(f"conv{i + 1}.bias", [c_out], "INT32", conv.bias, scale=bias_scale.tolist())
             given = out = conv.out
             version = 3
         x = g.op(
@@ -246,6 +250,51 @@ def _encode(graph: _Graph, net: EmotionNet, quantized: QuantizedNet | None) -> N
     shape = g.constant("encoded_shape", np.array([1, -1, size], dtype=np.int32))
     x = g.float_op("RESHAPE", [x, shape], "encoded", [1, -1, size], options="ReshapeOptions", newShape=[1, -1, size])
     g.signature("encode", {"features": features}, {"encoded": x})
+
+
+def _first_conv(
+    g: _Subgraph, x: int, ohwi: Array, conv: QuantizedConv, bias_scale: Array, given: Activation, frames: int, width: int
+) -> int:
+    """Run the first convolution on blocks of eight bins as channels; the same integers, several times faster.
+
+    Engines multiply channels eight at a time, and this input has one. Block b holds bins 8b to 8b + 7, so two neighbouring
+    blocks feed four output positions, 4b to 4b + 3, whose kernels lie shifted by two bins in 4 x 48 output channels.
+    """
+    block, positions = 8, 4
+    c_out, kernel = ohwi.shape[:2]
+    n_blocks = -(-width // positions)
+    spread = np.zeros((positions, c_out, kernel, 2 * block), dtype=np.int8)
+    for p in range(positions):
+        spread[p, :, :, 2 * p : 2 * p + kernel] = ohwi[..., 0]
+    weight = spread.reshape(positions * c_out, kernel, 2, block)
+    n, t_in = block * (n_blocks + 1), abs(g.it.tensors[x].shape[1])
+    n_bins = g.it.tensors[x].shape[2]
+
+    def stored(name: str, shape: list[int], activation: Activation) -> int:
+        return g.tensor(name, shape, "INT8", scale=[activation.scale], zero_point=[activation.zero_point - 128])
+
+    pads = g.constant("more_bins", np.array([[0, 0], [0, 0], [0, n - n_bins], [0, 0]], dtype=np.int32))
+    x = g.op("PAD", [x, pads], [stored("padded", [1, -t_in, n, 1], given)], 2, options="PadOptions")
+    as_blocks = [1, -1, n_blocks + 1, block]
+    shape = g.constant("blocks_shape", np.array(as_blocks, dtype=np.int32))
+    blocks = stored("blocks", [1, -t_in, n_blocks + 1, block], given)
+    x = g.op("RESHAPE", [x, shape], [blocks], options="ReshapeOptions", newShape=as_blocks)
+    w = g.tensor("conv1.weight", weight.shape, "INT8", weight, scale=np.tile(conv.scale, positions).tolist())
+    bias = g.tensor(
+        "conv1.bias", [positions * c_out], "INT32", np.tile(conv.bias, positions), scale=np.tile(bias_scale, positions).tolist()
+    )
+    x = g.op(
+        "CONV_2D", [x, w, bias], [stored("relu1_blocks", [1, frames, n_blocks, positions * c_out], conv.out)], 3,
+        options="Conv2DOptions", strideW=1, strideH=conv.stride, dilationWFactor=1, dilationHFactor=1,
+        padding=g.schema.Padding.VALID, fusedActivationFunction=g.schema.ActivationFunctionType.RELU,
+    )  # fmt: skip
+    as_positions = [1, -1, n_blocks * positions, c_out]
+    shape = g.constant("positions_shape", np.array(as_positions, dtype=np.int32))
+    wide = stored("relu1_wide", [1, frames, n_blocks * positions, c_out], conv.out)
+    x = g.op("RESHAPE", [x, shape], [wide], options="ReshapeOptions", newShape=as_positions)
+    begin = g.constant("slice_begin", np.zeros(4, dtype=np.int32))
+    size = g.constant("slice_size", np.array([1, -1, width, c_out], dtype=np.int32))
+    return g.op("SLICE", [x, begin, size], [stored("relu1", [1, frames, width, c_out], conv.out)], 2, options="SliceOptions")
 
 
 def _frequency_major(weight: Array, size: int) -> Array:
