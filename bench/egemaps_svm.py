@@ -28,8 +28,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from edge_ser.audio import AudioReader
-from edge_ser.cli import require_extra
 from edge_ser.errors import AudioError, EdgeSerError, RunError
+from edge_ser.terminal import require_extra
 from edge_ser_train.corpora import Clip, read_corpus
 from edge_ser_train.dataset import audio_digests, default_cache_dir
 from edge_ser_train.experiments import PLANS, Cell, per_speaker_confusion, plan_cells, result_path

@@ -15,6 +15,7 @@ from edge_ser.errors import (
     ModelFileError,
 )
 from edge_ser.recognizer import EmotionRecognizer
+from edge_ser.streaming import Stream
 
 __version__ = "0.1.0"
 
@@ -26,5 +27,6 @@ __all__ = [
     "EmotionRecognizer",
     "ModelFileError",
     "Prediction",
+    "Stream",
     "__version__",
 ]

@@ -151,11 +151,7 @@ class AudioReader:
         position = 0
         while position < self.n_source_frames:
             block = self._read(position, n_block)
-            mono = block if block.ndim == 1 else block.mean(axis=1, dtype=np.float32)
-            peak = max(float(mono.max()), -float(mono.min()))
-            if not peak <= _MAX_PEAK:  # also true of NaN
-                self._reject(block, position)
-            yield mono
+            yield _mono(block, position, self.name)
             position += len(block)
         if self._sound is not None and self._sound.format == "MP3":
             self._require_end()
@@ -176,11 +172,7 @@ class AudioReader:
 
     def _read(self, position: int, n_block: int) -> Float32Array:
         if self._array is not None:
-            block = self._array[position : position + n_block]
-            scale = _INTEGER_SCALE.get(block.dtype)
-            with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity and is refused as such
-                floats: Float32Array = block.astype(np.float32, copy=False)
-            return floats if scale is None else floats * np.float32(scale)
+            return _full_scale(self._array[position : position + n_block])
         import soundfile
 
         try:
@@ -195,17 +187,82 @@ class AudioReader:
             )
         return decoded[: self.n_source_frames - position]
 
-    def _reject(self, block: Float32Array, position: int) -> None:
-        rows = block if block.ndim == 1 else np.abs(block).max(axis=1)
-        finite = np.isfinite(rows)
-        if finite.all():
-            peak = float(np.abs(block).max())
-            raise AudioError(
-                f"{self.name} has samples of magnitude {peak:.6g}; float samples are expected within -1 to 1 "
-                "(divide int16 values by 32768)"
-            )
-        first = position + int(np.argmin(finite))
-        raise AudioError(f"{self.name} has NaN or infinite samples, the first at sample {first}; expected finite samples")
+
+class AudioStream:
+    """Chunks of any length, rate and dtype as mono float32 samples at ``rate_hz``: those AudioReader gives for the whole.
+
+    ``source_rate_hz`` is the chunks' rate. :meth:`push` keeps back the few milliseconds soxr's filter looks ahead, which
+    :meth:`flush` gives out.
+
+    >>> stream = AudioStream(48000)
+    >>> parts = [stream.push(np.zeros(480, dtype=np.int16)) for _ in range(10)]
+    >>> sum(map(len, parts)) + len(stream.flush()), stream.n_source_frames
+    (1600, 4800)
+    """
+
+    def __init__(self, source_rate_hz: float, rate_hz: int = 16000) -> None:
+        self.source_rate_hz = _checked_rate(source_rate_hz, "the stream")
+        self.n_source_frames = 0
+        """Samples taken so far, per channel."""
+        self._resampler: Any = None
+        if self.source_rate_hz != rate_hz:
+            import soxr
+
+            self._resampler = soxr.ResampleStream(self.source_rate_hz, rate_hz, 1, dtype="float32")
+
+    @property
+    def duration_s(self) -> float:
+        """Length of what was taken so far, in seconds."""
+        return self.n_source_frames / self.source_rate_hz
+
+    def push(self, chunk: npt.NDArray[Any] | bytes) -> Float32Array:
+        """Take the next samples, (n,) or (n, channels) or bytes of mono little-endian int16; return what is ready, float32 [m].
+
+        AudioError for what is no such chunk; nothing of it is taken then.
+        """
+        if isinstance(chunk, (bytes, bytearray, memoryview)):
+            if len(chunk) % 2:
+                raise AudioError(f"the stream got {len(chunk)} bytes; expected whole int16 samples, two bytes each")
+            chunk = np.frombuffer(chunk, dtype="<i2")
+        if not isinstance(chunk, np.ndarray):
+            raise AudioError(f"the stream got {type(chunk).__name__}; expected a numpy array of samples, or bytes of int16")
+        if chunk.size == 0:
+            return np.empty(0, dtype=np.float32)
+        samples, _ = _checked_array((chunk, self.source_rate_hz))
+        mono = _mono(_full_scale(samples), self.n_source_frames, "the stream")
+        self.n_source_frames += len(mono)
+        # Copied where it is the caller's own memory, which the next chunk may overwrite.
+        return self._resampler.resample_chunk(mono) if self._resampler is not None else mono.copy() if mono is chunk else mono
+
+    def flush(self) -> Float32Array:
+        """End the signal: return what was kept back, float32 [m]."""
+        empty = np.empty(0, dtype=np.float32)
+        return empty if self._resampler is None else self._resampler.resample_chunk(empty, last=True)
+
+
+def _full_scale(samples: npt.NDArray[Any]) -> Float32Array:
+    """Return samples of any accepted dtype as float32, integers divided by their full scale."""
+    scale = _INTEGER_SCALE.get(samples.dtype)
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity and is refused as such
+        floats: Float32Array = samples.astype(np.float32, copy=False)
+    return floats if scale is None else floats * np.float32(scale)
+
+
+def _mono(block: Float32Array, position: int, name: str) -> Float32Array:
+    """Return the channels' average, float32 [n], of a block that starts at sample ``position``; AudioError if it is no audio."""
+    mono = block if block.ndim == 1 else block.mean(axis=1, dtype=np.float32)
+    peak = max(float(mono.max()), -float(mono.min()))
+    if peak <= _MAX_PEAK:  # not true of NaN
+        return mono
+    rows = block if block.ndim == 1 else np.abs(block).max(axis=1)
+    finite = np.isfinite(rows)
+    if finite.all():
+        raise AudioError(
+            f"{name} has samples of magnitude {float(np.abs(block).max()):.6g}; float samples are expected within -1 to 1 "
+            "(divide int16 values by 32768)"
+        )
+    first = position + int(np.argmin(finite))
+    raise AudioError(f"{name} has NaN or infinite samples, the first at sample {first}; expected finite samples")
 
 
 def _seekable(file: IO[bytes], name: str) -> IO[bytes]:

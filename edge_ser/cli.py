@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import io
 import json
 import os
+import pkgutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -16,33 +17,41 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from edge_ser.errors import AudioError, EdgeSerError, MissingExtraError
+from edge_ser import verbs
+from edge_ser.errors import AudioError, EdgeSerError
+from edge_ser.terminal import (
+    BAR_WIDTH,
+    backend_option,
+    bar,
+    complain,
+    min_confidence_option,
+    model_option,
+    profile_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from edge_ser.decision import Prediction
     from edge_ser.model_file import ModelFile
 
-_BAR_WIDTH = 10
 _KEY_WIDTH, _CARD_WIDTH = 16, 100
 
 
-def require_extra(extra: str, *modules: str) -> None:
-    """Raise MissingExtraError, with the pip line that mends it, unless all of ``modules`` can be imported."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(f"this command needs {', '.join(missing)}; install with: pip install 'edge-ser[{extra}]'")
-
-
 class _Commands(click.Group):
-    """The verbs of the runtime plus those that installed packages announce; the latter are imported on use or for help."""
+    """The verbs below, those of edge_ser.verbs and those that installed packages announce; imported on use or for help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *(point.name for point in entry_points(group="edge_ser.commands"))})
+        own = (module.name for module in pkgutil.iter_modules(verbs.__path__))
+        announced = (point.name for point in entry_points(group="edge_ser.commands"))
+        return sorted({*super().list_commands(ctx), *own, *announced})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
+        if cmd_name in (module.name for module in pkgutil.iter_modules(verbs.__path__)):
+            verb: click.Command = importlib.import_module(f"edge_ser.verbs.{cmd_name}").command
+            return verb
         for point in entry_points(group="edge_ser.commands", name=cmd_name):
             command: click.Command = point.load()
             return command
@@ -66,31 +75,18 @@ def main() -> None:
     try:
         cli(prog_name="edge-ser")
     except (EdgeSerError, OSError) as error:
-        _complain(error)
+        complain(error)
         sys.exit(1)
-
-
-def _complain(error: Exception) -> None:
-    click.echo(f"edge-ser: error: {' '.join(str(error).split())}", err=True)
-
-
-_model_option = click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that ships.")
 
 
 @cli.command(short_help="Recognise the emotion in recordings.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@_model_option
-@click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto (by the file), onnx or tflite.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads for one answer.")
+@model_option
+@backend_option
+@threads_option
 @click.option("--spinning", is_flag=True, help="Let waiting threads spin (faster with several threads, busy when idle).")
-@click.option(
-    "--min-confidence",
-    default=0.0,
-    type=click.FloatRange(0, 1),
-    metavar="P",
-    help="Answer `uncertain` below this confidence, 0 to 1; default: never.",
-)
-@click.option("--profile", type=click.Path(path_type=Path), metavar="FILE", help="Profile of the microphone (JSON).")
+@min_confidence_option
+@profile_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of the table.")
 @click.option("--embedding", is_flag=True, help="With --json: add the 64-d embedding.")
 def predict(
@@ -126,7 +122,7 @@ def predict(
             try:
                 prediction = recognizer.predict(_standard_input() if name == "-" else name)
             except AudioError as error:
-                _complain(error)
+                complain(error)
                 failed += 1
                 continue
             if not headed:
@@ -135,7 +131,7 @@ def predict(
             if as_json:
                 click.echo(_json_line(name, prediction, embedding))
             else:
-                confidence = f"{_bar(prediction.confidence)} {prediction.confidence:4.0%}"
+                confidence = f"{bar(prediction.confidence)} {prediction.confidence:4.0%}"
                 shares = [f"{p:.0%}" for p in prediction.probabilities.values()]
                 note = "  novel" if prediction.is_novel else ""
                 _row(name, prediction.label, confidence, shares, f"{prediction.duration_s:.2f} s", width, note)
@@ -155,7 +151,7 @@ def _recordings(names: Iterable[str]) -> tuple[list[str], int]:
             continue
         found = sorted(p for p in Path(name).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
         if not found:
-            _complain(AudioError(f"no recordings below the folder {name}; expected files in {', '.join(AUDIO_SUFFIXES)}"))
+            complain(AudioError(f"no recordings below the folder {name}; expected files in {', '.join(AUDIO_SUFFIXES)}"))
             empty += 1
         recordings += map(str, found)
     return recordings, empty
@@ -175,17 +171,10 @@ def _progress(names: list[str]) -> Any:
     return click.progressbar(names, file=sys.stderr, label="recognising", show_pos=True)
 
 
-def _bar(share: float) -> str:
-    """Return a share from 0 to 1 as a bar of block characters."""
-    eighths = round(share * _BAR_WIDTH * 8)
-    full, rest = divmod(eighths, 8)
-    return ("█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")).ljust(_BAR_WIDTH)
-
-
 def _row(name: str, label: str, confidence: str, shares: Iterable[str], length: str, width: int, note: str = "") -> None:
     shown = name if len(name) <= width else "…" + name[1 - width :]
     columns = "".join(f"{share:>9}" for share in shares)
-    click.echo(f"{shown:<{width}}  {label:<9} {confidence:<{_BAR_WIDTH + 5}} {columns} {length:>10}{note}")
+    click.echo(f"{shown:<{width}}  {label:<9} {confidence:<{BAR_WIDTH + 5}} {columns} {length:>10}{note}")
 
 
 def _json_line(name: str, prediction: Prediction, embedding: bool) -> str:

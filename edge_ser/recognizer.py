@@ -15,6 +15,7 @@ from edge_ser.decision import Prediction, decide
 from edge_ser.errors import AudioError, ConfigError
 from edge_ser.features import extract_blocks
 from edge_ser.model_file import Manifest, read_model_file, shipped_model_path
+from edge_ser.streaming import Stream
 
 
 class EmotionRecognizer:
@@ -81,6 +82,13 @@ class EmotionRecognizer:
             self._correction.apply(features, out=features)
         answer = self._backend.run(features)
         return decide(answer.logits, answer.embedding, self.manifest, reader.duration_s, self.min_confidence)
+
+    def stream(self, rate_hz: float = 16000) -> Stream:
+        """Return a stream for one utterance that arrives in chunks, of samples at ``rate_hz``; see :class:`Stream`.
+
+        Raises AudioError for an impossible rate, ConfigError for a model whose front end needs the whole utterance.
+        """
+        return Stream(self._backend, self.manifest, rate_hz, self.min_confidence, self._correction)
 
     def predict_many(self, recordings: Iterable[AudioSource]) -> list[Prediction]:
         """Answer for each recording, in order; the first that cannot be answered raises AudioError."""

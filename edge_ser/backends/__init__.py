@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,29 @@ class Answer(NamedTuple):
     """All encoder vectors so far, [P + N, encoder_size]; the ``past`` of the next run."""
 
 
-class Backend(Protocol):
-    """A loaded graph. ``run`` may be called from several threads at once."""
+EncoderState: TypeAlias = "tuple[npt.NDArray[Any], ...]"
+"""What the encoder carries from one stretch of frames to the next; an engine's own affair, never changed in place."""
 
-    def run(self, features: Float32Array, past: Float32Array | None = None) -> Answer:
-        """Answer for features [T >= 49, n_bins], following on encoder vectors ``past`` [P, encoder_size]."""
+
+class Backend(Protocol):
+    """A loaded graph. Its methods may be called from several threads at once, and keep nothing."""
+
+    def run(self, features: Float32Array, past: Float32Array | None = None, state: EncoderState | None = None) -> Answer:
+        """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, encoder_size].
+
+        T is 49 or more; after a ``state`` it is a multiple of 16.
+        """
+        ...
+
+    def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Float32Array, EncoderState]:
+        """Return the encoder vectors [N, encoder_size] of features [T, n_bins], and the state for the frames that follow.
+
+        T is 33 + 16 N at first, and 16 N after a ``state``.
+        """
+        ...
+
+    def judge(self, vectors: Float32Array) -> Answer:
+        """Answer for encoder vectors [P, encoder_size] alone."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.backends import Answer
+from edge_ser.backends import Answer, EncoderState
 from edge_ser.errors import BackendError, ModelFileError
 from edge_ser.model_file import ModelFile
 
@@ -44,14 +44,26 @@ class OnnxBackend:
         _check(model, "output", self._session.get_outputs(), outputs)
         self._no_past = np.empty((1, 0, encoder_size), dtype=np.float32)
 
-    def run(self, features: Float32Array, past: Float32Array | None = None) -> Answer:
+    def run(self, features: Float32Array, past: Float32Array | None = None, state: EncoderState | None = None) -> Answer:
         """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, encoder_size]."""
+        if state is not None:
+            features = np.concatenate([state[0], features])
         feed = {"features": features[None], "past": self._no_past if past is None else past[None]}
         try:
             logits, embedding, encoded = self._session.run(["logits", "embedding", "encoded"], feed)
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed on features {features.shape}: {_first_line(error)}") from None
         return Answer(logits[0], embedding[0], encoded[0])
+
+    def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Float32Array, EncoderState]:
+        """Return the encoder vectors [N, encoder_size] of features [T, n_bins], and the state for the frames that follow."""
+        if state is not None:
+            features = np.concatenate([state[0], features])
+        return self.run(features).encoded, (features[-33:].copy(),)
+
+    def judge(self, vectors: Float32Array) -> Answer:
+        """Answer for encoder vectors [P, encoder_size] alone."""
+        raise NotImplementedError
 
 
 def _check(model: ModelFile, kind: str, found: list[object], expected: dict[str, tuple[int, int]]) -> None:

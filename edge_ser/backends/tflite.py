@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.backends import Answer
+from edge_ser.backends import Answer, EncoderState
 from edge_ser.errors import BackendError, ModelFileError
 from edge_ser.model_file import ModelFile
 
@@ -76,8 +76,10 @@ class TfliteBackend:
     def _runners(interpreter: Any) -> tuple[Any, Any]:
         return interpreter.get_signature_runner("encode"), interpreter.get_signature_runner("classify")
 
-    def run(self, features: Float32Array, past: Float32Array | None = None) -> Answer:
+    def run(self, features: Float32Array, past: Float32Array | None = None, state: EncoderState | None = None) -> Answer:
         """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, encoder_size]."""
+        if state is not None:
+            features = np.concatenate([state[0], features])
         runners = getattr(self._of_thread, "runners", None)
         if runners is None:
             # Kept, because the runners use the interpreter without owning it.
@@ -93,3 +95,13 @@ class TfliteBackend:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BackendError(f"{self.engine} failed on features {features.shape}: {reason}") from None
         return Answer(answer["logits"][0], answer["embedding"][0], encoded[0])
+
+    def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Float32Array, EncoderState]:
+        """Return the encoder vectors [N, encoder_size] of features [T, n_bins], and the state for the frames that follow."""
+        if state is not None:
+            features = np.concatenate([state[0], features])
+        return self.run(features).encoded, (features[-33:].copy(),)
+
+    def judge(self, vectors: Float32Array) -> Answer:
+        """Answer for encoder vectors [P, encoder_size] alone."""
+        raise NotImplementedError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edge_ser.cli import require_extra
+from edge_ser.terminal import require_extra
 
 
 @click.command(short_help="Turn a training run into a model file.")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from edge_ser.cli import require_extra
+from edge_ser.terminal import require_extra
 
 _TORCH = ("torch", "safetensors", "matplotlib", "tqdm", "tomli_w")
 
