@@ -16,6 +16,10 @@ BACKENDS = {"onnx": ".onnx", "tflite": ".tflite"}
 """Engines and the files they read."""
 
 
+STATE_FRAMES = 5
+"""Frames the first convolution (7 frames, every second one) sees again when a stream goes on."""
+
+
 class Answer(NamedTuple):
     """One run of the graph."""
 

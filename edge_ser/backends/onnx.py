@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.backends import Answer, EncoderState
+from edge_ser.backends import STATE_FRAMES, Answer, EncoderState
 from edge_ser.errors import BackendError, ModelFileError
+from edge_ser.features import ENCODER_FRAMES
 from edge_ser.model_file import ModelFile
 
 Float32Array = npt.NDArray[np.float32]
+
+_ROWS = ("rows1", "rows2", "rows3")
 
 
 class OnnxBackend:
@@ -41,29 +46,47 @@ class OnnxBackend:
             "embedding": (2, manifest.embedding_size),
             "encoded": (3, encoder_size),
         }
-        _check(model, "output", self._session.get_outputs(), outputs)
+        found = [node for node in self._session.get_outputs() if not node.name.endswith("_next")]
+        _check(model, "output", found, outputs)
+        optional = {node.name for node in self._session.get_overridable_initializers()}
+        if optional != {*_ROWS, "judged"}:
+            raise ModelFileError(f"{model.path}: its optional inputs are {sorted(optional)}; expected {[*_ROWS, 'judged']}")
         self._no_past = np.empty((1, 0, encoder_size), dtype=np.float32)
+        self._least = np.zeros((ENCODER_FRAMES, n_bins), dtype=np.float32)
+        self._no_head = {"judged": np.zeros(1, dtype=np.int64)}
 
     def run(self, features: Float32Array, past: Float32Array | None = None, state: EncoderState | None = None) -> Answer:
         """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, encoder_size]."""
-        if state is not None:
-            features = np.concatenate([state[0], features])
-        feed = {"features": features[None], "past": self._no_past if past is None else past[None]}
-        try:
-            logits, embedding, encoded = self._session.run(["logits", "embedding", "encoded"], feed)
-        except Exception as error:
-            raise BackendError(f"ONNX Runtime failed on features {features.shape}: {_first_line(error)}") from None
-        return Answer(logits[0], embedding[0], encoded[0])
+        return self._answer(self._feed(features, past, state))
 
     def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Float32Array, EncoderState]:
         """Return the encoder vectors [N, encoder_size] of features [T, n_bins], and the state for the frames that follow."""
-        if state is not None:
-            features = np.concatenate([state[0], features])
-        return self.run(features).encoded, (features[-33:].copy(),)
+        feed = self._feed(features, None, state) | self._no_head
+        encoded, *rows = self._run(["encoded", *(f"{name}_next" for name in _ROWS)], feed)
+        return encoded[0], (feed["features"][0, -STATE_FRAMES:].copy(), *rows)
 
     def judge(self, vectors: Float32Array) -> Answer:
         """Answer for encoder vectors [P, encoder_size] alone."""
-        raise NotImplementedError
+        # The graph always encodes something; the head is told to leave it out.
+        return self._answer(self._feed(self._least, vectors, None) | {"judged": np.array([len(vectors)], dtype=np.int64)})
+
+    def _feed(self, features: Float32Array, past: Float32Array | None, state: EncoderState | None) -> dict[str, Any]:
+        rows = {}
+        if state is not None:
+            features = np.concatenate([state[0], features])
+            rows = dict(zip(_ROWS, state[1:], strict=True))
+        return {"features": features[None], "past": self._no_past if past is None else past[None], **rows}
+
+    def _answer(self, feed: dict[str, Any]) -> Answer:
+        logits, embedding, encoded = self._run(["logits", "embedding", "encoded"], feed)
+        return Answer(logits[0], embedding[0], encoded[0])
+
+    def _run(self, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
+        try:
+            found: list[Any] = self._session.run(outputs, feed)
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime failed on features {feed['features'].shape}: {_first_line(error)}") from None
+        return found
 
 
 def _check(model: ModelFile, kind: str, found: list[object], expected: dict[str, tuple[int, int]]) -> None:

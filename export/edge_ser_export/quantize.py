@@ -189,3 +189,25 @@ def percent(layers: Sequence[LayerCoverage], what: str) -> float:
     """Return how much of ``weights`` or ``macs_per_s`` is int8, in per cent."""
     int8, total = (sum(int(getattr(x, name)) for x in layers) for name in (f"int8_{what}", what))
     return 100 * int8 / total
+
+
+BLOCK_BINS, BLOCK_POSITIONS = 8, 4
+"""The first convolution on blocks: bins that become channels, and the output positions two neighbouring blocks feed."""
+
+
+def in_blocks(weight: Int8Array) -> Int8Array:
+    """Return the first convolution's weight [c_out, 1, k, k] as one for blocks of bins: [4 · c_out, k, 2, 8].
+
+    Engines multiply channels eight at a time, and this input has one. Block b holds bins 8b to 8b + 7, so blocks b and b + 1
+    hold what output positions 4b to 4b + 3 see; their kernels lie shifted by two bins each. The same integers, faster.
+    """
+    c_out, _, k, _ = weight.shape
+    spread = np.zeros((BLOCK_POSITIONS, c_out, k, 2 * BLOCK_BINS), dtype=np.int8)
+    for p in range(BLOCK_POSITIONS):
+        spread[p, :, :, 2 * p : 2 * p + k] = weight[:, 0]
+    return spread.reshape(BLOCK_POSITIONS * c_out, k, 2, BLOCK_BINS)
+
+
+def block_count(width: int) -> int:
+    """Return into how many blocks ``width`` output positions of the first convolution fall; its input has one more."""
+    return -(-width // BLOCK_POSITIONS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.backends import Backend
+from edge_ser.backends import Backend, EncoderState
 from edge_ser.errors import ExportError
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, frame_count
 from edge_ser_train.loop import infer
@@ -72,19 +72,23 @@ def verify(trained: TrainedModel, backend: Backend, tolerance: float) -> Verific
     return result
 
 
-def run_in_parts(backend: Backend, features: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Return the logits of features [T, n_bins] fed as a stream does: 49 + 16k frames at a time, keeping ``encoded``."""
-    past: npt.NDArray[np.float32] | None = None
-    start = 0
-    while True:
-        n = ENCODER_FRAMES + ENCODER_STRIDE * int(rng.integers(0, 8))
-        if start + n > len(features):
-            n = len(features) - start - (len(features) - start - ENCODER_FRAMES) % ENCODER_STRIDE
-        answer = backend.run(features[start : start + n], past)
-        past = answer.encoded
-        start += n - ENCODER_FRAMES + ENCODER_STRIDE
-        if len(features) - start < ENCODER_FRAMES:
-            return answer.logits
+def run_in_parts(backend: Backend, features: Float32Array, rng: np.random.Generator) -> Float32Array:
+    """Return the logits of features [T, n_bins] fed as a stream does: some blocks encoded, then the last ones answered."""
+    n_vectors = (len(features) - ENCODER_FRAMES) // ENCODER_STRIDE + 1
+    past: Float32Array | None = None
+    state: EncoderState | None = None
+    start = done = 0
+    while n_vectors - done > 1:
+        n = int(rng.integers(1, min(9, n_vectors - done)))
+        stop = ENCODER_FRAMES - ENCODER_STRIDE + ENCODER_STRIDE * (done + n)
+        encoded, state = backend.encode(features[start:stop], state)
+        past = encoded if past is None else np.concatenate([past, encoded])
+        start, done = stop, done + n
+    stop = ENCODER_FRAMES - ENCODER_STRIDE + ENCODER_STRIDE * n_vectors
+    answer = backend.run(features[start:stop], past, state)
+    if not np.array_equal(answer.logits, backend.judge(answer.encoded).logits):
+        raise ExportError("the exported file's head answers otherwise when it is run alone; nothing was written")
+    return answer.logits
 
 
 def agree(
