@@ -30,13 +30,13 @@ from tqdm import tqdm
 from edge_ser.audio import AudioReader
 from edge_ser.errors import AudioError, EdgeSerError, RunError
 from edge_ser.terminal import require_extra
+from edge_ser_train.cells import Cell, per_speaker_confusion, plan_cells, write_result
 from edge_ser_train.corpora import Clip, read_corpus
 from edge_ser_train.dataset import audio_digests, default_cache_dir
-from edge_ser_train.experiments import PLANS, Cell, per_speaker_confusion, plan_cells, result_path
+from edge_ser_train.experiments import PLANS
 from edge_ser_train.loop import class_numbers
 from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
 from edge_ser_train.results import read_cells
-from edge_ser_train.run import write_atomic
 from edge_ser_train.splits import check_leaks
 
 Float32Array = npt.NDArray[np.float32]
@@ -91,8 +91,8 @@ def _save(file: Path, table: Float32Array) -> None:
             partial.unlink()
 
 
-def score_cell(cell: Cell, x_of: Mapping[str, Float32Array]) -> dict[str, Any]:
-    """Fit on train, choose C by dev UA (the smaller one of equals), look at test once; return the cell's results.
+def score_cell(cell: Cell, x_of: Mapping[str, Float32Array]) -> tuple[list[str], dict[str, Any]]:
+    """Fit on train, choose C by dev UA (the smaller one of equals), look at test once; return leaks and what was measured.
 
     ``x_of`` maps a clip's key to its functionals [88].
     """
@@ -115,16 +115,7 @@ def score_cell(cell: Cell, x_of: Mapping[str, Float32Array]) -> dict[str, Any]:
         best = max(best, (ua, c, svm), key=lambda entry: entry[0])
     dev_ua, c, svm = best
     scores = np.asarray(svm.decision_function(x["test"]), dtype=np.float32)
-    return {
-        "corpus": cell.corpus,
-        "labels": list(cell.labels),
-        "protocol": cell.split.protocol,
-        "fold": cell.split.fold,
-        "speaker_dependent": cell.split.speaker_dependent,
-        "split_sha256": cell.split.sha256,
-        "leaks": [str(leak) for leak in leaks],
-        "experiment": cell.experiment,
-        "seed": 0,
+    measured = {
         "config": {"features": "eGeMAPSv02 functionals", "c_grid": C_GRID, "class_weight": "balanced"},
         "classifier": f"SVM (linear, C = {c:g})",
         "clips": {part: len(clips) for part, clips in parts.items()},
@@ -137,6 +128,7 @@ def score_cell(cell: Cell, x_of: Mapping[str, Float32Array]) -> dict[str, Any]:
         "test_ece": None,
         "test_confusion_per_speaker": per_speaker_confusion(y["test"], scores, [c.speaker for c in parts["test"]], n),
     }
+    return [str(leak) for leak in leaks], measured
 
 
 @click.command()
@@ -155,9 +147,7 @@ def main(data: Path, corpora: tuple[str, ...], out: Path, cache: Path | None) ->
                 # The splits of the networks' cells, whatever the recipe; one seed, for nothing here is drawn.
                 cells = [replace(cell, experiment=EXPERIMENT) for cell in plan_cells(data, corpus, n_classes, ["edge"], seeds=1)]
                 for cell in tqdm(cells, desc=f"{corpus}, {n_classes} classes", unit="fold", disable=None):
-                    path = result_path(out, cell)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    write_atomic(path, json.dumps(score_cell(cell, x_of), separators=(",", ":")) + "\n")
+                    write_result(out, cell, *score_cell(cell, x_of))
         for (place, experiment), summary in read_cells(out / "cells").items():
             if experiment == EXPERIMENT:
                 click.echo(f"{place}: UA {summary.ua.percent()}, WA {summary.wa.percent()}")

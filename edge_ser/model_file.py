@@ -18,7 +18,7 @@ from edge_ser.errors import ConfigError, ModelFileError
 from edge_ser.features import FRONT_ENDS, FrontEndConfig
 
 FORMAT = "edge-ser-model"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _NUMBER = (int, float)
 _TRAINING_KEYS: dict[str, Any] = {

@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.backends import Answer, EncoderState
+from edge_ser.backends import STATE_FRAMES, Answer, EncoderState
 from edge_ser.errors import BackendError, ModelFileError
 from edge_ser.model_file import ModelFile
 
 Float32Array = npt.NDArray[np.float32]
 
+_ROWS = ["rows1", "rows2", "rows3"]
+_ENCODED = ["encoded", *(f"{name}_next" for name in _ROWS)]
+
 SIGNATURES = {
     "classify": {"inputs": ["encoded"], "outputs": ["embedding", "logits"]},
-    "encode": {"inputs": ["features"], "outputs": ["encoded"]},
+    "encode": {"inputs": ["features"], "outputs": _ENCODED},
+    "resume": {"inputs": ["features", *_ROWS], "outputs": _ENCODED},
 }
 
 
@@ -49,7 +53,8 @@ class TfliteBackend:
             raise ModelFileError(f"{model.path}: its signatures are {found}; expected {SIGNATURES}")
         manifest = model.manifest
         size, n_bins = manifest.encoder_size, manifest.front_end.n_bins
-        encode, classify = self._of_thread.runners = self._runners(interpreter)
+        runners = self._of_thread.runners = self._runners(interpreter)
+        encode, classify = runners["encode"], runners["classify"]
         ends = {
             "features": (encode.get_input_details()["features"], 3, n_bins),
             "encoded": (encode.get_output_details()["encoded"], 3, size),
@@ -73,35 +78,38 @@ class TfliteBackend:
             raise BackendError(f"{self._model.path}: {self.engine} refused the graph: {reason}") from None
 
     @staticmethod
-    def _runners(interpreter: Any) -> tuple[Any, Any]:
-        return interpreter.get_signature_runner("encode"), interpreter.get_signature_runner("classify")
+    def _runners(interpreter: Any) -> dict[str, Any]:
+        return {name: interpreter.get_signature_runner(name) for name in SIGNATURES}
 
     def run(self, features: Float32Array, past: Float32Array | None = None, state: EncoderState | None = None) -> Answer:
         """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, encoder_size]."""
-        if state is not None:
+        encoded, _ = self.encode(features, state)
+        return self.judge(encoded if past is None else np.concatenate([past, encoded]))
+
+    def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Float32Array, EncoderState]:
+        """Return the encoder vectors [N, encoder_size] of features [T, n_bins], and the state for the frames that follow."""
+        if state is None:
+            found = self._call("encode", features=features[None])
+        else:
             features = np.concatenate([state[0], features])
+            found = self._call("resume", features=features[None], **dict(zip(_ROWS, state[1:], strict=True)))
+        return found["encoded"][0], (features[-STATE_FRAMES:].copy(), *(found[f"{name}_next"] for name in _ROWS))
+
+    def judge(self, vectors: Float32Array) -> Answer:
+        """Answer for encoder vectors [P, encoder_size] alone."""
+        found = self._call("classify", encoded=vectors[None])
+        return Answer(found["logits"][0], found["embedding"][0], vectors)
+
+    def _call(self, signature: str, **inputs: npt.NDArray[Any]) -> dict[str, Any]:
         runners = getattr(self._of_thread, "runners", None)
         if runners is None:
             # Kept, because the runners use the interpreter without owning it.
             self._of_thread.interpreter = self._load()
             runners = self._of_thread.runners = self._runners(self._of_thread.interpreter)
-        encode, classify = runners
         try:
-            encoded = encode(features=features[None])["encoded"]
-            if past is not None and len(past):
-                encoded = np.concatenate([past[None], encoded], axis=1)
-            answer = classify(encoded=encoded)
+            found: dict[str, Any] = runners[signature](**inputs)
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BackendError(f"{self.engine} failed on features {features.shape}: {reason}") from None
-        return Answer(answer["logits"][0], answer["embedding"][0], encoded[0])
-
-    def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Float32Array, EncoderState]:
-        """Return the encoder vectors [N, encoder_size] of features [T, n_bins], and the state for the frames that follow."""
-        if state is not None:
-            features = np.concatenate([state[0], features])
-        return self.run(features).encoded, (features[-33:].copy(),)
-
-    def judge(self, vectors: Float32Array) -> Answer:
-        """Answer for encoder vectors [P, encoder_size] alone."""
-        raise NotImplementedError
+            shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
+            raise BackendError(f"{self.engine} failed on {shapes}: {reason}") from None
+        return found

@@ -1,10 +1,12 @@
 """The network as a TFLite file, written operator by operator: no TensorFlow, no converter, dynamic length.
 
-    signature encode     features [1, T, n_bins]   -> encoded [1, N, encoder_size]
+    signature encode     features [1, 33 + 16 N, n_bins]  -> encoded [1, N, encoder_size], rows1_next, rows2_next, rows3_next
+    signature resume     features [1, 5 + 16 N, n_bins], rows1, rows2, rows3 -> the same
     signature classify   encoded  [1, M, encoder_size] -> logits [1, n_labels], embedding [1, 64]
 
-A stream runs ``encode`` on each 49 + 16k frames, appends, and runs ``classify`` over all vectors. (One graph with an empty
-``past``, as in ONNX, is what TFLite dislikes.) Inside a vector the order is frequency-major, as the convolutions leave it.
+A stream runs ``encode`` first, then ``resume`` with the rows it got (the last two before conv2, conv3 and conv4) and the last
+five frames again; it appends the vectors and runs ``classify`` over all. (One graph with an empty ``past``, as in ONNX, is
+what TFLite dislikes.) Inside a vector the order is frequency-major, as the convolutions leave it.
 
 int8: convolutions integer throughout, one scale a channel. GRU and FC matrices are int8 and multiply activations that the engine
 quantises on the fly. Their row scales are applied behind the product: engines whose fully connected kernel knows one scale a
@@ -17,170 +19,32 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_ser.backends import STATE_FRAMES
 from edge_ser.containers import METADATA_KEY
-from edge_ser.features import ENCODER_FRAMES
+from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE
+from edge_ser_export.flatbuffer import Array, Graph, Subgraph
 from edge_ser_export.onnx_graph import encoder_size
-from edge_ser_export.quantize import Activation, QuantizedConv, QuantizedNet, QuantizedRows, folded_convs
+from edge_ser_export.quantize import (
+    BLOCK_BINS,
+    BLOCK_POSITIONS,
+    Activation,
+    QuantizedNet,
+    QuantizedRows,
+    block_count,
+    folded_convs,
+    in_blocks,
+)
 from edge_ser_train.model import CHANNELS, EMBEDDING_SIZE, GRU_SIZE, EmotionNet
-
-Array = npt.NDArray[Any]
-
-_ALIGNMENT = 16  # what TFLite's schema asks of weights
-
-
-def _schema() -> Any:
-    from ai_edge_litert import schema_py_generated
-
-    return schema_py_generated
-
-
-class _Graph:
-    """The file under construction: buffers and operator codes are shared by its subgraphs."""
-
-    def __init__(self) -> None:
-        self.schema = _schema()
-        self.model = self.schema.ModelT()
-        self.model.version = 3
-        self.model.description = b"edge-ser"
-        self.model.buffers = [self.schema.BufferT()]
-        self.model.operatorCodes, self.model.subgraphs, self.model.signatureDefs, self.model.metadata = [], [], [], []
-
-    def buffer(self, data: bytes) -> int:
-        buffer = self.schema.BufferT()
-        buffer.data = data
-        self.model.buffers.append(buffer)
-        return len(self.model.buffers) - 1
-
-    def code(self, name: str, version: int) -> int:
-        number = getattr(self.schema.BuiltinOperator, name)
-        for i, known in enumerate(self.model.operatorCodes):
-            if (known.builtinCode, known.version) == (number, version):
-                return i
-        code = self.schema.OperatorCodeT()
-        code.builtinCode, code.version = number, version
-        code.deprecatedBuiltinCode = min(number, 127)
-        self.model.operatorCodes.append(code)
-        return len(self.model.operatorCodes) - 1
-
-    def serialise(self) -> bytes:
-        import flatbuffers
-
-        schema = self.schema
-
-        class Aligned(schema.BufferT):  # type: ignore[misc, name-defined]
-            """A buffer whose bytes start at a multiple of 16; the generated packing would leave them anywhere."""
-
-            def Pack(self, builder: Any) -> Any:  # noqa: N802
-                if self.data is None:
-                    return super().Pack(builder)
-                builder.StartVector(1, len(self.data), _ALIGNMENT)
-                builder.head -= len(self.data)
-                builder.Bytes[builder.head : builder.head + len(self.data)] = self.data
-                vector = builder.EndVector()
-                schema.BufferStart(builder)
-                schema.BufferAddData(builder, vector)
-                return schema.BufferEnd(builder)
-
-        for buffer in self.model.buffers:
-            buffer.__class__ = Aligned
-        builder = flatbuffers.Builder(1 << 20)
-        builder.Finish(self.model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
-
-
-class _Subgraph:
-    """One subgraph: tensors by number, operators in order."""
-
-    def __init__(self, graph: _Graph, name: str) -> None:
-        self.graph, self.schema = graph, graph.schema
-        self.it = self.schema.SubGraphT()
-        self.it.name, self.it.tensors, self.it.operators = name.encode(), [], []
-        self.index = len(graph.model.subgraphs)
-        graph.model.subgraphs.append(self.it)
-
-    def tensor(
-        self,
-        name: str,
-        shape: Sequence[int],
-        kind: str = "FLOAT32",
-        data: Array | None = None,
-        scale: Sequence[float] | None = None,
-        zero_point: Sequence[int] | None = None,
-        axis: int = 0,
-    ) -> int:
-        """Add a tensor; a negative dimension of ``shape`` may change, and starts at its absolute value. ``data``: a constant."""
-        tensor = self.schema.TensorT()
-        tensor.name = name.encode()
-        tensor.shape = [abs(d) for d in shape]
-        if min(shape, default=0) < 0:
-            tensor.shapeSignature = [max(d, -1) for d in shape]
-        tensor.type = getattr(self.schema.TensorType, kind)
-        tensor.buffer = self.graph.buffer(np.ascontiguousarray(data).tobytes()) if data is not None else 0
-        if scale is not None:
-            quantization = self.schema.QuantizationParametersT()
-            quantization.scale = [float(s) for s in scale]
-            quantization.zeroPoint = list(zero_point or [0] * len(scale))
-            quantization.quantizedDimension = axis
-            tensor.quantization = quantization
-        self.it.tensors.append(tensor)
-        return len(self.it.tensors) - 1
-
-    def constant(self, name: str, value: Array) -> int:
-        """Add a float32 or int32 constant."""
-        value = np.asarray(value)
-        kind = "INT32" if value.dtype == np.int32 else "FLOAT32"
-        return self.tensor(name, value.shape, kind, value)
-
-    def op(self, name: str, inputs: Sequence[int], outputs: Sequence[int], version: int = 1, **options: Any) -> int:
-        """Add an operator; ``options`` are the fields of its options table. Returns its first output."""
-        operator = self.schema.OperatorT()
-        operator.opcodeIndex = self.graph.code(name, version)
-        operator.inputs, operator.outputs = list(inputs), list(outputs)
-        kind = options.pop("options", None)
-        if kind is not None:
-            table = getattr(self.schema, f"{kind}T")()
-            for key, value in options.items():
-                if not hasattr(table, key):
-                    raise AttributeError(f"{kind} has no {key}")
-                setattr(table, key, value)
-            operator.builtinOptions = table
-            operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, kind)
-        self.it.operators.append(operator)
-        return outputs[0]
-
-    def float_op(self, name: str, inputs: Sequence[int], output: str, shape: Sequence[int], **options: Any) -> int:
-        """Add an operator with one float output."""
-        return self.op(name, inputs, [self.tensor(output, shape)], **options)
-
-    def signature(self, key: str, inputs: dict[str, int], outputs: dict[str, int]) -> None:
-        """Name inputs and outputs."""
-        self.ends(list(inputs.values()), list(outputs.values()))
-        signature = self.schema.SignatureDefT()
-        signature.signatureKey, signature.subgraphIndex = key.encode(), self.index
-        signature.inputs, signature.outputs = (self._named(of) for of in (inputs, outputs))
-        self.graph.model.signatureDefs.append(signature)
-
-    def _named(self, tensors: dict[str, int]) -> list[Any]:
-        maps = []
-        for name, index in tensors.items():
-            entry = self.schema.TensorMapT()
-            entry.name, entry.tensorIndex = name.encode(), index
-            maps.append(entry)
-        return maps
-
-    def ends(self, inputs: list[int], outputs: list[int]) -> None:
-        """Set inputs and outputs."""
-        self.it.inputs, self.it.outputs = inputs, outputs
 
 
 def build_tflite(net: EmotionNet, quantized: QuantizedNet | None = None) -> Callable[[str], bytes]:
     """Return a function from a manifest's JSON to the file's bytes; the same bytes for the same arguments."""
 
     def serialise(manifest: str) -> bytes:
-        graph = _Graph()
-        _encode(graph, net, quantized)
+        graph = Graph()
+        _encode(graph, net, quantized, resume=False)
+        _encode(graph, net, quantized, resume=True)
         _classify(graph, net, quantized)
         metadata = graph.schema.MetadataT()
         metadata.name, metadata.buffer = METADATA_KEY.encode(), graph.buffer(manifest.encode())
@@ -190,111 +54,121 @@ def build_tflite(net: EmotionNet, quantized: QuantizedNet | None = None) -> Call
     return serialise
 
 
-def _encode(graph: _Graph, net: EmotionNet, quantized: QuantizedNet | None) -> None:
-    """features -> normalisation, four convolutions -> encoder vectors."""
-    g = _Subgraph(graph, "encode")
+def _encode(graph: Graph, net: EmotionNet, quantized: QuantizedNet | None, resume: bool) -> None:
+    """features -> normalisation, four convolutions -> encoder vectors, and the rows a stream carries."""
+    g = Subgraph(graph, "resume" if resume else "encode")
     n, size = net.n_bins, encoder_size(net)
     relu = {"fusedActivationFunction": g.schema.ActivationFunctionType.RELU}
     valid = {"padding": g.schema.Padding.VALID}
-    frames = -ENCODER_FRAMES
+    # A negative dimension may change; it starts as one block of a stream, or as the shortest utterance.
+    frames = -(STATE_FRAMES + 2 * ENCODER_STRIDE) if resume else -ENCODER_FRAMES
     features = g.tensor("features", [1, frames, n])
     mean, inverse_std = (t.cpu().numpy().astype(np.float32) for t in (net.feature_mean, 1 / net.feature_std))
     x = g.float_op("SUB", [features, g.constant("mean", mean)], "centred", [1, frames, n], options="SubOptions")
     x = g.float_op("MUL", [x, g.constant("inverse_std", inverse_std)], "normalised", [1, frames, n], options="MulOptions")
     shape = g.constant("image_shape", np.array([1, -1, n, 1], dtype=np.int32))
     x = g.float_op("RESHAPE", [x, shape], "image", [1, frames, n, 1], options="ReshapeOptions", newShape=[1, -1, n, 1])
-
-    def stored(name: str, width: int, channels: int, activation: Activation | None) -> int:
-        # int8 = uint8 - 128.
-        shape = [1, frames, width, channels]
-        if activation is None:
-            return g.tensor(name, shape)
-        return g.tensor(name, shape, "INT8", scale=[activation.scale], zero_point=[activation.zero_point - 128])
-
-    given = None
+    inputs, rows_next = {"features": features}, {}
+    given: Activation | None = None
     if quantized is not None:
         given = quantized.input
-        x = g.op("QUANTIZE", [x], [stored("image_int8", n, 1, given)], options="QuantizeOptions")
+        x = g.op("QUANTIZE", [x], [_stored(g, "image_int8", [1, frames, n, 1], given)], options="QuantizeOptions")
     width = n
-    for i, (w, b, stride) in enumerate(folded_convs(net)):
+    for i, (w, b, stride) in enumerate(folded_convs(net), start=1):
         c_out, kernel = w.shape[0], w.shape[2]
         width, frames = (width - kernel) // stride + 1, -((-frames - kernel) // stride + 1)
         out = None
         if quantized is None or given is None:
-            weight = g.constant(f"conv{i + 1}.weight", w.permute(0, 2, 3, 1).cpu().numpy())
-            bias, version = g.constant(f"conv{i + 1}.bias", b.cpu().numpy()), 1
+            weight, version = g.constant(f"conv{i}.weight", w.permute(0, 2, 3, 1).cpu().numpy()), 1
+            bias = g.constant(f"conv{i}.bias", b.cpu().numpy())
         else:
-            conv = quantized.convs[i]
-            ohwi = conv.weight.transpose(0, 2, 3, 1)
-            bias_scale = np.float32(given.scale) * conv.scale
-            if i == 0:
-                x = _first_conv(g, x, ohwi, conv, bias_scale, given, frames, width)
-                given = conv.out
-                continue
-            weight = g.tensor(f"conv{i + 1}.weight", ohwi.shape, "INT8", ohwi, scale=conv.scale.tolist())
-            bias = g.tensor(f"conv{i + 1}.bias", [c_out], "INT32", conv.bias, scale=bias_scale.tolist())
-            given = out = conv.out
-            version = 3
-        x = g.op(
-            "CONV_2D", [x, weight, bias], [stored(f"relu{i + 1}", width, c_out, out)], version,
-            options="Conv2DOptions", strideW=stride, strideH=stride, dilationWFactor=1, dilationHFactor=1, **valid, **relu,
-        )  # fmt: skip
-        if i > 0:
+            conv, version = quantized.convs[i - 1], 3
+            out, ohwi = conv.out, conv.weight.transpose(0, 2, 3, 1)
+            if i > 1:
+                weight = g.tensor(f"conv{i}.weight", ohwi.shape, "INT8", ohwi, scale=conv.scale.tolist())
+                bias_scale = np.float32(given.scale) * conv.scale
+                bias = g.tensor(f"conv{i}.bias", [c_out], "INT32", conv.bias, scale=bias_scale.tolist())
+        if i == 1 and quantized is not None:
+            x = _first_conv(g, x, quantized, frames, width)
+        else:
+            x = g.op(
+                "CONV_2D", [x, weight, bias], [_stored(g, f"relu{i}", [1, frames, width, c_out], out)], version,
+                options="Conv2DOptions", strideW=stride, strideH=stride, dilationWFactor=1, dilationHFactor=1, **valid, **relu,
+            )  # fmt: skip
+        version = 2 if out else 1
+        if i > 1:
             width, frames = width // 2, -(-frames // 2)
             x = g.op(
-                "MAX_POOL_2D", [x], [stored(f"pool{i + 1}", width, c_out, out)], 2 if out else 1,
+                "MAX_POOL_2D", [x], [_stored(g, f"pool{i}", [1, frames, width, c_out], out)], version,
                 options="Pool2DOptions", strideW=2, strideH=2, filterWidth=2, filterHeight=2, **valid,
             )  # fmt: skip
+        if i < len(CHANNELS):
+            if resume:
+                inputs[f"rows{i}"] = _stored(g, f"rows{i}", [1, 2, width, c_out], out)
+                frames -= 2
+                joined = _stored(g, f"rows{i}_all", [1, frames, width, c_out], out)
+                x = g.op("CONCATENATION", [inputs[f"rows{i}"], x], [joined], version, options="ConcatenationOptions", axis=1)
+            rows_next[f"rows{i}_next"] = _last_two(g, x, _stored(g, f"rows{i}_next", [1, 2, width, c_out], out), version)
+        given = out
     if quantized is not None:
         x = g.op("DEQUANTIZE", [x], [g.tensor("pool4_float", [1, frames, width, CHANNELS[-1]])], 2, options="DequantizeOptions")
     shape = g.constant("encoded_shape", np.array([1, -1, size], dtype=np.int32))
     x = g.float_op("RESHAPE", [x, shape], "encoded", [1, -1, size], options="ReshapeOptions", newShape=[1, -1, size])
-    g.signature("encode", {"features": features}, {"encoded": x})
+    g.signature("resume" if resume else "encode", inputs, {"encoded": x, **rows_next})
 
 
-def _first_conv(
-    g: _Subgraph, x: int, ohwi: Array, conv: QuantizedConv, bias_scale: Array, given: Activation, frames: int, width: int
-) -> int:
-    """Run the first convolution on blocks of eight bins as channels; the same integers, several times faster.
+def _stored(g: Subgraph, name: str, shape: Sequence[int], activation: Activation | None) -> int:
+    """Add a tensor of activations: int8 = uint8 - 128, or float32 where there is no scale."""
+    if activation is None:
+        return g.tensor(name, shape)
+    return g.tensor(name, shape, "INT8", scale=[activation.scale], zero_point=[activation.zero_point - 128])
 
-    Engines multiply channels eight at a time, and this input has one. Block b holds bins 8b to 8b + 7, so two neighbouring
-    blocks feed four output positions, 4b to 4b + 3, whose kernels lie shifted by two bins in 4 x 48 output channels.
-    """
-    block, positions = 8, 4
-    c_out, kernel = ohwi.shape[:2]
-    n_blocks = -(-width // positions)
-    spread = np.zeros((positions, c_out, kernel, 2 * block), dtype=np.int8)
-    for p in range(positions):
-        spread[p, :, :, 2 * p : 2 * p + kernel] = ohwi[..., 0]
-    weight = spread.reshape(positions * c_out, kernel, 2, block)
-    n, t_in = block * (n_blocks + 1), abs(g.it.tensors[x].shape[1])
-    n_bins = g.it.tensors[x].shape[2]
 
-    def stored(name: str, shape: list[int], activation: Activation) -> int:
-        return g.tensor(name, shape, "INT8", scale=[activation.scale], zero_point=[activation.zero_point - 128])
-
-    pads = g.constant("more_bins", np.array([[0, 0], [0, 0], [0, n - n_bins], [0, 0]], dtype=np.int32))
-    x = g.op("PAD", [x, pads], [stored("padded", [1, -t_in, n, 1], given)], 2, options="PadOptions")
-    as_blocks = [1, -1, n_blocks + 1, block]
-    shape = g.constant("blocks_shape", np.array(as_blocks, dtype=np.int32))
-    blocks = stored("blocks", [1, -t_in, n_blocks + 1, block], given)
-    x = g.op("RESHAPE", [x, shape], [blocks], options="ReshapeOptions", newShape=as_blocks)
-    w = g.tensor("conv1.weight", weight.shape, "INT8", weight, scale=np.tile(conv.scale, positions).tolist())
-    bias = g.tensor(
-        "conv1.bias", [positions * c_out], "INT32", np.tile(conv.bias, positions), scale=np.tile(bias_scale, positions).tolist()
+def _last_two(g: Subgraph, x: int, output: int, version: int) -> int:
+    """Return the last two rows of x [1, R, width, channels]."""
+    begin, end, strides = (
+        g.constant(name, np.array(values, dtype=np.int32))
+        for name, values in (("last_two", [0, -2, 0, 0]), ("to_the_end", [0, 0, 0, 0]), ("every_one", [1, 1, 1, 1]))
     )
+    return g.op(
+        "STRIDED_SLICE",
+        [x, begin, end, strides],
+        [output],
+        version,
+        options="StridedSliceOptions",
+        beginMask=0b1101,
+        endMask=0b1111,
+    )
+
+
+def _first_conv(g: Subgraph, x: int, quantized: QuantizedNet, frames: int, width: int) -> int:
+    """Run the first convolution on blocks of bins, see :func:`in_blocks`: x [1, T, n_bins, 1] -> [1, T', width, 48]."""
+    conv, given = quantized.convs[0], quantized.input
+    n_blocks, c_out = block_count(width), len(conv.bias)
+    _, t_in, n_bins, _ = g.it.tensors[x].shape
+    n = BLOCK_BINS * (n_blocks + 1)
+    pads = g.constant("more_bins", np.array([[0, 0], [0, 0], [0, n - n_bins], [0, 0]], dtype=np.int32))
+    x = g.op("PAD", [x, pads], [_stored(g, "padded", [1, -t_in, n, 1], given)], 2, options="PadOptions")
+    as_blocks = [1, -1, n_blocks + 1, BLOCK_BINS]
+    shape = g.constant("blocks_shape", np.array(as_blocks, dtype=np.int32))
+    blocks = _stored(g, "blocks", [1, -t_in, *as_blocks[2:]], given)
+    x = g.op("RESHAPE", [x, shape], [blocks], options="ReshapeOptions", newShape=as_blocks)
+    weight, scale = in_blocks(conv.weight), np.tile(conv.scale, BLOCK_POSITIONS)
+    w = g.tensor("conv1.weight", weight.shape, "INT8", weight, scale=scale.tolist())
+    bias_scale = (np.float32(given.scale) * scale).tolist()
+    bias = g.tensor("conv1.bias", [len(scale)], "INT32", np.tile(conv.bias, BLOCK_POSITIONS), scale=bias_scale)
     x = g.op(
-        "CONV_2D", [x, w, bias], [stored("relu1_blocks", [1, frames, n_blocks, positions * c_out], conv.out)], 3,
+        "CONV_2D", [x, w, bias], [_stored(g, "relu1_blocks", [1, frames, n_blocks, len(scale)], conv.out)], 3,
         options="Conv2DOptions", strideW=1, strideH=conv.stride, dilationWFactor=1, dilationHFactor=1,
         padding=g.schema.Padding.VALID, fusedActivationFunction=g.schema.ActivationFunctionType.RELU,
     )  # fmt: skip
-    as_positions = [1, -1, n_blocks * positions, c_out]
+    as_positions = [1, -1, n_blocks * BLOCK_POSITIONS, c_out]
     shape = g.constant("positions_shape", np.array(as_positions, dtype=np.int32))
-    wide = stored("relu1_wide", [1, frames, n_blocks * positions, c_out], conv.out)
+    wide = _stored(g, "relu1_wide", [1, frames, *as_positions[2:]], conv.out)
     x = g.op("RESHAPE", [x, shape], [wide], options="ReshapeOptions", newShape=as_positions)
     begin = g.constant("slice_begin", np.zeros(4, dtype=np.int32))
-    size = g.constant("slice_size", np.array([1, -1, width, c_out], dtype=np.int32))
-    return g.op("SLICE", [x, begin, size], [stored("relu1", [1, frames, width, c_out], conv.out)], 2, options="SliceOptions")
+    end = g.constant("slice_size", np.array([1, -1, width, c_out], dtype=np.int32))
+    return g.op("SLICE", [x, begin, end], [_stored(g, "relu1", [1, frames, width, c_out], conv.out)], 2, options="SliceOptions")
 
 
 def _frequency_major(weight: Array, size: int) -> Array:
@@ -304,7 +178,7 @@ def _frequency_major(weight: Array, size: int) -> Array:
     return reordered
 
 
-def _product(g: _Subgraph, x: int, name: str, matrix: Array | QuantizedRows, shape: Sequence[int]) -> int:
+def _product(g: Subgraph, x: int, name: str, matrix: Array | QuantizedRows, shape: Sequence[int]) -> int:
     """Multiply x [..., n_in] by a matrix [n_out, n_in]; int8 rows are scaled behind the product."""
     no_bias = -1
     keep = {"options": "FullyConnectedOptions", "keepNumDims": False}
@@ -317,9 +191,9 @@ def _product(g: _Subgraph, x: int, name: str, matrix: Array | QuantizedRows, sha
     return g.float_op("MUL", [x, g.constant(f"{name}.scale", matrix.scale)], f"{name}.product", shape, options="MulOptions")
 
 
-def _classify(graph: _Graph, net: EmotionNet, quantized: QuantizedNet | None) -> None:
+def _classify(graph: Graph, net: EmotionNet, quantized: QuantizedNet | None) -> None:
     """encoded -> both GRU directions in one loop -> z -> logits."""
-    g = _Subgraph(graph, "classify")
+    g = Subgraph(graph, "classify")
     size, n_gates = encoder_size(net), 3 * GRU_SIZE
     state = dict(net.gru.named_parameters())
 
@@ -385,21 +259,21 @@ def _classify(graph: _Graph, net: EmotionNet, quantized: QuantizedNet | None) ->
     g.signature("classify", {"encoded": encoded}, {"logits": logits, "embedding": embedding})
 
 
-def _loop(graph: _Graph, matrix: Callable[[str], Array | QuantizedRows], state: dict[str, Any]) -> tuple[_Subgraph, _Subgraph]:
+def _loop(graph: Graph, matrix: Callable[[str], Array | QuantizedRows], state: dict[str, Any]) -> tuple[Subgraph, Subgraph]:
     """Build the loop over time; it carries (t, h [2, 128], gates [M, 2, 384], n), row 0 forward and row 1 backward."""
     n_gates = 3 * GRU_SIZE
 
-    def carried(g: _Subgraph) -> list[int]:
+    def carried(g: Subgraph) -> list[int]:
         t, h = g.tensor("t", [], "INT32"), g.tensor("h", [2, GRU_SIZE])
         return [t, h, g.tensor("gates", [-1, 2, n_gates]), g.tensor("n", [], "INT32")]
 
-    condition = _Subgraph(graph, "more_steps")
+    condition = Subgraph(graph, "more_steps")
     t, _, _, n = inputs = carried(condition)
     more = condition.tensor("more", [], "BOOL")
     condition.op("LESS", [t, n], [more], options="LessOptions")
     condition.ends(inputs, [more])
 
-    g = _Subgraph(graph, "gru_step")
+    g = Subgraph(graph, "gru_step")
     t, h, gates, n = inputs = carried(g)
     x = g.float_op("GATHER", [gates, t], "x", [2, n_gates], options="GatherOptions", axis=0)
     halves = [g.tensor(f"h.{d}", [1, GRU_SIZE]) for d in ("forward", "backward")]

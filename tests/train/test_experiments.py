@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from edge_ser.cli import cli
 from edge_ser.errors import ConfigError, RunError
-from edge_ser_train.experiments import EXPERIMENTS, FIGURES, TABLES, compactness, finished, pca, plan_cells
+from edge_ser_train.cells import compactness, finished, pca, plan_cells
+from edge_ser_train.experiments import EXPERIMENTS, FIGURES, TABLES
 from edge_ser_train.results import read_cells
 
 

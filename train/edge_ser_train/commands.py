@@ -288,8 +288,9 @@ def reproduce(
     require_extra("train", *_TORCH, "sklearn")
     from tqdm import tqdm
 
+    from edge_ser_train.cells import finished, plan_cells, run_cells
     from edge_ser_train.dataset import default_cache_dir
-    from edge_ser_train.experiments import ABLATIONS, EXPERIMENTS, FIGURES, TABLES, finished, plan_cells, run_cells
+    from edge_ser_train.experiments import ABLATIONS, EXPERIMENTS, FIGURES, TABLES
     from edge_ser_train.reproduction import write_reproduction
 
     if data is None:
