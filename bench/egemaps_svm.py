@@ -32,9 +32,8 @@ from edge_ser.errors import AudioError, EdgeSerError, RunError
 from edge_ser.terminal import require_extra
 from edge_ser_train.cells import Cell, per_speaker_confusion, plan_cells, write_result
 from edge_ser_train.corpora import Clip, read_corpus
-from edge_ser_train.dataset import audio_digests, default_cache_dir
+from edge_ser_train.dataset import audio_digests, class_numbers, default_cache_dir
 from edge_ser_train.experiments import PLANS
-from edge_ser_train.loop import class_numbers
 from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
 from edge_ser_train.results import read_cells
 from edge_ser_train.splits import check_leaks

@@ -22,8 +22,8 @@ from edge_ser_export import exporter, onnx_graph
 from edge_ser_export.exporter import export_run
 from edge_ser_export.verification import run_in_parts
 from edge_ser_train.config import load_preset
-from edge_ser_train.loop import Trainer, describe_data, infer, open_run
-from edge_ser_train.run import REPORT, load_run, write_atomic
+from edge_ser_train.loop import Trainer, infer
+from edge_ser_train.run import REPORT, describe_data, load_run, open_run, write_atomic
 from edge_ser_train.splits import training_split
 from tests.conftest import TINY_SETTINGS
 

@@ -22,9 +22,9 @@ from edge_ser.cli import cli
 from edge_ser.errors import ConfigError, RunError
 from edge_ser_train import run as runs
 from edge_ser_train.config import OptimizerConfig, TrainConfig, load_config, load_preset
-from edge_ser_train.loop import Trainer, describe_data, infer, learning_rate, open_run
+from edge_ser_train.loop import Trainer, infer, learning_rate
 from edge_ser_train.losses import class_weights
-from edge_ser_train.run import load_run, load_tensors
+from edge_ser_train.run import describe_data, load_run, load_tensors, open_run
 from edge_ser_train.splits import training_split
 from tests.conftest import TINY_SETTINGS
 

@@ -123,15 +123,15 @@ def _plain(config: TrainConfig) -> Any:
 
 def run_cell(cell: Cell, data: Path, out: Path, cache: Path, say: Callable[[str], None]) -> bool:
     """Train (or continue, or just score) one cell and write its results; False when Ctrl-C stopped it."""
-    from edge_ser_train.dataset import load_features
-    from edge_ser_train.loop import Trainer, class_numbers, describe_data, infer, open_run
+    from edge_ser_train.dataset import class_numbers, load_features
+    from edge_ser_train.loop import Trainer, infer
 
     folder = out / "runs" / cell.name
     started = (folder / runs.CONFIG).is_file()
     if started and load_config(folder / runs.CONFIG) != cell.config:
         raise RunError(f"{folder} was started with other settings; choose another --out, or move it away")
-    open_run(cell.config, describe_data(cell.split, data, [cell.corpus], cell.config), cell.split, folder, resume=started)
     config = cell.config
+    runs.open_run(config, runs.describe_data(cell.split, data, [cell.corpus], config), cell.split, folder, resume=started)
     if config.optimizer.init:  # another cell, wherever OUT is
         init = out / "runs" / config.optimizer.init
         if not (init / runs.REPORT).is_file():

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -64,53 +61,20 @@ def train(
     GPUs: torchrun --nproc-per-node 2 --no-python edge-ser train ...
     """
     require_extra("train", *_TORCH)
-    with _process_group() as rank:
-
-        def say(line: str) -> None:
-            if rank == 0:
-                click.echo(line, err=True)
-
-        _train(data, corpora, preset, config_file, protocol, fold, split_file, settings, out, resume, cache, rank, say)
-
-
-@contextlib.contextmanager
-def _process_group() -> Iterator[int]:
-    """Join the other processes that torchrun started, if it did; yield this one's rank."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield 0
-        return
-    import torch.distributed as dist
-    from torch.cuda import is_available
-
-    dist.init_process_group("nccl" if is_available() else "gloo")
-    try:
-        yield dist.get_rank()
-    finally:
-        dist.destroy_process_group()
-
-
-def _train(
-    data: Path | None,
-    corpora: tuple[str, ...],
-    preset: str | None,
-    config_file: Path | None,
-    protocol: str,
-    fold: str,
-    split_file: Path | None,
-    settings: tuple[str, ...],
-    out: Path,
-    resume: bool,
-    cache: Path | None,
-    rank: int,
-    say: Callable[[str], None],
-) -> None:
     from edge_ser.errors import ConfigError, RunError
+    from edge_ser_train import processes
     from edge_ser_train import run as runs
     from edge_ser_train.config import load_config, load_preset
     from edge_ser_train.dataset import default_cache_dir
-    from edge_ser_train.loop import Trainer, describe_data, open_run
+    from edge_ser_train.loop import Trainer
     from edge_ser_train.report import write_report
     from edge_ser_train.splits import training_split
+
+    rank = click.get_current_context().with_resource(processes.joined()).rank
+
+    def say(line: str) -> None:
+        if rank == 0:
+            click.echo(line, err=True)
 
     if preset and config_file:
         raise click.UsageError("give --preset or --config, not both")
@@ -132,9 +96,9 @@ def _train(
         raise ConfigError(f"--corpus names {', '.join(corpora)}; expected each corpus once")
 
     found = training_split(data, corpora, config.labels, config.label_map, protocol, fold, split_file)
-    described = describe_data(found, data, corpora, config)
+    described = runs.describe_data(found, data, corpora, config)
     if rank == 0:
-        open_run(config, described, found, out, resume)
+        runs.open_run(config, described, found, out, resume)
     for part in ("train", "dev"):
         d = described[part]
         per_label = ", ".join(f"{label} {n}" for label, n in d["per_label"].items())

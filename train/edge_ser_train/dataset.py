@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,13 @@ from tqdm import tqdm
 from edge_ser.audio import AudioReader
 from edge_ser.errors import RunError
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig, extract_blocks
+from edge_ser_train.augment import augment, stretched_lengths
+from edge_ser_train.config import TrainConfig
 from edge_ser_train.corpora import Clip
 
 Float32Array = npt.NDArray[np.float32]
 
+_ORDER, _CHANGES = 0, 1  # streams of random numbers: by epoch, and by step; the loop has another for dropout
 _BUCKET_BATCHES = 16  # clips of this many batches are sorted by length together: little padding, still random
 _PAD_FRAMES = 32  # batches are padded to multiples of this, so that few different shapes reach the convolutions
 
@@ -87,6 +91,11 @@ def _fill(clips: Sequence[Clip], config: FrontEndConfig, data_file: Path, index_
     os.replace(partial, index_file)  # last: its presence says that the data is complete
 
 
+def class_numbers(clips: Sequence[Clip], labels: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return each clip's class, int64 [n]."""
+    return np.array([labels.index(c.emotion) for c in clips], dtype=np.int64)
+
+
 def audio_digests(clips: Sequence[Clip], features: Sequence[Float32Array]) -> dict[str, str]:
     """Return a hash of every clip's features by its key: equal audio has equal features, whatever the file looks like."""
     return {c.key: hashlib.blake2b(x.tobytes(), digest_size=16).hexdigest() for c, x in zip(clips, features, strict=True)}
@@ -137,3 +146,41 @@ def crop_batch(features: Sequence[Float32Array], rng: np.random.Generator) -> tu
     starts = [int(rng.integers(0, len(x) - n_frames + 1)) for x in features]
     cut = [x[start : start + n_frames] for x, start in zip(features, starts, strict=True)]
     return torch.from_numpy(np.stack(cut)), torch.full((len(features),), n_frames)
+
+
+class Epoch(NamedTuple):
+    """One pass over the training clips."""
+
+    number: int
+    variants: npt.NDArray[np.int64]
+    """At which of the speeds each clip plays."""
+    lengths: npt.NDArray[np.int64]
+    """Every clip's length after its time stretch, in frames."""
+    batches: list[npt.NDArray[np.intp]]
+    """Clip numbers."""
+
+
+def draw_epoch(number: int, variants: Sequence[Sequence[Float32Array]], config: TrainConfig) -> Epoch:
+    """Draw an epoch of clips whose features at each of the speeds are ``variants``; the same for the same number, always."""
+    rng = np.random.default_rng([config.seed, _ORDER, number])
+    n_variants, n_clips = len(variants), len(variants[0])
+    chosen = rng.integers(0, n_variants, n_clips) if n_variants > 1 else np.zeros(n_clips, dtype=np.int64)
+    lengths = stretched_lengths(np.array([len(variants[v][i]) for i, v in enumerate(chosen)]), config.augment, rng)
+    return Epoch(number, chosen, lengths, epoch_batches(lengths, config.optimizer.batch_size, rng))
+
+
+def draw_batch(
+    step: int, epoch: Epoch, rows: npt.NDArray[np.intp], variants: Sequence[Sequence[Float32Array]], fill: Float32Array,
+    config: TrainConfig,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return features [B, T, n_bins] and lengths [B] of the clips ``rows``, augmented; the same for the same step, always.
+
+    ``fill`` [n_bins] is the training mean.
+    """
+    rng = np.random.default_rng([config.seed, _CHANGES, step])
+    clips = [
+        augment(variants[epoch.variants[i]][i], int(epoch.lengths[i]), fill, config.augment, rng, config.front_end_config)
+        for i in rows
+    ]
+    # Batch statistics must not see padding; without them the published way, padding, changes nothing.
+    return crop_batch(clips, rng) if config.model.batch_norm else pad_batch(clips)

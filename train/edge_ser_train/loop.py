@@ -6,39 +6,31 @@ the best score so far are in the checkpoint. Continuing from any checkpoint ther
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import hashlib
-import json
 import math
 import os
-import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 from tqdm import tqdm
 
 from edge_ser.calibration import SpeechStatistics
 from edge_ser.errors import RunError
+from edge_ser_train import processes
 from edge_ser_train import run as runs
-from edge_ser_train.augment import augment, stretched_lengths
-from edge_ser_train.config import OptimizerConfig, TrainConfig, load_config
-from edge_ser_train.corpora import Clip
+from edge_ser_train.config import OptimizerConfig, TrainConfig
 from edge_ser_train.dataset import (
     audio_digests,
-    crop_batch,
-    epoch_batches,
+    class_numbers,
+    draw_batch,
+    draw_epoch,
     load_features,
     normalisation,
     pad_batch,
@@ -53,39 +45,14 @@ from edge_ser_train.losses import (
     weighted_center_loss,
     weighted_softmax_loss,
 )
-from edge_ser_train.metrics import confusion_matrix, fit_temperature, score, unweighted_accuracy
-from edge_ser_train.model import EMBEDDING_SIZE, EmotionNet, Output
+from edge_ser_train.metrics import centre_logits, confusion_matrix, fit_temperature, score, unweighted_accuracy
+from edge_ser_train.model import EMBEDDING_SIZE, EmotionNet, Output, compute_type
 from edge_ser_train.splits import Split, check_leaks
 
-_ORDER, _CHANGES, _DROPOUT = 0, 1, 2  # streams of random numbers: the first by epoch, the others by step
+_DROPOUT = 2  # stream of random numbers, by step; order and augmentation have the streams 0 and 1
 
 NOVELTY_QUANTILE = 0.99
 """Share of the dev clips that lie within the novelty distance of a class centre."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands; saved in every checkpoint."""
-
-    step: int = 0
-    best_ua: float = -1.0
-    best_step: int = 0
-    loss_sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    """Sums of L, L_s and L_c since the last look at dev, and ``loss_steps`` of them."""
-    loss_steps: int = 0
-    seconds: float = 0.0
-
-
-class _Epoch(NamedTuple):
-    """One pass over the training clips."""
-
-    number: int
-    variants: npt.NDArray[np.int64]
-    """At which of the speeds each clip plays."""
-    lengths: npt.NDArray[np.int64]
-    """Every clip's length after its time stretch, in frames."""
-    batches: list[npt.NDArray[np.intp]]
-    """Clip numbers."""
 
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:
@@ -103,14 +70,6 @@ def learning_rate(config: OptimizerConfig, step: int) -> float:
     else:
         start, stop, share = high, last, (step - rise) / (config.max_steps - 1 - rise)
     return stop + (start - stop) / 2 * (1 + math.cos(math.pi * share))
-
-
-def compute_type(precision: str, device: torch.device) -> torch.dtype:
-    """Return what convolutions compute in: bfloat16 where asked for, or where the processor has it (``auto``)."""
-    if precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 def infer(
@@ -131,11 +90,6 @@ def infer(
     return logits, z
 
 
-def class_numbers(clips: Sequence[Clip], labels: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return each clip's class, int64 [n]."""
-    return np.array([labels.index(c.emotion) for c in clips], dtype=np.int64)
-
-
 class Trainer:
     """One run: built from configuration and data, stepped to its end, resumable at every checkpoint."""
 
@@ -143,20 +97,20 @@ class Trainer:
         self, config: TrainConfig, data: Split, folder: Path, cache_dir: Path, say: Callable[[str], None] = lambda line: None
     ) -> None:
         self.config, self.data, self.folder = config, data, folder
-        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.processes = processes.present()
         n_in_batch = min(config.optimizer.batch_size, len(data.train))
-        if n_in_batch % self.world:
+        if n_in_batch % self.processes.count:
             raise RunError(
-                f"a batch of {n_in_batch} clips cannot be shared by {self.world} processes; "
+                f"a batch of {n_in_batch} clips cannot be shared by {self.processes.count} processes; "
                 "expected optimizer.batch_size to be a multiple of their number"
             )
-        self.device = torch.device(f"cuda:{self.rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu")
+        self.device = self.processes.device()
         self.dtype = compute_type(config.precision, self.device)
         if self.device.type == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         front_end = config.front_end_config
-        with self._first_process_first():  # so that the others find the cache filled
+        with self.processes.first_goes_first():  # so that the others find the cache filled
             self.train_features = load_features(data.train, front_end, cache_dir)
             self.dev_features = load_features(data.dev, front_end, cache_dir)
             speeds = config.augment.speeds or (1.0,)
@@ -176,33 +130,22 @@ class Trainer:
         self.net.feature_std.copy_(torch.from_numpy(std))
         self.fill = mean
         if config.optimizer.init:
-            _initialise_from(self.net, runs.load_run(Path(config.optimizer.init)), config.labels)
+            runs.load_run(Path(config.optimizer.init)).initialise(self.net, config.labels)
         self.net.to(self.device)
         for convolution in self.net.convs:
             convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.centres = torch.zeros(len(config.labels), EMBEDDING_SIZE, device=self.device)
-        self.trained = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.Adam(self.trained.values(), lr=config.optimizer.lr)
+        self.optimizer = torch.optim.Adam(self.net.trained_parameters().values(), lr=config.optimizer.lr)
         self.average = copy.deepcopy(self.net) if config.optimizer.ema else None
         self.forward: Callable[[Tensor, Tensor], Output] = self.net
-        if self.world > 1:
+        if self.processes.count > 1:
             self.forward = torch.nn.parallel.DistributedDataParallel(self.net)
+        self._epoch = draw_epoch(0, self.variants, config)
         self.soft = self._teach() if config.loss.teachers else None
-        self.progress = Progress()
+        self.progress = runs.Progress()
         self.metrics: list[dict[str, Any]] = []
         self.answers: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
         """Logits and z of the kept weights on train and dev, once the run has finished."""
-        nothing = np.empty(0, dtype=np.int64)
-        self._epoch = _Epoch(-1, nothing, nothing, [])
-
-    @contextlib.contextmanager
-    def _first_process_first(self) -> Iterator[None]:
-        """Let the first process through the block before the others."""
-        if self.rank > 0:
-            dist.barrier()
-        yield
-        if self.rank == 0 and self.world > 1:
-            dist.barrier()
 
     def _teach(self) -> Tensor:
         """Return the teachers' mean probabilities of every training clip, [n, n_classes]."""
@@ -219,22 +162,11 @@ class Trainer:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, npt.NDArray[np.intp]]:
         """Return features [B, T, n_bins], lengths [B] and clip numbers [B] of a step; the same for the same step, always."""
-        config, seed = self.config, self.config.seed
-        per_epoch = max(1, len(self.data.train) // config.optimizer.batch_size)
-        epoch, index = divmod(step, per_epoch)
+        epoch, index = divmod(step, max(1, len(self.data.train) // self.config.optimizer.batch_size))
         if self._epoch.number != epoch:
-            rng = np.random.default_rng([seed, _ORDER, epoch])
-            n_variants, n_clips = len(self.variants), len(self.train_features)
-            variants = rng.integers(0, n_variants, n_clips) if n_variants > 1 else np.zeros(n_clips, dtype=np.int64)
-            n_frames_of = np.array([len(self.variants[v][i]) for i, v in enumerate(variants)])
-            lengths = stretched_lengths(n_frames_of, config.augment, rng)
-            self._epoch = _Epoch(epoch, variants, lengths, epoch_batches(lengths, config.optimizer.batch_size, rng))
-        rows, lengths, variants = self._epoch.batches[index], self._epoch.lengths, self._epoch.variants
-        rng = np.random.default_rng([seed, _CHANGES, step])
-        front_end = config.front_end_config
-        clips = [augment(self.variants[variants[i]][i], int(lengths[i]), self.fill, config.augment, rng, front_end) for i in rows]
-        # Batch statistics must not see padding; without them the published way, padding, changes nothing.
-        x, n_frames = crop_batch(clips, rng) if config.model.batch_norm else pad_batch(clips)
+            self._epoch = draw_epoch(epoch, self.variants, self.config)
+        rows = self._epoch.batches[index]
+        x, n_frames = draw_batch(step, self._epoch, rows, self.variants, self.fill, self.config)
         return x.to(self.device), n_frames, rows
 
     def step(self) -> None:
@@ -248,14 +180,14 @@ class Trainer:
         lambda_center, alpha = (0.0, 1.0) if warm else (config.loss.lambda_center, config.loss.alpha)
         x, n_frames, rows = self.batch(progress.step)
         y = torch.from_numpy(self.train_y[rows]).to(self.device)
-        share = slice(self.rank * len(y) // self.world, (self.rank + 1) * len(y) // self.world)
+        share = self.processes.share(len(y))
         torch.manual_seed(int(np.random.SeedSequence([config.seed, _DROPOUT, progress.step]).generate_state(1)[0]))
         self.net.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, progress.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             out = self.forward(x[share], n_frames[share])
-        logits, z = self._gather(out.logits.float()), self._gather(out.z.float())
+        logits, z = (self.processes.gather(answer.float()) for answer in (out.logits, out.z))
         soft = self.soft[rows] if self.soft is not None else None
         settings = config.loss
         softmax_loss = weighted_softmax_loss(logits, y, self.omega, settings.label_smoothing, soft, settings.distillation)
@@ -282,10 +214,6 @@ class Trainer:
         progress.loss_sums = [total + value for total, value in zip(progress.loss_sums, values, strict=True)]
         progress.loss_steps += 1
         progress.step += 1
-
-    def _gather(self, x: Tensor) -> Tensor:
-        """Return every process' rows of x, in order; gradients flow back to their owners."""
-        return torch.cat(all_gather(x)) if self.world > 1 else x
 
     @torch.no_grad()
     def _move_average(self) -> None:
@@ -316,58 +244,24 @@ class Trainer:
         if eligible and ua > progress.best_ua:
             progress.best_ua, progress.best_step = ua, progress.step
             net = self.evaluated
-            runs.save_model(
-                self.folder,
-                net.state_dict(),
-                config,
-                progress.step,
-                self.centres,
-                net.feature_mean.clone(),
-                net.feature_std.clone(),
-            )
+            mean, std = net.feature_mean.clone(), net.feature_std.clone()
+            runs.save_model(self.folder, net.state_dict(), config, progress.step, self.centres, mean, std)
         lr = learning_rate(config.optimizer, max(0, progress.step - 1))
         line = {"step": progress.step, "loss": loss, "softmax_loss": softmax_loss, "center_loss": center_loss}
         self.metrics.append({**line, "dev_ua": ua, "lr": lr})
         progress.loss_sums, progress.loss_steps = [0.0, 0.0, 0.0], 0
         return ua
 
-    # Checkpoints ------------------------------------------------------------------------------------------------------
-
     def save_checkpoint(self) -> None:
-        """Write metrics and checkpoint; the checkpoint last, since it is what a resumed run believes."""
-        runs.write_atomic(self.folder / runs.METRICS, "".join(json.dumps(line) + "\n" for line in self.metrics))
-        tensors = {f"net.{name}": t for name, t in self.net.state_dict().items()}
-        for name, parameter in self.trained.items():
-            for moment, value in self.optimizer.state[parameter].items():
-                tensors[f"adam.{moment}.{name}"] = value
-        tensors["centres"] = self.centres
-        if self.average is not None:
-            tensors |= {f"ema.{name}": t for name, t in self.average.state_dict().items()}
-        runs.save_tensors(self.folder / runs.CHECKPOINT, tensors, asdict(self.progress))
+        """Write what :meth:`load_checkpoint` continues from."""
+        runs.save_checkpoint(self.folder, self._nets(), self.optimizer, self.centres, self.progress, self.metrics)
 
     def load_checkpoint(self) -> None:
         """Continue where :meth:`save_checkpoint` left off."""
-        tensors, progress = runs.load_tensors(self.folder / runs.CHECKPOINT)
-        try:
-            self.progress = Progress(**progress)
-            self.net.load_state_dict({n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")})
-            self.centres.copy_(tensors["centres"])
-            if self.average is not None:
-                self.average.load_state_dict({n.removeprefix("ema."): t for n, t in tensors.items() if n.startswith("ema.")})
-            for name, parameter in self.trained.items():
-                moments = ("step", "exp_avg", "exp_avg_sq")
-                state = {m: tensors[f"adam.{m}.{name}"] for m in moments}
-                self.optimizer.state[parameter] = {
-                    m: t if m == "step" else t.to(self.device).contiguous(memory_format=_format_of(parameter))
-                    for m, t in state.items()
-                }
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise RunError(f"{self.folder / runs.CHECKPOINT} does not fit this run: {error}") from None
-        try:
-            lines = (self.folder / runs.METRICS).read_text(encoding="utf-8").splitlines()
-            self.metrics = [m for m in map(json.loads, lines) if m["step"] <= self.progress.step]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"cannot read {self.folder / runs.METRICS}: {error}") from None
+        self.progress, self.metrics = runs.load_checkpoint(self.folder, self._nets(), self.optimizer, self.centres)
+
+    def _nets(self) -> dict[str, EmotionNet]:
+        return {"net": self.net} | ({} if self.average is None else {"ema": self.average})
 
     # The run ----------------------------------------------------------------------------------------------------------
 
@@ -377,24 +271,24 @@ class Trainer:
         The first of several processes looks at dev and writes; a Ctrl-C that reaches one of them stops all after the same step.
         """
         config, progress = self.config, self.progress
-        n_steps = config.optimizer.max_steps
+        n_steps, first = config.optimizer.max_steps, self.processes.rank == 0
         started = time.monotonic() - progress.seconds
         with (
-            _interruptible() as interrupted,
+            processes.interruptible() as interrupted,
             tqdm(
                 total=n_steps,
                 initial=progress.step,
                 desc="training",
                 unit="step",
-                disable=None if self.rank == 0 else True,
+                disable=None if first else True,
                 smoothing=0.05,
             ) as bar,
         ):
-            while progress.step < n_steps and not self._any(bool(interrupted)):
+            while progress.step < n_steps and not self.processes.any(bool(interrupted), self.device):
                 self.step()
                 bar.update()
                 progress.seconds = time.monotonic() - started
-                if self.rank == 0 and (progress.step % config.selection.every_steps == 0 or progress.step == n_steps):
+                if first and (progress.step % config.selection.every_steps == 0 or progress.step == n_steps):
                     ua = self.look_at_dev()
                     loss = self.metrics[-1]["loss"]
                     self.save_checkpoint()
@@ -403,18 +297,10 @@ class Trainer:
                         left = progress.seconds / progress.step * (n_steps - progress.step) / 60
                         say(f"step {progress.step}/{n_steps}  loss {loss:.3f}  dev UA {ua:.1%}  {left:.0f} min left")
             if progress.step < n_steps:
-                if progress.step > 0 and self.rank == 0:
+                if progress.step > 0 and first:
                     self.save_checkpoint()
                 return False
         return True
-
-    def _any(self, flag: bool) -> bool:
-        """Return whether any process raises the flag."""
-        if self.world == 1:
-            return flag
-        flags = torch.tensor([float(flag)], device=self.device)
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        return bool(flags.item())
 
     def finish(self) -> dict[str, Any]:
         """Fit temperature and novelty distance on dev, measure centres and speech over the training set, return the report."""
@@ -457,100 +343,3 @@ class Trainer:
             "labels": list(self.config.labels),
             "dev": asdict(dev),
         }
-
-
-def centre_logits(z: npt.NDArray[np.float32], centres: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return minus the squared distances [n, n_classes] of unit-length z [n, 64] and centres [n_classes, 64].
-
-    The scores of networks without a softmax, whose losses look at directions.
-    """
-
-    def unit(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        length: npt.NDArray[np.float32] = np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        return x / length
-
-    scores: npt.NDArray[np.float32] = 2 * unit(z) @ unit(centres).T - 2
-    return scores
-
-
-def _initialise_from(net: EmotionNet, source: runs.TrainedModel, labels: Sequence[str]) -> None:
-    """Start from another run's weights; the classifier only where the labels agree."""
-    if source.net.n_bins != net.n_bins or any(type(a) is not type(b) for a, b in zip(source.net.norms, net.norms, strict=True)):
-        raise RunError("optimizer.init: that run has another input or batch normalisation; expected the same network")
-    state = {name: value for name, value in source.net.state_dict().items() if not name.startswith("feature_")}
-    if source.labels != tuple(labels):
-        state = {name: value for name, value in state.items() if not name.startswith("fc2")}
-    net.load_state_dict(state, strict=False)
-
-
-def _format_of(parameter: Tensor) -> torch.memory_format:
-    return torch.channels_last if parameter.dim() == 4 else torch.contiguous_format
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Collect Ctrl-C in the list that is yielded, so that a step is never cut in half; a second one acts at once."""
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        previous = signal.signal(signal.SIGINT, receive)
-    except ValueError:  # not the main thread: whoever runs us handles signals
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def describe_data(data: Split, data_dir: Path, corpora: Sequence[str], config: TrainConfig) -> dict[str, Any]:
-    """Return the content of data.json."""
-    labels = config.labels
-
-    def count(clips: Sequence[Clip]) -> dict[str, Any]:
-        return {
-            "clips": len(clips),
-            "speakers": len({(c.corpus, c.speaker) for c in clips}),
-            "per_label": {label: sum(c.emotion == label for c in clips) for label in labels},
-            "per_corpus": dict(Counter(c.corpus for c in clips)),
-        }
-
-    listing = [[c.corpus, c.name, c.speaker, c.emotion, part] for part in ("train", "dev") for c in getattr(data, part)]
-    return {
-        "data": str(data_dir.resolve()),
-        "corpora": list(corpora),
-        "protocol": data.protocol,
-        "fold": data.fold,
-        "speaker_dependent": data.speaker_dependent,
-        "label_map": {label: label for label in labels} | config.label_map,
-        "left_out": dict(data.left_out),
-        "train": count(data.train),
-        "dev": count(data.dev),
-        "clips_sha256": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
-    }
-
-
-def open_run(config: TrainConfig, described: dict[str, Any], split: Split, folder: Path, resume: bool) -> None:
-    """Prepare the run's folder, or check that the one there is this run's; RunError says what differs."""
-    if not resume:
-        if (folder / runs.CONFIG).exists():
-            raise RunError(f"{folder} already holds a run; continue it with --resume, or choose another --out")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot make the folder {folder}: {error.strerror or error}") from None
-        runs.write_atomic(folder / runs.DATA, json.dumps(described, indent=1) + "\n")
-        runs.write_atomic(folder / runs.SPLIT, split.to_json())
-        runs.write_atomic(folder / runs.CONFIG, config.to_toml())
-        return
-    if load_config(folder / runs.CONFIG) != config:
-        raise RunError(
-            f"{folder / runs.CONFIG} differs from the settings given; resume without settings, or choose another --out"
-        )
-    if runs.read_data(folder)["clips_sha256"] != described["clips_sha256"]:
-        raise RunError(f"{folder} was started on other clips than --data and --corpus give now; expected the same list")

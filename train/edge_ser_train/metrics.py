@@ -70,6 +70,20 @@ def fit_temperature(logits: npt.NDArray[Any], y: IntArray) -> float:
     return float(np.exp(minimize_scalar(nll, bounds=(np.log(0.05), np.log(20.0)), method="bounded").x))
 
 
+def centre_logits(z: npt.NDArray[np.float32], centres: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return minus the squared distances [n, n_classes] of unit-length z [n, 64] and centres [n_classes, 64].
+
+    The scores of networks without a softmax, whose losses look at directions.
+    """
+
+    def unit(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        length: npt.NDArray[np.float32] = np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        return x / length
+
+    scores: npt.NDArray[np.float32] = 2 * unit(z) @ unit(centres).T - 2
+    return scores
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores of one model on one set of clips; ``*_95`` are 95 % intervals over speakers."""

@@ -132,6 +132,10 @@ class EmotionNet(nn.Module):
             else:
                 nn.init.zeros_(parameter)
 
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Return by name what is trained: all but the GRU's recurrent biases."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
     def encode(self, features: Tensor) -> Tensor:
         """Return the encoder vectors [B, N, 96·n_freq] of features [B, T, n_bins]."""
         x = ((features - self.feature_mean) / self.feature_std)[:, None]
@@ -152,3 +156,11 @@ class EmotionNet(nn.Module):
         _, last = self.gru(packed)  # [2, B, 128]: last of the forward RNN, last of the backward RNN
         z = self.prelu(self.fc1(self.dropout(torch.cat([last[0], last[1]], dim=1))))
         return Output(self.fc2(z), z)
+
+
+def compute_type(precision: str, device: torch.device) -> torch.dtype:
+    """Return what convolutions compute in: bfloat16 where asked for, or where the processor has it (``auto``)."""
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32

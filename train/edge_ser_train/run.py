@@ -17,7 +17,9 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,9 @@ from torch import Tensor
 from edge_ser.errors import RunError
 from edge_ser.features import FrontEndConfig
 from edge_ser_train.config import TrainConfig, load_config
+from edge_ser_train.corpora import Clip
 from edge_ser_train.model import EMBEDDING_SIZE, EmotionNet
+from edge_ser_train.splits import Split
 
 CONFIG, DATA, MODEL, CHECKPOINT = "config.toml", "data.json", "model.safetensors", "checkpoint.safetensors"
 SPLIT, METRICS, REPORT = "split.json", "metrics.jsonl", "report.json"
@@ -50,6 +54,52 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def describe_data(data: Split, data_dir: Path, corpora: Sequence[str], config: TrainConfig) -> dict[str, Any]:
+    """Return the content of data.json."""
+    labels = config.labels
+
+    def count(clips: Sequence[Clip]) -> dict[str, Any]:
+        return {
+            "clips": len(clips),
+            "speakers": len({(c.corpus, c.speaker) for c in clips}),
+            "per_label": {label: sum(c.emotion == label for c in clips) for label in labels},
+            "per_corpus": dict(Counter(c.corpus for c in clips)),
+        }
+
+    listing = [[c.corpus, c.name, c.speaker, c.emotion, part] for part in ("train", "dev") for c in getattr(data, part)]
+    return {
+        "data": str(data_dir.resolve()),
+        "corpora": list(corpora),
+        "protocol": data.protocol,
+        "fold": data.fold,
+        "speaker_dependent": data.speaker_dependent,
+        "label_map": {label: label for label in labels} | config.label_map,
+        "left_out": dict(data.left_out),
+        "train": count(data.train),
+        "dev": count(data.dev),
+        "clips_sha256": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
+    }
+
+
+def open_run(config: TrainConfig, described: dict[str, Any], split: Split, folder: Path, resume: bool) -> None:
+    """Prepare the run's folder, or check that the one there is this run's; RunError says what differs."""
+    if not resume:
+        if (folder / CONFIG).exists():
+            raise RunError(f"{folder} already holds a run; continue it with --resume, or choose another --out")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the folder {folder}: {error.strerror or error}") from None
+        write_atomic(folder / DATA, json.dumps(described, indent=1) + "\n")
+        write_atomic(folder / SPLIT, split.to_json())
+        write_atomic(folder / CONFIG, config.to_toml())
+        return
+    if load_config(folder / CONFIG) != config:
+        raise RunError(f"{folder / CONFIG} differs from the settings given; resume without settings, or choose another --out")
+    if read_data(folder)["clips_sha256"] != described["clips_sha256"]:
+        raise RunError(f"{folder} was started on other clips than --data and --corpus give now; expected the same list")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -74,6 +124,61 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise RunError(f"{path} is damaged: {error}; expected the weights of a training run") from None
 
 
+@dataclass
+class Progress:
+    """Where a run stands; saved in every checkpoint."""
+
+    step: int = 0
+    best_ua: float = -1.0
+    best_step: int = 0
+    loss_sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    """Sums of L, L_s and L_c since the last look at dev, and ``loss_steps`` of them."""
+    loss_steps: int = 0
+    seconds: float = 0.0
+
+
+def save_checkpoint(
+    folder: Path, nets: Mapping[str, EmotionNet], optimizer: torch.optim.Adam, centres: Tensor, progress: Progress,
+    metrics: Sequence[dict[str, Any]],
+) -> None:  # fmt: skip
+    """Write metrics and checkpoint; the checkpoint last, since it is what a resumed run believes.
+
+    ``nets`` are the trained network, called ``net``, and what is kept beside it.
+    """
+    write_atomic(folder / METRICS, "".join(json.dumps(line) + "\n" for line in metrics))
+    tensors = {f"{kind}.{name}": t for kind, net in nets.items() for name, t in net.state_dict().items()}
+    for name, parameter in nets["net"].trained_parameters().items():
+        for moment, value in optimizer.state[parameter].items():
+            tensors[f"adam.{moment}.{name}"] = value
+    save_tensors(folder / CHECKPOINT, tensors | {"centres": centres}, asdict(progress))
+
+
+def load_checkpoint(
+    folder: Path, nets: Mapping[str, EmotionNet], optimizer: torch.optim.Adam, centres: Tensor
+) -> tuple[Progress, list[dict[str, Any]]]:
+    """Read what :func:`save_checkpoint` wrote into the same objects; return progress and metrics."""
+    tensors, saved = load_tensors(folder / CHECKPOINT)
+    try:
+        progress = Progress(**saved)
+        for kind, net in nets.items():
+            net.load_state_dict({n.removeprefix(f"{kind}."): t for n, t in tensors.items() if n.startswith(f"{kind}.")})
+        centres.copy_(tensors["centres"])
+        for name, parameter in nets["net"].trained_parameters().items():
+            layout = torch.channels_last if parameter.dim() == 4 else torch.contiguous_format
+            moments = {m: tensors[f"adam.{m}.{name}"].to(parameter.device) for m in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {
+                "step": tensors[f"adam.step.{name}"],
+                **{m: t.contiguous(memory_format=layout) for m, t in moments.items()},
+            }
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise RunError(f"{folder / CHECKPOINT} does not fit this run: {error}") from None
+    try:
+        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        return progress, [m for m in map(json.loads, lines) if m["step"] <= progress.step]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"cannot read {folder / METRICS}: {error}") from None
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """The best weights of a run, ready to evaluate or export."""
@@ -96,6 +201,16 @@ class TrainedModel:
     weights_sha256: str
     data: dict[str, Any]
     """Content of data.json."""
+
+    def initialise(self, net: EmotionNet, labels: Sequence[str]) -> None:
+        """Start another run's network from these weights; the classifier only where the labels agree."""
+        own = self.net
+        if own.n_bins != net.n_bins or any(type(a) is not type(b) for a, b in zip(own.norms, net.norms, strict=True)):
+            raise RunError("optimizer.init: that run has another input or batch normalisation; expected the same network")
+        state = {name: value for name, value in own.state_dict().items() if not name.startswith("feature_")}
+        if self.labels != tuple(labels):
+            state = {name: value for name, value in state.items() if not name.startswith("fc2")}
+        net.load_state_dict(state, strict=False)
 
 
 def save_model(
