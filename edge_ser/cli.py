@@ -10,6 +10,7 @@ import os
 import pkgutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,6 +28,7 @@ from edge_ser.terminal import (
     min_confidence_option,
     model_option,
     profile_option,
+    provider_option,
     threads_option,
 )
 
@@ -72,6 +74,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without our characters is no reason to stop
+    warnings.formatwarning = lambda message, *_, **__: f"edge-ser: warning: {message}\n"
     try:
         cli(prog_name="edge-ser")
     except (EdgeSerError, OSError) as error:
@@ -84,6 +87,7 @@ def main() -> None:
 @model_option
 @backend_option
 @threads_option
+@provider_option
 @click.option("--spinning", is_flag=True, help="Let waiting threads spin (faster with several threads, busy when idle).")
 @min_confidence_option
 @profile_option
@@ -94,6 +98,7 @@ def predict(
     model: Path | None,
     backend: str,
     threads: int,
+    provider: str,
     spinning: bool,
     min_confidence: float,
     profile: Path | None,
@@ -113,7 +118,13 @@ def predict(
     from edge_ser.recognizer import EmotionRecognizer
 
     recognizer = EmotionRecognizer(
-        model, backend=backend, threads=threads, spinning=spinning, min_confidence=min_confidence, profile=profile
+        model,
+        backend=backend,
+        threads=threads,
+        provider=provider,
+        spinning=spinning,
+        min_confidence=min_confidence,
+        profile=profile,
     )
     width = min(48, max(map(len, ["file", *recordings])))
     headed = as_json

@@ -27,6 +27,8 @@ class EmotionRecognizer:
         threads: CPU threads the engine may use for one answer.
         spinning: let waiting engine threads spin: a little faster with several threads, and it keeps the cores busy.
         min_confidence: an answer less confident than this, 0 to 1, gets the label ``uncertain``; 0 turns that off.
+        provider: what the engine runs on. ``cpu``; for ONNX also ``cuda`` or ``tensorrt``; for TFLite also the path of a
+            delegate's library. Where it is missing the CPU answers, with a RuntimeWarning.
         profile: a microphone's Profile, or the path of one; every recording is then brought to the model's training speech.
 
     Raises ModelFileError or BackendError when the model cannot be used, ConfigError for a setting out of range or a profile
@@ -48,6 +50,7 @@ class EmotionRecognizer:
         backend: str = "auto",
         threads: int = 1,
         spinning: bool = False,
+        provider: str = "cpu",
         min_confidence: float = 0.0,
         profile: Profile | str | os.PathLike[str] | None = None,
     ) -> None:
@@ -58,12 +61,17 @@ class EmotionRecognizer:
         self.manifest: Manifest = file.manifest
         self.min_confidence = min_confidence
         self._correction = _correction(profile, file.manifest)
-        self._backend = open_backend(file, backend, threads, spinning)
+        self._backend = open_backend(file, backend, threads, spinning, provider)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The emotions this model knows, in logit order."""
         return self.manifest.labels
+
+    @property
+    def provider(self) -> str:
+        """What the engine runs on: the ``provider`` that was asked for, or ``cpu`` where that is missing."""
+        return self._backend.provider
 
     def predict(self, audio: AudioSource) -> Prediction:
         """Answer for one recording: a path, a file's bytes, a binary file object, or ``(samples, rate_hz)``.

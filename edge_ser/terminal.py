@@ -18,6 +18,13 @@ backend_option = click.option(
 threads_option = click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads for one answer."
 )
+provider_option = click.option(
+    "--provider",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="cpu; ONNX: cuda, tensorrt; TFLite: the path of a delegate's library.",
+)
 min_confidence_option = click.option(
     "--min-confidence",
     default=0.0,

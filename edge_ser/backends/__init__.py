@@ -38,6 +38,9 @@ EncoderState: TypeAlias = "tuple[npt.NDArray[Any], ...]"
 class Backend(Protocol):
     """A loaded graph. Its methods may be called from several threads at once, and keep nothing."""
 
+    provider: str
+    """What it runs on: ``cpu``, or the provider that was asked for where that is there."""
+
     def run(self, features: Float32Array, past: Float32Array | None = None, state: EncoderState | None = None) -> Answer:
         """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, encoder_size].
 
@@ -57,8 +60,8 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(model: ModelFile, name: str, threads: int, spinning: bool) -> Backend:
-    """Load ``model`` into the engine ``name`` (``auto``: the one that reads such files).
+def open_backend(model: ModelFile, name: str, threads: int, spinning: bool, provider: str = "cpu") -> Backend:
+    """Load ``model`` into the engine ``name`` (``auto``: the one that reads such files), on an engine's ``provider``.
 
     Raises BackendError for an unknown engine, one that is not installed, or one that reads other files.
     """
@@ -72,7 +75,7 @@ def open_backend(model: ModelFile, name: str, threads: int, spinning: bool) -> B
     if suffix == BACKENDS["tflite"]:
         from edge_ser.backends.tflite import TfliteBackend
 
-        return TfliteBackend(model, threads, spinning)
+        return TfliteBackend(model, threads, spinning, provider)
     from edge_ser.backends.onnx import OnnxBackend
 
-    return OnnxBackend(model, threads, spinning)
+    return OnnxBackend(model, threads, spinning, provider)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.backends import STATE_FRAMES, Answer, EncoderState
+from edge_ser.backends.providers import onnx_session
 from edge_ser.errors import BackendError, ModelFileError
 from edge_ser.features import ENCODER_FRAMES
 from edge_ser.model_file import ModelFile
@@ -18,13 +19,13 @@ _ROWS = ("rows1", "rows2", "rows3")
 
 
 class OnnxBackend:
-    """A model in ONNX Runtime on the CPU.
+    """A model in ONNX Runtime, on the CPU or on ``provider``.
 
     One thread and no spinning unless told otherwise: the network is small, and threads that spin while they wait burn a core
     of an idle device.
     """
 
-    def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False) -> None:
+    def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False, provider: str = "cpu") -> None:
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -35,7 +36,9 @@ class OnnxBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(model.content, options, providers=["CPUExecutionProvider"])
+            self._session, self.provider = onnx_session(ort, model.content, options, provider)
+        except BackendError:
+            raise
         except Exception as error:  # the engine's exceptions share no narrower base
             raise BackendError(f"{model.path}: ONNX Runtime {ort.__version__} refused the graph: {_first_line(error)}") from None
         manifest = model.manifest

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.backends import STATE_FRAMES, Answer, EncoderState
+from edge_ser.backends.providers import tflite_delegates
 from edge_ser.errors import BackendError, ModelFileError
 from edge_ser.model_file import ModelFile
 
@@ -41,10 +42,11 @@ def _engine() -> tuple[type[Any], str]:
 
 
 class TfliteBackend:
-    """A model in LiteRT on the CPU; an interpreter serves one thread, so every thread gets its own."""
+    """A model in LiteRT, on the CPU or through a delegate; an interpreter serves one thread, so every thread gets its own."""
 
-    def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False) -> None:
+    def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False, provider: str = "cpu") -> None:
         self._interpreter, self.engine = _engine()
+        self._delegates, self.provider = tflite_delegates(self._interpreter, provider)
         self._model, self._threads = model, threads
         self._of_thread = threading.local()
         interpreter = self._of_thread.interpreter = self._load()
@@ -72,7 +74,9 @@ class TfliteBackend:
 
     def _load(self) -> Any:
         try:
-            return self._interpreter(model_content=self._model.content, num_threads=self._threads)
+            return self._interpreter(
+                model_content=self._model.content, num_threads=self._threads, experimental_delegates=self._delegates
+            )
         except Exception as error:  # the engine raises whatever its C++ side said
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BackendError(f"{self._model.path}: {self.engine} refused the graph: {reason}") from None

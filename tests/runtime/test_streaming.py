@@ -34,7 +34,8 @@ def clips(real_clips: list[Path]) -> list[tuple[Samples, int]]:
 
 def cut(samples: Samples, sizes: Sequence[int]) -> list[Samples]:
     """Return ``samples`` in chunks of the sizes given, over and over."""
-    chunks, start = [], 0
+    chunks: list[Samples] = []
+    start = 0
     while start < len(samples):
         size = sizes[len(chunks) % len(sizes)]
         chunks.append(samples[start : start + size])
