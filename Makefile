@@ -4,6 +4,7 @@ WAV ?= tests/golden/synthetic_speech.flac
 DATA ?= ../shared/data
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test check fix bench golden model results
 demo: .venv/runtime
@@ -25,16 +26,9 @@ bench: .venv/test
 golden: .venv/test
 	$(BIN)/python tests/golden/make_golden.py
 
-# The shipped model, from the corpora to the files in the package: three runs, each from the weights of the one before (some four
-# hours on two CPU cores).
+# The shipped model, from the corpora to the files in the package.
 model: .venv/test
-	for n in 1 2 3; do $(BIN)/edge-ser train --data $(DATA) --corpus cremad --corpus emodb --out runs/shipped-$$n \
-		--config train/shipped/$$(echo first second final | cut -d' ' -f$$n)/config.toml || exit; done
-	$(BIN)/edge-ser evaluate runs/shipped-3 --data $(DATA) --corpus cremad
-	$(BIN)/edge-ser evaluate runs/shipped-3 --data $(DATA) --corpus ravdess --split all
-	$(BIN)/edge-ser evaluate runs/shipped-3 --data $(DATA) --corpus cremad --robustness
-	$(BIN)/edge-ser evaluate runs/shipped-3 --data $(DATA) --leave-corpus-out
-	$(BIN)/edge-ser export runs/shipped-3 --int8 --format onnx,tflite -o edge_ser/models/edge-ser
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh train/shipped/train.sh "$(DATA)"
 
 # train/RESULTS.md from the results of all cells; trains nothing.
 results: .venv/test

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from edge_ser_train.corpora import Clip, Report, refuse
@@ -77,14 +78,8 @@ def read_iemocap(folder: Path, corpus: str, report: Report) -> list[Clip]:
             elif utterance not in recordings:
                 report(f"{where}: {wav / dialogue / utterance}.wav does not exist")
             else:
-                path = recordings[utterance]
-                clips[utterance] = Clip(
-                    corpus,
-                    path,
-                    speaker=f"iemocap_{session}{letter}",
-                    emotion=_IEMOCAP_EMOTIONS[code],
-                    split="",
-                    name=path.relative_to(folder).as_posix(),
+                clips[utterance] = replace(
+                    _clip(folder, corpus, recordings[utterance], f"iemocap_{session}{letter}", _IEMOCAP_EMOTIONS[code]),
                     gender={"F": "female", "M": "male"}[letter],
                     session=session,
                     dialogue=dialogue,
@@ -110,18 +105,8 @@ def read_ravdess(folder: Path, corpus: str, report: Report) -> list[Clip]:
     for stem, path in _audio(*(actor for home in homes for actor in _matching(home, r"Actor_\d\d"))).items():
         if found := _RAVDESS_SPEECH.fullmatch(stem):
             actor = int(found[2])
-            clips.append(
-                Clip(
-                    corpus,
-                    path,
-                    speaker=f"ravdess_{found[2]}",
-                    emotion=_RAVDESS_EMOTIONS[int(found[1]) - 1],
-                    split="",
-                    name=path.relative_to(folder).as_posix(),
-                    fold=fold_of.get(actor, ""),
-                    gender="male" if actor % 2 else "female",
-                )
-            )
+            clip = _clip(folder, corpus, path, f"ravdess_{found[2]}", _RAVDESS_EMOTIONS[int(found[1]) - 1])
+            clips.append(replace(clip, fold=fold_of.get(actor, ""), gender="male" if actor % 2 else "female"))
     return clips
 
 
@@ -130,17 +115,8 @@ def read_emodb(folder: Path, corpus: str, report: Report) -> list[Clip]:
     clips = []
     for stem, path in _audio(folder / "wav").items():
         if found := _EMODB_NAME.fullmatch(stem):
-            clips.append(
-                Clip(
-                    corpus,
-                    path,
-                    speaker=f"emodb_{found[1]}",
-                    emotion=_EMODB_EMOTIONS[found[2]],
-                    split="",
-                    name=path.relative_to(folder).as_posix(),
-                    gender="male" if found[1] in _EMODB_MEN else "female",
-                )
-            )
+            clip = _clip(folder, corpus, path, f"emodb_{found[1]}", _EMODB_EMOTIONS[found[2]])
+            clips.append(replace(clip, gender="male" if found[1] in _EMODB_MEN else "female"))
     return clips
 
 
@@ -156,17 +132,8 @@ def read_cremad(folder: Path, corpus: str, report: Report) -> list[Clip]:
     for stem, path in _audio(folder / "AudioWAV").items():
         found = _CREMAD_NAME.fullmatch(stem)
         if found and found[2] in _CREMAD_EMOTIONS:
-            clips.append(
-                Clip(
-                    corpus,
-                    path,
-                    speaker=f"cremad_{found[1]}",
-                    emotion=_CREMAD_EMOTIONS[found[2]],
-                    split=split_of.get(int(found[1]), ""),
-                    name=path.relative_to(folder).as_posix(),
-                    gender=genders.get(found[1], ""),
-                )
-            )
+            clip = _clip(folder, corpus, path, f"cremad_{found[1]}", _CREMAD_EMOTIONS[found[2]])
+            clips.append(replace(clip, split=split_of.get(int(found[1]), ""), gender=genders.get(found[1], "")))
     return clips
 
 
@@ -177,6 +144,11 @@ LAYOUTS: dict[str, Callable[[Path, str, Report], list[Clip]]] = {
     "cremad": read_cremad,
 }
 """The known layouts by the corpus' usual name; each function returns no clips for a folder of another kind."""
+
+
+def _clip(folder: Path, corpus: str, path: Path, speaker: str, emotion: str) -> Clip:
+    """Return the clip of a recording below ``folder`` as far as every corpus knows it; the layouts add the rest."""
+    return Clip(corpus, path, speaker, emotion, split="", name=path.relative_to(folder).as_posix())
 
 
 def _matching(folder: Path, pattern: str) -> list[Path]:
