@@ -1,0 +1,51 @@
+/* The inner loops in plain C, and the choice among them. */
+#include "eser_parts.h"
+
+static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
+                const int8_t *panel) {
+    for (int32_t p = 0; p < n; p++) {
+        for (int32_t o = 0; o < ESER_PANEL; o += 4) {
+            const int8_t *w = panel + 4 * o;
+            int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+            for (int32_t r = 0; r < n_runs; r++) {
+                const uint8_t *x = runs[r] + p * step;
+                for (int32_t k = 0; k < run; k += 4, w += 4 * ESER_PANEL) {
+                    const int32_t x0 = x[k], x1 = x[k + 1], x2 = x[k + 2], x3 = x[k + 3];
+                    a0 += x0 * w[0] + x1 * w[1] + x2 * w[2] + x3 * w[3];
+                    a1 += x0 * w[4] + x1 * w[5] + x2 * w[6] + x3 * w[7];
+                    a2 += x0 * w[8] + x1 * w[9] + x2 * w[10] + x3 * w[11];
+                    a3 += x0 * w[12] + x1 * w[13] + x2 * w[14] + x3 * w[15];
+                }
+            }
+            acc[o] = a0;
+            acc[o + 1] = a1;
+            acc[o + 2] = a2;
+            acc[o + 3] = a3;
+        }
+        acc += ESER_PANEL;
+    }
+}
+
+static void activate(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
+                     const int32_t *multiplier, int32_t keep) {
+    for (int32_t p = 0; p < n; p++) {
+        for (int32_t o = 0; o < ESER_PANEL; o++) {
+            int32_t a = acc[o];
+            if (pool == 2 && acc[ESER_PANEL + o] > a)
+                a = acc[ESER_PANEL + o];
+            a += bias[o];
+            int64_t scaled = a > 0 ? ((int64_t)a * multiplier[o] + (1 << 30)) >> 31 : 0;
+            uint8_t level = scaled > 255 ? 255 : (uint8_t)scaled;
+            if (!keep || level > out[o])
+                out[o] = level;
+        }
+        acc += pool * ESER_PANEL;
+        out += out_step;
+    }
+}
+
+const eser_kernels eser_kernels_scalar = {"scalar", dot, dot, activate};
+
+const eser_kernels *eser_kernels_best(void) {
+    return &eser_kernels_scalar;
+}

@@ -1,0 +1,133 @@
+/* The parts of a stream, for tests, for language bindings and for whoever adds a faster kernel; firmware needs eser.h alone.
+ *
+ *     640 samples -> eser_features -> 128 dB -> eser_quantise -> 128 levels 0..255 -> eser_encode -> a vector of 480 every 16 frames
+ *     vectors -> eser_head -> embedding, logits
+ *
+ * The encoder is a pipeline of rows over time; every row of every layer is computed once, and rings keep what the next layer needs:
+ *
+ *     frames [7][128] -> conv1 7x7 / 2 -> [3][61 * 48] -> conv2 3x3, pool 2x2 -> [3][29 * 64]
+ *                     -> conv3 3x3, pool 2x2 -> [3][13 * 80] -> conv4 3x3, pool 2x2 -> [5 * 96], a vector
+ *
+ * A row holds positions, a position channels, so that a kernel's row of weights meets one run of bytes.
+ */
+#ifndef ESER_PARTS_H
+#define ESER_PARTS_H
+
+#include "eser.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ESER_FRAME 640              /* samples a frame, 40 ms */
+#define ESER_HOP 160                /* samples between two frames, 10 ms */
+#define ESER_FIRST_FRAMES 49        /* frames behind the first vector */
+#define ESER_STRIDE 16              /* frames between two vectors */
+#define ESER_VECTOR 480
+#define ESER_MAX_VECTORS 85         /* of 1400 frames, 14 s */
+#define ESER_GRU 128
+#define ESER_PANEL 16               /* output channels that a kernel computes side by side */
+#define ESER_GRU_BLOCK 4            /* vectors whose input products are computed side by side */
+
+/* The inner loops: what a SIMD version replaces. All of them exact, so every version gives the same bits.
+ *
+ * A panel holds the weights of 16 output channels, [n_in / 4][16][4]: four inputs of channel 0, the same four of channel 1, ...
+ * Weights come in the order of the inputs: run after run, and n_in = n_runs * run.
+ */
+typedef struct {
+    const char *name;
+    /* acc[p][o] = sum over r, k of runs[r][p * step + k] * weight[r * run + k of channel o], for p < n, o < 16.
+     * run is a multiple of 4, at least 8; step may be negative; nothing but those bytes is read. Weights are within -63..63, so
+     * that two products fit 16 bits. */
+    void (*dot)(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
+                const int8_t *panel);
+    /* The same for weights within -127..127. */
+    void (*dot_wide)(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
+                     const int8_t *panel);
+    /* out[p * out_step + o] = min(255, (max(0, a) * multiplier[o] + 2^30) >> 31), where a is acc[p][o] + bias[o], of pool = 2 the
+     * larger of acc[2p][o] and acc[2p + 1][o]; with keep, the larger of that and what out held. p < n. */
+    void (*activate)(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
+                     const int32_t *multiplier, int32_t keep);
+} eser_kernels;
+
+extern const eser_kernels eser_kernels_scalar;
+
+/* The fastest kernels that this processor runs. */
+const eser_kernels *eser_kernels_best(void);
+
+typedef struct {
+    uint8_t frames[8][ESER_N_BINS];
+    uint8_t conv1[3][61 * 48];
+    uint8_t conv2[3][29 * 64];
+    uint8_t conv3[3][13 * 80];
+    uint8_t vector[ESER_VECTOR];
+    uint8_t missing[4];             /* rows that convolution i waits for before its next one */
+    uint8_t next[4];                /* where ring i takes its next row */
+    uint8_t half[4];                /* whether convolution i owes the second row of a pooled pair */
+} eser_encoder;
+
+/* Working memory of one call; holds nothing between calls. */
+typedef union {
+    struct {
+        float re[2][512], im[2][512];
+    } spectrum;
+    int32_t acc[61 * ESER_PANEL];
+    struct {
+        int32_t input[ESER_GRU_BLOCK][3 * ESER_GRU];
+        int32_t recurrent[3 * ESER_GRU];
+        int32_t acc[ESER_GRU_BLOCK * ESER_PANEL];
+        int16_t h[2 * ESER_GRU];
+        uint8_t bytes[2][2 * ESER_GRU];
+    } head;
+} eser_scratch;
+
+struct eser {
+    const eser_model *model;
+    const eser_kernels *kernels;
+    uint32_t n_samples_held;        /* of the frame that is being filled */
+    uint32_t n_frames;              /* of those that may be judged: at most what the kept vectors and the next one cover */
+    uint32_t n_silent;              /* frames of digital silence up to now, saturated like n_frames */
+    uint32_t n_vectors, first_vector; /* the kept ones, and the oldest one's place in the ring */
+    uint32_t finished;
+    float samples[ESER_FRAME];
+    uint8_t vectors[ESER_MAX_VECTORS][ESER_VECTOR];
+    eser_encoder encoder;
+    eser_scratch scratch;
+};
+
+/* One frame's features: 640 samples to 128 levels in dB. */
+void eser_features(const float *samples, float *db, eser_scratch *scratch);
+
+/* 128 levels in dB to 0..255, as the encoder takes them; rounded half up, NaN becomes 0. */
+void eser_quantise(const eser_model *model, const float *db, uint8_t *levels);
+
+void eser_encoder_reset(eser_encoder *encoder);
+
+/* Take a frame's levels; 1 when that completes encoder->vector, else 0. */
+int eser_encode(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, const uint8_t *levels,
+                eser_scratch *scratch);
+
+/* Embedding and logits, in 1/65536, of n vectors in a ring of ESER_MAX_VECTORS. */
+void eser_head(const eser_model *model, const eser_kernels *kernels, const uint8_t *ring, uint32_t first, uint32_t n,
+               int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
+
+/* Feed a stream with frames of features, of levels, or with whole vectors instead of samples. */
+eser_status eser_push_features(eser *stream, const float *db, size_t n_frames);
+eser_status eser_push_levels(eser *stream, const uint8_t *levels, size_t n_frames);
+eser_status eser_push_vectors(eser *stream, const uint8_t *vectors, size_t n_vectors);
+
+/* Copy the kept vectors out, oldest first: [n][480]; return n. */
+size_t eser_vectors(const eser *stream, uint8_t *vectors);
+
+/* tables: logmel-v1 and the hyperbolic tangent; eser_tables.c is written by tests/golden/make_c_tables.py */
+extern const float eser_window[ESER_FRAME];
+extern const float eser_cosine[1280];       /* cos(2 pi k / 1024) */
+extern const uint16_t eser_mel_first[ESER_N_BINS];
+extern const uint8_t eser_mel_count[ESER_N_BINS];
+extern const float eser_mel_weight[];       /* band after band */
+extern const int16_t eser_tanh_q15[513];    /* 32768 tanh(k / 64) */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,66 @@
+"""Write edge_ser/csrc/eser_tables.c: the constants of the front end logmel-v1, from the Python front end, and of tanh.
+
+python tests/golden/make_c_tables.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_ser.features import LOGMEL_V1, mel_filterbank
+
+TABLES = Path(__file__).parents[2] / "edge_ser" / "csrc" / "eser_tables.c"
+
+HEAD = """/* Constants of the front end logmel-v1 and of tanh; written by tests/golden/make_c_tables.py, not by hand. */
+#include "eser_parts.h"
+"""
+
+
+def c_float(value: float) -> str:
+    text = f"{np.float32(value):.9g}"
+    return (text if set(text) & set(".e") else text + ".0") + "f"
+
+
+def array(declaration: str, values: npt.NDArray[Any]) -> str:
+    """Return a C array, lines of at most 130 characters."""
+    texts = [c_float(v) for v in values] if values.dtype.kind == "f" else [str(v) for v in values]
+    lines, line = [], "   "
+    for text in texts:
+        if len(line) + len(text) + 2 > 130:
+            lines.append(line)
+            line = "   "
+        line += f" {text},"
+    return f"\nconst {declaration} = {{\n" + "\n".join([*lines, line]) + "\n};\n"
+
+
+def tables() -> str:
+    """Return the source file."""
+    config = LOGMEL_V1
+    window = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(config.frame_samples) / config.frame_samples)
+    mel = mel_filterbank(config)
+    first = (mel > 0).argmax(axis=1)
+    count = (mel > 0).sum(axis=1)
+    if (mel[:, [0, -1]] != 0).any():
+        raise ValueError("the outermost bins weigh something; eser_frontend.c leaves them out")
+    weight = np.concatenate([row[f : f + n] for row, f, n in zip(mel, first, count, strict=True)])
+    if not (weight > 0).all():
+        raise ValueError("a band has a gap; eser_frontend.c expects runs of bins")
+    tanh = np.minimum(np.rint(32768 * np.tanh(np.arange(513) / 64)), 32767).astype(np.int64)
+    return HEAD + "".join(
+        [
+            array("float eser_window[ESER_FRAME]", window),
+            array("float eser_cosine[1280]", np.cos(2 * np.pi * np.arange(1280) / 1024)),
+            array("uint16_t eser_mel_first[ESER_N_BINS]", first),
+            array("uint8_t eser_mel_count[ESER_N_BINS]", count),
+            array("float eser_mel_weight[]", weight),
+            array("int16_t eser_tanh_q15[513]", tanh),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    TABLES.write_text(tables())
