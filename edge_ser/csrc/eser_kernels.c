@@ -26,8 +26,8 @@ static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_
     }
 }
 
-static void activate(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
-                     const int32_t *multiplier, int32_t keep) {
+void eser_activate_scalar(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
+                          const int32_t *multiplier, int32_t keep) {
     for (int32_t p = 0; p < n; p++) {
         for (int32_t o = 0; o < ESER_PANEL; o++) {
             int32_t a = acc[o];
@@ -44,8 +44,12 @@ static void activate(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t
     }
 }
 
-const eser_kernels eser_kernels_scalar = {"scalar", dot, dot, activate};
+const eser_kernels eser_kernels_scalar = {"scalar", dot, dot, eser_activate_scalar};
 
 const eser_kernels *eser_kernels_best(void) {
+#ifdef ESER_HAS_DSP
+    return &eser_kernels_dsp;
+#else
     return &eser_kernels_scalar;
+#endif
 }
