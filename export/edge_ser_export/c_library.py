@@ -55,7 +55,8 @@ def compiler() -> str:
     name = os.environ.get("CC") or "cc"
     if shutil.which(name) is None:
         raise ExportError(
-            f"--format c builds and runs what it writes, and there is no C compiler {name!r}; install one (apt install gcc) or set CC"
+            f"--format c builds and runs what it writes, and there is no C compiler {name!r}; install one (apt install gcc) "
+            "or set CC"
         )
     return name
 
@@ -69,7 +70,18 @@ def compiler_version() -> str:
 def build(folder: Path, output: Path, *flags: str) -> Path:
     """Compile the library with the model in ``folder`` into the shared library ``output`` and return it."""
     sources = [str(p) for p in (*sorted(SOURCES.glob("*.c")), folder / "eser_model.c")]
-    command = [compiler(), *(flags or FLAGS), "-shared", "-fPIC", f"-I{SOURCES}", f"-I{folder}", *sources, "-lm", "-o", str(output)]
+    command = [
+        compiler(),
+        *(flags or FLAGS),
+        "-shared",
+        "-fPIC",
+        f"-I{SOURCES}",
+        f"-I{folder}",
+        *sources,
+        "-lm",
+        "-o",
+        str(output),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [x for x in done.stderr.splitlines() if "error" in x] or done.stderr.splitlines() or ["no message"]
@@ -175,7 +187,7 @@ def _pointer(values: npt.NDArray[np.generic]) -> ctypes.c_void_p:
 
 
 def require_same_in_chunks(model: CModel) -> None:
-    """Hold the C front end against numpy's, and streams in chunks of random lengths against the whole; ExportError if they differ."""
+    """Hold the C front end against numpy's and streams in random chunks against the whole; ExportError if they differ."""
     rng = np.random.default_rng(0)
     for seconds in (0.3, 0.52, 3.21, 16.0):
         # Noise whose colour and level wander, as int16, which both take exactly.
