@@ -204,9 +204,7 @@ def _write(
     percentages = {f"{what}_int8_percent": round(percent(layers, key), 2) if layers else 0.0 for what, key in _COVERED}
     manifest = _manifest(run, trained, {"scheme": scheme, **percentages, "layers": [asdict(x) for x in layers]})
     form.write(trained.net, quantized, manifest, path)
-    say(
-        f"wrote the {name} {'graph' if form.suffix else 'sources'}, verifying {'it' if form.suffix else 'them'} against the network"
-    )
+    say(f"wrote the {name} {'graph' if form.suffix else 'source'}, verifying it against the network")
     backend = form.open(path)
     verification = verify(trained, backend, LOGIT_TOLERANCE if quantized is None else np.inf)
     agreement = against_onnx = None
@@ -327,6 +325,12 @@ def _training(trained: TrainedModel) -> dict[str, Any]:
     }
 
 
+_SCORE = (
+    *("corpus", "split", "protocol", "n_clips", "n_speakers"),
+    *("ua", "ua_95", "wa", "wa_95", "macro_f1", "macro_f1_95", "ece", "by_gender"),
+)
+
+
 def _scores(run: Path, trained: TrainedModel) -> list[dict[str, Any]]:
     """Return what ``edge-ser evaluate`` measured on these very weights."""
     scores = []
@@ -336,7 +340,5 @@ def _scores(run: Path, trained: TrainedModel) -> list[dict[str, Any]]:
         except RunError as error:
             raise ExportError(f"{error}; delete it or run edge-ser evaluate again") from None
         if evaluation.get("weights_sha256") == trained.weights_sha256:
-            keep = ("corpus", "split", "protocol", "n_clips", "n_speakers", "ua", "ua_95", "wa", "wa_95", "macro_f1")
-            keep += ("macro_f1_95", "ece", "by_gender")
-            scores.append({key: evaluation[key] for key in keep if key in evaluation})
+            scores.append({key: evaluation[key] for key in _SCORE if key in evaluation})
     return scores
