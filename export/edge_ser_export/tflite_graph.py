@@ -33,6 +33,7 @@ from edge_ser_export.quantize import (
     QuantizedRows,
     block_count,
     folded_convs,
+    frequency_major,
     in_blocks,
 )
 from edge_ser_train.model import CHANNELS, EMBEDDING_SIZE, GRU_SIZE, EmotionNet
@@ -200,9 +201,9 @@ def _classify(graph: Graph, net: EmotionNet, quantized: QuantizedNet | None) -> 
     def matrix(name: str) -> Array | QuantizedRows:
         if quantized is not None:
             rows = quantized.gru[name]
-            return QuantizedRows(_frequency_major(rows.weight, size), rows.scale) if "_ih" in name else rows
+            return QuantizedRows(frequency_major(rows.weight, size), rows.scale) if "_ih" in name else rows
         floats = state[name].detach().cpu().numpy()
-        return _frequency_major(floats, size) if "_ih" in name else floats
+        return frequency_major(floats, size) if "_ih" in name else floats
 
     encoded = g.tensor("encoded", [1, -1, size])
     rows_shape = g.constant("rows_shape", np.array([-1, size], dtype=np.int32))
