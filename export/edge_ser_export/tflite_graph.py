@@ -172,13 +172,6 @@ def _first_conv(g: Subgraph, x: int, quantized: QuantizedNet, frames: int, width
     return g.op("SLICE", [x, begin, end], [_stored(g, "relu1", [1, frames, width, c_out], conv.out)], 2, options="SliceOptions")
 
 
-def _frequency_major(weight: Array, size: int) -> Array:
-    """Reorder the columns of an input matrix [n, 96 · n_freq] from channel-major to frequency-major."""
-    channels = CHANNELS[-1]
-    reordered: Array = weight.reshape(-1, channels, size // channels).transpose(0, 2, 1).reshape(-1, size)
-    return reordered
-
-
 def _product(g: Subgraph, x: int, name: str, matrix: Array | QuantizedRows, shape: Sequence[int]) -> int:
     """Multiply x [..., n_in] by a matrix [n_out, n_in]; int8 rows are scaled behind the product."""
     no_bias = -1
