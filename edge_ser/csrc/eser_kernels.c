@@ -1,6 +1,10 @@
 /* The inner loops in plain C, and the choice among them. */
+#include <string.h>
+
 #include "eser_parts.h"
 
+#if defined(__arm__) && !defined(__ARM_NEON)
+/* A microcontroller: four channels at a time, so that their sums stay in registers. */
 static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
                 const int8_t *panel) {
     for (int32_t p = 0; p < n; p++) {
@@ -25,6 +29,28 @@ static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_
         acc += ESER_PANEL;
     }
 }
+#else
+/* All products of a step side by side: compilers turn this into vector code for whatever they target. */
+static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
+                const int8_t *panel) {
+    for (int32_t p = 0; p < n; p++) {
+        const int8_t *w = panel;
+        int32_t sums[4 * ESER_PANEL] = {0};
+        for (int32_t r = 0; r < n_runs; r++) {
+            const uint8_t *x = runs[r] + p * step;
+            for (int32_t k = 0; k < run; k += 4, w += 4 * ESER_PANEL) {
+                uint8_t repeated[4 * ESER_PANEL];
+                for (int i = 0; i < 4 * ESER_PANEL; i += 4)
+                    memcpy(repeated + i, x + k, 4);
+                for (int i = 0; i < 4 * ESER_PANEL; i++)
+                    sums[i] += (int16_t)(repeated[i] * w[i]); /* at most 255 * 127, so 16 bits hold it */
+            }
+        }
+        for (int o = 0; o < ESER_PANEL; o++)
+            *acc++ = sums[4 * o] + sums[4 * o + 1] + sums[4 * o + 2] + sums[4 * o + 3];
+    }
+}
+#endif
 
 void eser_activate_scalar(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                           const int32_t *multiplier, int32_t keep) {
