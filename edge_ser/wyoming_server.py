@@ -195,9 +195,10 @@ class _Conversation:
                 await self._take(event)
         except _ConversationError as error:
             farewell = error.code, str(error)
-        except (OSError, asyncio.TimeoutError):  # gone, or it no longer reads what it asked for
-            pass
+        except (OSError, asyncio.TimeoutError) as error:  # gone, or it no longer reads what it asked for
+            error.__traceback__ = None  # the connection keeps the error, which would keep every frame it came through
         finally:
+            self._stream = None
             await self.end(*farewell)
 
     async def end(self, code: str = "", text: str = "") -> None:
