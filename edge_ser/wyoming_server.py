@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
-from wyoming.audio import AudioChunk, AudioFormat, AudioStart, AudioStop
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
 from wyoming.event import Event, async_read_event, async_write_event
 from wyoming.info import Artifact, Attribution, Describe, Info
@@ -166,7 +166,8 @@ class _Reader(asyncio.StreamReader):
 
     async def readexactly(self, n: int) -> bytes:
         if type(n) is not int or n > MAX_PART_BYTES:
-            raise _ConversationError("protocol", f"a message announces {n!r} bytes; expected a whole number up to {MAX_PART_BYTES}")
+            text = f"a message announces {n!r} bytes; expected a whole number up to {MAX_PART_BYTES}"
+            raise _ConversationError("protocol", text)
         return await super().readexactly(n)
 
 
@@ -253,7 +254,7 @@ class _Conversation:
         if self._stream is not None:
             await self._complain("audio", "another audio-start before the audio-stop; the utterance so far is dropped")
         self._stream, self._refused = None, False
-        self._format = rate_hz, width, channels = _format(AudioStart, event)
+        self._format = rate_hz, width, channels = _format(event)
         if type(width) is not int or width not in _DTYPES:
             raise AudioError(f"the audio has samples of {width!r} bytes; expected 2 or 4 (signed integers, little-endian)")
         if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
@@ -265,7 +266,7 @@ class _Conversation:
             return
         if self._stream is None:
             raise AudioError("an audio-chunk came before an audio-start")
-        if (given := _format(AudioChunk, event)) != self._format:
+        if (given := _format(event)) != self._format:
             raise AudioError(f"an audio-chunk has rate, width, channels {given}; its audio-start has {self._format}")
         rate_hz, width, channels = self._format
         payload = event.payload or b""
@@ -299,10 +300,9 @@ def _text(event: Event) -> str | None:
     return text.encode(errors="replace").decode() if isinstance(text, str) else None
 
 
-def _format(kind: type[AudioFormat], event: Event) -> tuple[Any, ...]:
+def _format(event: Event) -> tuple[Any, ...]:
     """Return rate, width and channels as a client gave them."""
     try:
-        given = kind.from_event(event)  # type: ignore[attr-defined]
+        return tuple(event.data[key] for key in ("rate", "width", "channels"))
     except (KeyError, TypeError):
         raise AudioError(f"{event.type} lacks its rate, width or channels") from None
-    return given.rate, given.width, given.channels

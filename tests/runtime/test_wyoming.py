@@ -106,7 +106,7 @@ async def ended(client: AsyncClient) -> bool:
     return await asyncio.wait_for(client.read_event(), ANSWER_S) is None
 
 
-async def ask(client: AsyncClient, samples: Samples, rate_hz: int, chunk: Callable[[], int] = lambda: 1024) -> dict[str, Any]:
+async def ask(client: AsyncClient, samples: Samples, rate_hz: int, chunk: Callable[[], int] = (lambda: 1024)) -> dict[str, Any]:
     """Send an utterance, int16 or int32 (n,) or (n, channels), and return the answer's data."""
     width, channels = samples.dtype.itemsize, 1 if samples.ndim == 1 else samples.shape[1]
     await client.write_event(AudioStart(rate_hz, width, channels).event())
@@ -193,7 +193,8 @@ def test_it_announces_itself_and_answers_a_ping(server: Server) -> None:
             assert "not for judging what a person feels" in program["models"][0]["description"]
             for text, back in [("there?", "there?"), (None, None), ("\ud800", "?")]:
                 raw = json.dumps({"type": "ping", "data": {"text": text}}).encode() + b"\n"
-                client._writer.write(raw)  # type: ignore[attr-defined]
+                assert client._writer is not None
+                client._writer.write(raw)
                 assert Pong.from_event(await event(client)).text == back
             await client.write_event(Event("transcribe", {"language": "en"}))  # not ours: dropped
             await client.write_event(Ping("still").event())
@@ -297,8 +298,8 @@ def test_what_is_no_message_gets_one_error_and_the_door(server: Server, sent: by
 
     async def talk() -> None:
         async with server.client() as client:
-            writer = client._writer  # type: ignore[attr-defined]
-            writer.write(sent + b'{"type": "describe"}\n' * 1000)  # more comes before we could read the error
+            assert client._writer is not None
+            client._writer.write(sent + b'{"type": "describe"}\n' * 1000)  # more comes before we could read the error
             error = await complaint(client)
             assert error.code == "protocol"
             assert len(error.text) < 400
@@ -463,7 +464,8 @@ def test_random_frames_chunks_and_disconnects_for_a_while(
         rng = np.random.default_rng(seed)
         while time.monotonic() < end:
             n = int(rng.integers(len(clips)))
-            answer = await ask(client, *clips[n], lambda: int(np.exp(rng.uniform(0, 10))) + 1)
+            samples, rate_hz = clips[n]
+            answer = await ask(client, samples, rate_hz, lambda: int(np.exp(rng.uniform(0, 10))) + 1)
             assert answer == expected[n]
             counts["answered"] += 1
 
