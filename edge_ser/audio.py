@@ -30,7 +30,7 @@ _BLOCK_SECONDS = 10
 _UNKNOWN_LENGTH = 2**62
 _MP3_TAIL_BYTES = 2**13  # tags
 _RATE_RANGE_HZ = (1000, 768_000)
-_MAX_CHANNELS = 64
+MAX_CHANNELS = 64
 _MAX_PEAK = 8.0  # decoded lossy audio overshoots 1.0 a little; int16 values in a float array overshoot it by far
 _INTEGER_SCALE = {np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -307,9 +307,9 @@ def _checked_array(source: tuple[Any, ...]) -> tuple[npt.NDArray[Any], int]:
         samples = samples.astype(samples.dtype.newbyteorder("="))
     if samples.ndim not in (1, 2):
         raise AudioError(f"samples have shape {samples.shape}; expected (n,) or (n, channels)")
-    if samples.ndim == 2 and not 1 <= samples.shape[1] <= _MAX_CHANNELS:
+    if samples.ndim == 2 and not 1 <= samples.shape[1] <= MAX_CHANNELS:
         raise AudioError(
-            f"samples have shape {samples.shape}; expected (n, channels) with 1 to {_MAX_CHANNELS} channels "
+            f"samples have shape {samples.shape}; expected (n, channels) with 1 to {MAX_CHANNELS} channels "
             "(transpose an array of (channels, n))"
         )
     if len(samples) == 0:
