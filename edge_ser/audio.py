@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from types import TracebackType
 from typing import IO, Any, TypeAlias
@@ -242,9 +240,11 @@ class AudioStream:
 
 def _full_scale(samples: npt.NDArray[Any]) -> Float32Array:
     """Return samples of any accepted dtype as float32, integers divided by their full scale."""
+    if samples.dtype == np.float64:
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity and is refused as such
+            return samples.astype(np.float32)
     scale = _INTEGER_SCALE.get(samples.dtype)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity and is refused as such
-        floats: Float32Array = samples.astype(np.float32, copy=False)
+    floats: Float32Array = samples.astype(np.float32, copy=False)
     return floats if scale is None else floats * np.float32(scale)
 
 
@@ -277,6 +277,9 @@ def _seekable(file: IO[bytes], name: str) -> IO[bytes]:
             file.seek(start)
             content: IO[bytes] = file
         else:
+            import shutil  # with all its archive formats; for pipes alone
+            import tempfile
+
             content = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close(); a pipe may be longer than the memory)
             shutil.copyfileobj(file, content)
             empty = content.tell() == 0

@@ -52,7 +52,7 @@ def decide(
     """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels, temperature and centres."""
     p = softmax(logits, manifest.temperature)
     confidence = float(p.max())
-    distance = float(np.linalg.norm(np.array(manifest.centres) - embedding, axis=1).min())
+    distance = float(np.linalg.norm(manifest.centre_points - embedding, axis=1).min())
     return Prediction(
         label=UNCERTAIN if confidence < min_confidence else manifest.labels[int(p.argmax())],
         confidence=confidence,
