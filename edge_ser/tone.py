@@ -1,6 +1,6 @@
 """Answers over time: one calm statement about how somebody sounds, from estimates that flicker.
 
-    predictions -> smoothed probabilities -> label, with hysteresis and `uncertain` -> debounce -> Tone
+    estimates and answers -> smoothed probabilities -> label, with hysteresis and `uncertain` -> debounce -> Tone
 
 The clock is the speech that was heard, not the wall's: silence neither confirms nor forgets.
 """
@@ -22,17 +22,19 @@ class ToneConfig:
     """
 
     smoothing_s: float = 1.0
-    """Speech, in seconds, after which an old estimate weighs 1/e. Longer: the bars move slowly and outlast a single word."""
+    """Speech, in seconds, after which what was heard before weighs 1/e. Longer: the bars move slowly, and one word moves them
+    little."""
     min_confidence: float = 0.5
     """Smoothed probability, 0 to 1, an emotion needs to be named. Higher: `uncertain` more often, and fewer wrong names."""
     hysteresis: float = 0.1
     """Probability another emotion must lead by to take over, and the named one may sink below ``min_confidence``. Larger:
     fewer changes to and fro between two emotions that are close."""
     hold_s: float = 0.7
-    """Speech, in seconds, over which a change must persist before it is told. Longer: an outburst of one word changes nothing."""
+    """Speech, in seconds, over which a change must persist before it is told; all of an utterance speaks for its answer.
+    Longer: an outburst of one word changes nothing."""
     doubt_novel: bool = True
-    """Whether speech beyond the model's novelty distance is `uncertain` and left out of the smoothing. False: music and noise
-    are given emotions, too."""
+    """Whether an utterance beyond the model's novelty distance is `uncertain` and left out of the smoothing. False: music and
+    noise are given emotions, too."""
 
     def __post_init__(self) -> None:
         for name, high in (("smoothing_s", 60), ("hold_s", 60), ("min_confidence", 1), ("hysteresis", 1)):
@@ -56,13 +58,17 @@ class Tone:
 
 
 class ToneTracker:
-    """Follows the tone of one voice through its estimates and answers.
+    """Follows the tone of one voice through its utterances.
+
+    Within an utterance every estimate replaces the one before, which heard less of the same; between utterances the tone is an
+    average that forgets: p = before · exp(-heard / smoothing) + estimate · (1 - exp(-heard / smoothing)), with all emotions
+    equally probable before the first.
 
     >>> import numpy as np
     >>> from edge_ser import EmotionRecognizer
-    >>> recognizer, tracker = EmotionRecognizer(), ToneTracker(ToneConfig(hold_s=2.0, min_confidence=0, doubt_novel=False))
+    >>> recognizer, tracker = EmotionRecognizer(), ToneTracker(ToneConfig(hold_s=3.0, min_confidence=0, doubt_novel=False))
     >>> answer = recognizer.predict((0.1 * np.sin(np.arange(32000, dtype=np.float32)), 16000))
-    >>> [getattr(tracker.update(answer, heard_s=1.0), "label", None) == answer.label for _ in range(3)]
+    >>> [getattr(tracker.update(answer), "label", None) == answer.label for _ in range(3)]
     [False, True, False]
     """
 
@@ -71,19 +77,29 @@ class ToneTracker:
         self.tone: Tone | None = None
         """The tone that was told last; None before the first."""
         self.probabilities: dict[str, float] = {}
-        """The smoothed probabilities of now; empty before the first prediction that counts."""
+        """The smoothed probabilities of now; empty before the first answer that counts."""
+        self._before: dict[str, float] = {}  # those of before this utterance
+        self._heard_s = 0.0  # of this utterance
         self._proposed: str | None = None
         self._age_s = 0.0  # speech that spoke for the proposal
 
-    def update(self, prediction: Prediction, heard_s: float) -> Tone | None:
-        """Take the next prediction, about ``heard_s`` seconds of speech since the last; return the tone if it has changed."""
+    def update(self, prediction: Prediction, is_final: bool = True) -> Tone | None:
+        """Take the answer of the next utterance, or an estimate on the way to it; return the tone if it has changed."""
+        p, heard_s = prediction.probabilities, prediction.duration_s
         novel = self.config.doubt_novel and prediction.is_novel
+        if novel and not is_final:
+            return None  # too early to tell: the first half second of anything is unlike a whole utterance
+        fresh_s, self._heard_s = max(0.0, heard_s - self._heard_s), 0.0 if is_final else heard_s
         if not novel:
             keep = math.exp(-heard_s / self.config.smoothing_s) if self.config.smoothing_s else 0.0
-            before = self.probabilities or prediction.probabilities
-            self.probabilities = {label: p + keep * (before[label] - p) for label, p in prediction.probabilities.items()}
+            before = self._before or dict.fromkeys(p, 1 / len(p))
+            self.probabilities = {label: value + keep * (before[label] - value) for label, value in p.items()}
+        if is_final:
+            self._before = self.probabilities
         proposed = UNCERTAIN if novel else self._label()
-        self._age_s = heard_s + (self._age_s if proposed == self._proposed else 0.0)
+        self._age_s = fresh_s + (self._age_s if proposed == self._proposed else 0.0)
+        if is_final:
+            self._age_s = max(self._age_s, heard_s)
         self._proposed = proposed
         if self._age_s < self.config.hold_s or (self.tone is not None and proposed == self.tone.label):
             return None

@@ -167,6 +167,11 @@ class Segmenter:
         self._speech_stop = self._sent = self._free = 0  # ends of the last speech, of what was handed out, of the last utterance
         self._finished = False
 
+    @property
+    def duration_s(self) -> float:
+        """Length of the audio that was fed so far, in seconds."""
+        return self._audio.duration_s
+
     def feed(self, chunk: npt.NDArray[Any] | bytes) -> list[SpeechEvent]:
         """Take the next samples, as :meth:`edge_ser.Stream.feed` does, and return what has happened.
 
