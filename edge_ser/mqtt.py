@@ -1,9 +1,9 @@
 """Answers for a smart home: an MQTT publisher that never makes the audio wait.
 
-    PREFIX/emotion                        one JSON object for every utterance; not retained: how somebody sounded an hour ago
-                                          is no reason to act now
-    PREFIX/availability                   online or offline, retained; the broker itself says offline when we are gone
-    homeassistant/sensor/ID/config        on request: what makes the sensor appear in Home Assistant, retained
+    PREFIX/utterance         how every utterance sounded, once it is over  } the events of that name, as JSON; not retained:
+    PREFIX/tone              how the voice sounds of late, when it changes } an hour later they are no reason to act
+    PREFIX/availability      online or offline, retained; the broker itself says offline when we are gone
+    homeassistant/sensor/PREFIX_tone/config, and PREFIX_utterance: on request, what makes them sensors in Home Assistant, retained
 
 What cannot be sent at once is dropped, and counted: a rule had better miss an utterance than hear of it late.
 """
@@ -26,6 +26,9 @@ from edge_ser.decision import UNCERTAIN
 from edge_ser.errors import ConfigError
 
 _SCHEMES = {"mqtt": 1883, "mqtts": 8883}
+TOPICS = ("tone", "utterance")
+"""The events that are published, each below a topic of its name."""
+
 _KEEPALIVE_S = 30  # after one and a half of it the broker gives up a client that fell silent
 _FAREWELL_S = 2.0
 
@@ -74,10 +77,10 @@ class Broker:
 
 
 class Publisher:
-    """Publishes answers to a broker, from a thread of its own that connects, and connects again, for as long as it lives.
+    """Publishes events to a broker, from a thread of its own that connects, and connects again, for as long as it lives.
 
-    ``report`` is told, in that thread, one line whenever the connection comes, goes or is refused. With ``labels`` the sensor
-    is announced to Home Assistant. Raises MissingExtraError without the extra ``[mqtt]``.
+    ``report`` is told, in that thread, one line whenever the connection comes, goes or is refused. With ``labels`` the sensors
+    are announced to Home Assistant. Raises MissingExtraError without the extra ``[mqtt]``.
     """
 
     def __init__(self, broker: Broker, report: Callable[[str], None], labels: Iterable[str] | None = None) -> None:
@@ -86,9 +89,9 @@ class Publisher:
 
         self.broker = broker
         self.dropped = 0
-        """Answers that came while there was no connection."""
+        """Events that came while there was no connection."""
         self._report, self._said = report, ""
-        self._announcement = None if labels is None else _announcement(broker.prefix, [*labels, UNCERTAIN])
+        self._announcements = {} if labels is None else _announcements(broker.prefix, [*labels, UNCERTAIN])
         self._online = False
         self._client = Client(CallbackAPIVersion.VERSION2)
         self._client.on_connect = self._connected
@@ -109,12 +112,13 @@ class Publisher:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def publish(self, answer: Mapping[str, Any]) -> bool:
-        """Send an answer, and return whether there was a connection to send it on; does not wait for anything."""
+    def publish(self, event: Mapping[str, Any]) -> bool:
+        """Send an event below its name, ``event["event"]``; return whether there was a connection. Waits for nothing."""
         if not self._online:
             self.dropped += 1
             return False
-        self._client.publish(f"{self.broker.prefix}/emotion", json.dumps(answer, ensure_ascii=False, allow_nan=False))
+        topic, content = f"{self.broker.prefix}/{event['event']}", json.dumps(event, ensure_ascii=False, allow_nan=False)
+        self._client.publish(topic, content)
         return True
 
     def close(self) -> None:
@@ -135,12 +139,11 @@ class Publisher:
         if reason.is_failure:
             self._say(f"{self.broker.host} refuses the connection: {reason}; trying again")
             return
-        if self._announcement is not None:
-            topic, content = self._announcement
+        for topic, content in self._announcements.items():
             client.publish(topic, content, qos=1, retain=True)
         client.publish(f"{self.broker.prefix}/availability", "online", qos=1, retain=True)
         self._online = True
-        self._say(f"publishing to {self.broker.host}, {self.broker.prefix}/emotion")
+        self._say(f"publishing to {self.broker.host} below {self.broker.prefix}/")
 
     def _unreachable(self, client: Any, userdata: Any) -> None:
         self._say(f"{self.broker.host} port {self.broker.port} cannot be reached: {sys.exc_info()[1]}; trying again")
@@ -156,22 +159,25 @@ class Publisher:
             self._report(f"MQTT: {line}")
 
 
-def _announcement(prefix: str, options: list[str]) -> tuple[str, str]:
-    """Return topic and content of Home Assistant's MQTT discovery: one sensor, its state the label, the rest attributes."""
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", prefix)
-    software = {"name": "edge-ser", "sw_version": edge_ser.__version__}
-    sensor = {
-        "name": "Emotion",
-        "unique_id": f"{name}_emotion",
-        "state_topic": f"{prefix}/emotion",
-        "value_template": "{{ value_json.label }}",
-        "json_attributes_topic": f"{prefix}/emotion",
-        "availability_topic": f"{prefix}/availability",
-        "device_class": "enum",
-        "options": options,
-        "force_update": True,
-        "icon": "mdi:account-voice",
-        "device": {"identifiers": [name], "name": prefix, "model": "edge-ser", "sw_version": edge_ser.__version__},
-        "origin": software,
+def _announcements(prefix: str, options: list[str]) -> dict[str, str]:
+    """Return, by topic, what Home Assistant's MQTT discovery wants: sensors with the label as state, the rest as attributes."""
+    device = re.sub(r"[^A-Za-z0-9_-]", "_", prefix)
+    return {
+        f"homeassistant/sensor/{device}_{name}/config": json.dumps(
+            {
+                "name": name.capitalize(),
+                "unique_id": f"{device}_{name}",
+                "state_topic": f"{prefix}/{name}",
+                "value_template": "{{ value_json.label }}",
+                "json_attributes_topic": f"{prefix}/{name}",
+                "availability_topic": f"{prefix}/availability",
+                "device_class": "enum",
+                "options": options,
+                "force_update": True,
+                "icon": "mdi:account-voice",
+                "device": {"identifiers": [device], "name": prefix, "model": "edge-ser", "sw_version": edge_ser.__version__},
+                "origin": {"name": "edge-ser", "sw_version": edge_ser.__version__},
+            }
+        )
+        for name in TOPICS
     }
-    return f"homeassistant/sensor/{name}/config", json.dumps(sensor)

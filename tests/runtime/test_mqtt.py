@@ -23,7 +23,7 @@ from edge_ser import ConfigError
 from edge_ser.mqtt import Broker, Publisher
 
 WAIT_S = 30.0
-ANSWER = {"label": "happy", "confidence": 0.8, "text": "ü"}
+ANSWER = {"event": "utterance", "label": "happy", "confidence": 0.8, "text": "ü"}
 
 
 class Mosquitto:
@@ -131,15 +131,15 @@ def test_answers_come_as_they_are_and_are_not_retained_availability_is(broker: M
     home = listen_at(broker.port)
     with Publisher(Broker.from_url(f"{broker.url}/home/kitchen"), lines.put) as publisher:
         home.until("home/kitchen/availability", "online")
-        assert "home/kitchen/emotion" in said(lines, "publishing")
+        assert "below home/kitchen/" in said(lines, "publishing")
         assert publisher.publish(ANSWER)
         topic, payload, _ = home.next()
-        assert (topic, json.loads(payload)) == ("home/kitchen/emotion", ANSWER)
+        assert (topic, json.loads(payload)) == ("home/kitchen/utterance", ANSWER)
         assert "ü" in payload
         late = listen_at(broker.port)
         assert late.next() == ("home/kitchen/availability", "online", True)
     assert home.next() == ("home/kitchen/availability", "offline", False)
-    assert late.next() == ("home/kitchen/availability", "offline", False)  # and no emotion before it
+    assert late.next() == ("home/kitchen/availability", "offline", False)  # and no utterance before it
     assert publisher.dropped == 0
     assert listen_at(broker.port).next() == ("home/kitchen/availability", "offline", True)
 
@@ -149,15 +149,14 @@ def test_home_assistant_is_told_what_there_is(broker: Mosquitto, listen_at: Call
     with Publisher(Broker.from_url(f"{broker.url}/home/kitchen"), lines.put, ["neutral", "happy"]):
         said(lines, "publishing")
         home = listen_at(broker.port)
-        heard = dict(home.next()[:2] for _ in range(2))
-    sensor = json.loads(heard["homeassistant/sensor/home_kitchen/config"])
-    assert heard[sensor["availability_topic"]] == "online"
-    assert sensor["state_topic"] == sensor["json_attributes_topic"] == "home/kitchen/emotion"
-    assert sensor["options"] == ["neutral", "happy", "uncertain"]
-    assert sensor["unique_id"] == "home_kitchen_emotion"
-    # The template Home Assistant renders with the message as value_json.
-    jinja2 = pytest.importorskip("jinja2")
-    assert jinja2.Template(sensor["value_template"]).render(value_json=ANSWER) == "happy"
+        heard = dict(home.next()[:2] for _ in range(3))
+    for name in ("tone", "utterance"):
+        sensor = json.loads(heard[f"homeassistant/sensor/home_kitchen_{name}/config"])
+        assert heard[sensor["availability_topic"]] == "online"
+        assert sensor["state_topic"] == sensor["json_attributes_topic"] == f"home/kitchen/{name}"
+        assert sensor["options"] == ["neutral", "happy", "uncertain"]
+        assert sensor["unique_id"] == f"home_kitchen_{name}"
+        assert sensor["value_template"] == "{{ value_json.label }}"
 
 
 def test_the_broker_may_stop_and_come_back(broker: Mosquitto, listen_at: Callable[..., Home]) -> None:
@@ -167,10 +166,10 @@ def test_the_broker_may_stop_and_come_back(broker: Mosquitto, listen_at: Callabl
         home.until("edge-ser/availability", "online")
         said(lines, "publishing")
         assert publisher.publish(ANSWER)
-        assert home.next()[0] == "edge-ser/emotion"
+        assert home.next()[0] == "edge-ser/utterance"
         broker.stop()
         said(lines, "lost")
-        assert not publisher.publish({"label": "too late"})
+        assert not publisher.publish(ANSWER)
         assert publisher.dropped == 1
         broker.start()
         said(lines, "publishing")
@@ -180,7 +179,7 @@ def test_the_broker_may_stop_and_come_back(broker: Mosquitto, listen_at: Callabl
             assert publisher.publish(ANSWER)
             time.sleep(0.2)
         topic, payload, _ = home.next()
-        assert (topic, json.loads(payload)) == ("edge-ser/emotion", ANSWER)
+        assert (topic, json.loads(payload)) == ("edge-ser/utterance", ANSWER)
 
 
 def test_a_broker_that_comes_later_is_found(make_broker: Callable[..., Mosquitto], listen_at: Callable[..., Home]) -> None:
@@ -194,7 +193,7 @@ def test_a_broker_that_comes_later_is_found(make_broker: Callable[..., Mosquitto
         home = listen_at(broker.port)
         assert home.next() == ("edge-ser/availability", "online", True)
         assert publisher.publish(ANSWER)
-        assert home.next()[0] == "edge-ser/emotion"
+        assert home.next()[0] == "edge-ser/utterance"
 
 
 def test_a_killed_publisher_is_offline(broker: Mosquitto, listen_at: Callable[..., Home]) -> None:
