@@ -58,7 +58,7 @@ def endless(clips: list[Int16Array], seed: int = 0) -> Iterator[Int16Array]:
 
 
 def soak(recognizer: EmotionRecognizer, clips: list[Int16Array], audio_s: float, every_s: float) -> Iterator[Checkpoint]:
-    """Stream ``audio_s`` seconds of ``clips`` and yield a checkpoint after every ``every_s``, with an estimate in between."""
+    """Stream ``audio_s`` seconds of ``clips`` and yield a checkpoint after every ``every_s``; it is asked in between, too."""
     stream = recognizer.stream(RATE_HZ)
     kept: list[Int16Array] = []  # what predict needs: all while the stream still answers for all, then a little over 14 s
     n_samples = n_kept = 0
