@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from types import TracebackType
 from typing import IO, Any, TypeAlias
@@ -30,7 +28,7 @@ _BLOCK_SECONDS = 10
 _UNKNOWN_LENGTH = 2**62
 _MP3_TAIL_BYTES = 2**13  # tags
 _RATE_RANGE_HZ = (1000, 768_000)
-_MAX_CHANNELS = 64
+MAX_CHANNELS = 64
 _MAX_PEAK = 8.0  # decoded lossy audio overshoots 1.0 a little; int16 values in a float array overshoot it by far
 _INTEGER_SCALE = {np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -242,9 +240,11 @@ class AudioStream:
 
 def _full_scale(samples: npt.NDArray[Any]) -> Float32Array:
     """Return samples of any accepted dtype as float32, integers divided by their full scale."""
+    if samples.dtype == np.float64:
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity and is refused as such
+            return samples.astype(np.float32)
     scale = _INTEGER_SCALE.get(samples.dtype)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity and is refused as such
-        floats: Float32Array = samples.astype(np.float32, copy=False)
+    floats: Float32Array = samples.astype(np.float32, copy=False)
     return floats if scale is None else floats * np.float32(scale)
 
 
@@ -277,6 +277,9 @@ def _seekable(file: IO[bytes], name: str) -> IO[bytes]:
             file.seek(start)
             content: IO[bytes] = file
         else:
+            import shutil  # with all its archive formats; for pipes alone
+            import tempfile
+
             content = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close(); a pipe may be longer than the memory)
             shutil.copyfileobj(file, content)
             empty = content.tell() == 0
@@ -307,9 +310,9 @@ def _checked_array(source: tuple[Any, ...]) -> tuple[npt.NDArray[Any], int]:
         samples = samples.astype(samples.dtype.newbyteorder("="))
     if samples.ndim not in (1, 2):
         raise AudioError(f"samples have shape {samples.shape}; expected (n,) or (n, channels)")
-    if samples.ndim == 2 and not 1 <= samples.shape[1] <= _MAX_CHANNELS:
+    if samples.ndim == 2 and not 1 <= samples.shape[1] <= MAX_CHANNELS:
         raise AudioError(
-            f"samples have shape {samples.shape}; expected (n, channels) with 1 to {_MAX_CHANNELS} channels "
+            f"samples have shape {samples.shape}; expected (n, channels) with 1 to {MAX_CHANNELS} channels "
             "(transpose an array of (channels, n))"
         )
     if len(samples) == 0:

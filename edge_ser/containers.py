@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -35,7 +34,7 @@ def _read_onnx(content: bytes) -> tuple[str, str]:
         raise ModelFileError("it is no complete ONNX file; it holds no graph")
     if METADATA_KEY not in metadata:
         raise ModelFileError("it has no edge-ser manifest; expected a file made by edge-ser export")
-    return metadata[METADATA_KEY], hashlib.sha256(graph).hexdigest()
+    return metadata[METADATA_KEY], _sha256(graph)
 
 
 def _protobuf_fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
@@ -77,6 +76,15 @@ def _protobuf_fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
         raise ValueError("truncated")
 
 
+def _sha256(*parts: bytes | memoryview) -> str:
+    import hashlib  # it brings OpenSSL along, which importing edge_ser need not wait for
+
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
 def _read_tflite(content: bytes) -> tuple[str, str]:
     """Return the manifest of a TFLite file and the SHA-256 of the whole file, the hash in the manifest taken for zeros."""
     try:
@@ -86,10 +94,8 @@ def _read_tflite(content: bytes) -> tuple[str, str]:
     seal = _SEAL.search(content, start, start + len(text.encode()))
     if seal is None:
         raise ModelFileError("manifest: 'graph_sha256' is missing; the file was edited")
-    unsealed = hashlib.sha256(content[: seal.start(1)])
-    unsealed.update(_UNSEALED)
-    unsealed.update(memoryview(content)[seal.end(1) :])
-    return text, unsealed.hexdigest()
+    view = memoryview(content)
+    return text, _sha256(view[: seal.start(1)], _UNSEALED, view[seal.end(1) :])
 
 
 def seal_tflite(serialise: Callable[[str], bytes], manifest: str) -> bytes:
@@ -98,7 +104,7 @@ def seal_tflite(serialise: Callable[[str], bytes], manifest: str) -> bytes:
     start, text = _tflite_manifest(content)
     seal = _SEAL.search(content, start, start + len(text.encode()))
     assert seal is not None
-    return content[: seal.start(1)] + hashlib.sha256(content).hexdigest().encode() + content[seal.end(1) :]
+    return content[: seal.start(1)] + _sha256(content).encode() + content[seal.end(1) :]
 
 
 def _tflite_manifest(content: bytes) -> tuple[int, str]:

@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from edge_ser.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+from edge_ser.kernels import SparseRows, real_dft, sparse_product
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -28,7 +27,7 @@ ENCODER_FRAMES = 49
 ENCODER_STRIDE = 16
 """Distance between two encoder vectors, in frames."""
 
-_BLOCK_FRAMES = 64  # one block's spectra (260 kB) stay in the L2 cache; smaller blocks pay Python overhead
+_BLOCK_FRAMES = 64  # shorter blocks pay Python overhead, longer ones leave the caches
 _DB_PER_NEPER = np.float32(10.0 / np.log(10.0))  # 10 log10(x) = this * ln(x); numpy vectorises log, not log10
 
 
@@ -209,10 +208,9 @@ def middle_window(n_frames: int, config: FrontEndConfig) -> tuple[int, int]:
     return start, start + config.max_frames
 
 
-@dataclass(frozen=True)
-class _Tables:
+class _Tables(NamedTuple):
     window: npt.NDArray[np.floating[Any]]  # its dtype is the one the spectrum is computed in
-    mel: csr_array | None
+    mel: SparseRows | None
 
 
 @lru_cache(maxsize=8)
@@ -222,36 +220,43 @@ def _tables(config: FrontEndConfig) -> _Tables:
     if config.kind == "logstft":
         # Its spectral nulls lie below what a float32 DFT of full-scale speech resolves (errors up to 0.02 dB).
         return _Tables(window, None)
-    from scipy.sparse import csr_array
-
-    return _Tables(window.astype(np.float32), csr_array(mel_filterbank(config)))
+    return _Tables(window.astype(np.float32), SparseRows.of(mel_filterbank(config)))
 
 
 def _transform(samples: Float32Array, config: FrontEndConfig) -> Float32Array:
     """Return every frame that fits into ``samples`` [n], as dB, float32 [T, n_bins]; no padding of any kind."""
-    from scipy.fft import rfft
-
-    if len(samples) < config.frame_samples:
-        return np.empty((0, config.n_bins), dtype=np.float32)
-    tables = _tables(config)
-    frames = np.lib.stride_tricks.sliding_window_view(samples, config.frame_samples)[:: config.hop_samples]
-    out = np.empty((len(frames), config.n_bins), dtype=np.float32)
-    padded = np.zeros((min(_BLOCK_FRAMES, len(frames)), config.n_fft), dtype=tables.window.dtype)
-    for start in range(0, len(frames), _BLOCK_FRAMES):
-        block = frames[start : start + _BLOCK_FRAMES]
-        np.multiply(block, tables.window, out=padded[: len(block), : config.frame_samples])
-        spectrum = rfft(padded[: len(block)], axis=1)
-        power = np.square(spectrum.real)
-        power += np.square(spectrum.imag)
-        rows = out[start : start + _BLOCK_FRAMES]
-        if tables.mel is None:
-            power += config.floor
-            np.multiply(np.log(power, out=power), _DB_PER_NEPER, out=rows, casting="same_kind")
+    n_frames = max(0, 1 + (len(samples) - config.frame_samples) // config.hop_samples)
+    out = np.empty((n_frames, config.n_bins), dtype=np.float32)
+    if n_frames == 0:
+        return out
+    window, mel = _tables(config)
+    step = samples.strides[0]
+    frames = as_strided(samples, (n_frames, config.frame_samples), (config.hop_samples * step, step), writeable=False)
+    n_rows, n_bins = min(_BLOCK_FRAMES, n_frames), config.n_fft // 2 + 1
+    # Bins lie along the first axis from here on: that is how the sparse product reads and writes them.
+    padded = np.zeros((n_rows, config.n_fft), dtype=window.dtype)
+    spectrum = np.empty(n_bins * n_rows, dtype=np.result_type(window, np.complex64))
+    power = np.empty(n_bins * n_rows, dtype=window.dtype)
+    bands = np.empty(config.n_bins * n_rows, dtype=np.float32)
+    for start in range(0, n_frames, _BLOCK_FRAMES):
+        block, rows = frames[start : start + _BLOCK_FRAMES], out[start : start + _BLOCK_FRAMES]
+        n = len(block)
+        np.multiply(block, window, out=padded[:n, : config.frame_samples])
+        X = spectrum[: n_bins * n].reshape(n_bins, n)
+        real_dft(padded[:n], X)
+        squares = X.view(window.dtype)
+        np.square(squares, out=squares)
+        S = power[: n_bins * n].reshape(n_bins, n)
+        np.add(squares[:, ::2], squares[:, 1::2], out=S)
+        if mel is None:
+            S += config.floor
+            np.multiply(np.log(S, out=S).T, _DB_PER_NEPER, out=rows, casting="same_kind")
         else:
             # A sparse product sums each band's few bins in a fixed order whatever the block's size; a dense one does not.
-            bands = tables.mel @ power.T
-            np.maximum(bands, np.float32(config.floor), out=bands)
-            np.multiply(np.log(bands, out=bands).T, _DB_PER_NEPER, out=rows)
+            M = bands[: config.n_bins * n].reshape(config.n_bins, n)
+            sparse_product(mel, S, M)
+            np.maximum(M, np.float32(config.floor), out=M)
+            np.multiply(np.log(M, out=M).T, _DB_PER_NEPER, out=rows)
     return out
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, fields
-from importlib import resources
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edge_ser.containers import CONTAINERS
 from edge_ser.errors import ConfigError, ModelFileError
@@ -128,6 +131,11 @@ class Manifest:
                 f"manifest: its front end is called {known.name!r} but its values are not those of {known.name!r}"
             )
 
+    @cached_property
+    def centre_points(self) -> npt.NDArray[np.float64]:
+        """The class centres, [n_labels, embedding_size]."""
+        return np.array(self.centres)
+
     def to_json(self) -> str:
         """Return the manifest as JSON, keys in a fixed order."""
         table = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
@@ -188,7 +196,7 @@ class ModelFile:
 
 def shipped_model_path(suffix: str = ".onnx") -> Path:
     """Return the path of the model that comes with the package, as ONNX or as TFLite (``.tflite``)."""
-    return Path(str(resources.files("edge_ser") / "models" / f"edge-ser{suffix}"))
+    return Path(__file__).parent / "models" / f"edge-ser{suffix}"
 
 
 def read_model_file(path: Path) -> ModelFile:

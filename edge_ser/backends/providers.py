@@ -7,11 +7,8 @@ and why, and ``backend.provider`` tells what is used.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import io
-import shutil
-import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
@@ -76,6 +73,9 @@ def _try(ort: Any, content: bytes, options: Any, wanted: tuple[str, ...]) -> tup
 
 def _missing_libraries(library: Path) -> list[str]:
     """Return the shared libraries that ``library`` needs and the dynamic linker does not find."""
+    import shutil
+    import subprocess
+
     if shutil.which("ldd") is None or not library.is_file():
         return []
     lines = subprocess.run(["ldd", library], capture_output=True, text=True, check=False).stdout.splitlines()
@@ -94,6 +94,8 @@ def tflite_delegates(interpreter: type[Any], provider: str) -> tuple[list[Any], 
         raise BackendError(
             f"unknown provider {provider!r}; LiteRT expects cpu, or the path of a delegate's library ({', '.join(_DELEGATES)})"
         )
+    import ctypes
+
     try:
         ctypes.CDLL(provider)  # load_delegate leaves a broken object behind where this fails
         return [importlib.import_module(interpreter.__module__).load_delegate(provider)], provider

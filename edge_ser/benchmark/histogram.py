@@ -19,7 +19,7 @@ def sparkline(times_ms: Sequence[float], width: int = _WIDTH) -> str:
     """Return a histogram of one line, the least and the greatest time at its ends; an empty bin is blank, however few a bar.
 
     >>> sparkline([1.0, 1.0, 1.0, 1.2, 2.0], width=5)
-    '1.00 █▃   ▃ 2.00'
+    '1.00 █▃  ▃ 2.00'
     """
     counts, edges = np.histogram(times_ms, bins=width)
     # A single outlier must show: the lowest bar is for one, not for none.

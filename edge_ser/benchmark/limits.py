@@ -61,11 +61,12 @@ class Limit:
         if metric in FIGURES or metric in SERIES:
             series, statistic = metric, "" if metric in FIGURES else "p50"
         series = series or "answer"
-        known = (*SERIES, *FIGURES, *STATISTICS)
-        for part in {series, statistic} - {""} - set(known):
-            raise ConfigError(f"{text!r}: unknown metric {part!r}{did_you_mean(part, known)}; expected one of {', '.join(known)}")
-        if (series in FIGURES and statistic) or (statistic and statistic not in STATISTICS):
-            raise ConfigError(f"{text!r}: {metric!r} is no metric; expected SERIES.STATISTIC, such as front_end.p50")
+        for part, known in ((series, (*SERIES, *FIGURES)), (statistic, STATISTICS)):
+            if part and part not in known:
+                near = did_you_mean(part, (*SERIES, *FIGURES, *STATISTICS))
+                raise ConfigError(f"{text!r}: {part!r} is not one of {', '.join(known)}{near}")
+        if series in FIGURES and statistic:
+            raise ConfigError(f"{text!r}: {series} is a single figure; leave out .{statistic}")
         try:
             seconds = None if found["seconds"] is None else float(found["seconds"])
         except ValueError:

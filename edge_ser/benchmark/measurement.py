@@ -167,9 +167,9 @@ def _rounds(runners: list[_Runner], clips: list[Clip], rule: Rule, progress: Pro
             continue
         worst = max(Timing(tuple(t["answer"][1 + WARM_UP_ROUNDS :]), 0.0).uncertainty() for r in runners for t in r.times)
         if n >= MIN_ROUNDS and worst <= PRECISION:
-            return n, WARM_UP_ROUNDS, f"until every answer's median was known to ±{PRECISION:.0%} (95 %)"
+            return n, WARM_UP_ROUNDS, f"until every answer's median was known to ±{100 * PRECISION:g} % (95 %)"
         if over:
-            known = f"medians are known to ±{worst:.0%} or better" if math.isfinite(worst) else "too few to know a median"
+            known = f"medians are known to ±{100 * worst:.0f} % or better" if math.isfinite(worst) else "too few to know a median"
             return n, WARM_UP_ROUNDS, f"until {rule.duration_s:g} s were over; {known} (95 %)"
 
 

@@ -22,7 +22,6 @@ from edge_ser.terminal import require_extra
 )
 @click.option(
     "--data",
-    envvar="EDGE_SER_DATA",
     type=click.Path(path_type=Path),
     help="With --int8: where the run's corpora lie, if they moved.",
 )

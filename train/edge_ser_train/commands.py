@@ -86,7 +86,11 @@ def train(
         config = (load_config(config_file) if config_file else load_preset(preset or "edge")).with_settings(settings)
     if resume:
         saved = runs.read_data(out)
-        data, corpora = data or Path(saved["data"]), corpora or tuple(saved["corpora"])
+        # The environment names a usual place; what the run says and finds there goes before it.
+        given = click.get_current_context().get_parameter_source("data") is click.core.ParameterSource.COMMANDLINE
+        if not given and (data is None or Path(saved["data"]).is_dir()):
+            data = Path(saved["data"])
+        corpora = corpora or tuple(saved["corpora"])
         split_file = split_file or (out / runs.SPLIT if (out / runs.SPLIT).is_file() else None)
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")

@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_ser import ConfigError
+from edge_ser.mqtt import Broker, Publisher
+
+WAIT_S = 30.0
+ANSWER = {"event": "utterance", "label": "happy", "confidence": 0.8, "text": "ü"}
+
+
+class Mosquitto:
+    """A real broker on a port of its own."""
+
+    def __init__(self, program: str, folder: Path, *lines: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.config = folder / "mosquitto.conf"
+        access = [] if any(line.startswith("password_file") for line in lines) else ["allow_anonymous true"]
+        self.config.write_text("\n".join([f"listener {self.port} 127.0.0.1", *access, *lines, f"user {getpass.getuser()}"]))
+        self.program = program
+        self.log_path = folder / "mosquitto.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.url = f"mqtt://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        with self.log_path.open("w") as log:
+            self.process = subprocess.Popen([self.program, "-c", str(self.config)], stderr=log)
+        end = time.monotonic() + WAIT_S
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            assert self.process.poll() is None, self.log_path.read_text()
+            time.sleep(0.05)
+        pytest.fail("mosquitto does not listen")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def make_broker(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH')}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("mosquitto is not installed")
+    made: list[Mosquitto] = []
+
+    def make(*lines: str) -> Mosquitto:
+        made.append(Mosquitto(program, tmp_path, *lines))
+        return made[-1]
+
+    yield make
+    for broker in made:
+        broker.stop()
+
+
+@pytest.fixture
+def broker(make_broker: Callable[..., Mosquitto]) -> Mosquitto:
+    broker = make_broker()
+    broker.start()
+    return broker
+
+
+class Home:
+    """What a smart home hears: every message below ``#``, with whether it was retained."""
+
+    def __init__(self, port: int, **login: str) -> None:
+        self.messages: queue.Queue[tuple[str, str, bool]] = queue.Queue()
+        self.client = Client(CallbackAPIVersion.VERSION2)
+        self.client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self.client.on_message = self._heard
+        self.client.reconnect_delay_set(1, 1)
+        if login:
+            self.client.username_pw_set(**login)
+        self.client.connect_async("127.0.0.1", port)
+        self.client.loop_start()
+
+    def _heard(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
+        self.messages.put((message.topic, message.payload.decode(), message.retain))
+
+    def next(self) -> tuple[str, str, bool]:
+        return self.messages.get(timeout=WAIT_S)
+
+    def until(self, topic: str, payload: str) -> None:
+        while self.next()[:2] != (topic, payload):
+            pass
+
+
+@pytest.fixture
+def listen_at() -> Iterator[Callable[..., Home]]:
+    homes: list[Home] = []
+
+    def listen(port: int, **login: str) -> Home:
+        homes.append(Home(port, **login))
+        return homes[-1]
+
+    yield listen
+    for home in homes:
+        home.client.disconnect()
+        home.client.loop_stop()
+
+
+def said(lines: queue.Queue[str], part: str) -> str:
+    while part not in (line := lines.get(timeout=WAIT_S)):
+        pass
+    return line
+
+
+def test_answers_come_as_they_are_and_are_not_retained_availability_is(broker: Mosquitto, listen_at: Callable[..., Home]) -> None:
+    lines: queue.Queue[str] = queue.Queue()
+    home = listen_at(broker.port)
+    with Publisher(Broker.from_url(f"{broker.url}/home/kitchen"), lines.put) as publisher:
+        home.until("home/kitchen/availability", "online")
+        assert "below home/kitchen/" in said(lines, "publishing")
+        assert publisher.publish(ANSWER)
+        topic, payload, _ = home.next()
+        assert (topic, json.loads(payload)) == ("home/kitchen/utterance", ANSWER)
+        assert "ü" in payload
+        late = listen_at(broker.port)
+        assert late.next() == ("home/kitchen/availability", "online", True)
+    assert home.next() == ("home/kitchen/availability", "offline", False)
+    assert late.next() == ("home/kitchen/availability", "offline", False)  # and no utterance before it
+    assert publisher.dropped == 0
+    assert listen_at(broker.port).next() == ("home/kitchen/availability", "offline", True)
+
+
+def test_home_assistant_is_told_what_there_is(broker: Mosquitto, listen_at: Callable[..., Home]) -> None:
+    lines: queue.Queue[str] = queue.Queue()
+    with Publisher(Broker.from_url(f"{broker.url}/home/kitchen"), lines.put, ["neutral", "happy"]):
+        said(lines, "publishing")
+        home = listen_at(broker.port)
+        heard = dict(home.next()[:2] for _ in range(3))
+    for name in ("tone", "utterance"):
+        sensor = json.loads(heard[f"homeassistant/sensor/home_kitchen_{name}/config"])
+        assert heard[sensor["availability_topic"]] == "online"
+        assert sensor["state_topic"] == sensor["json_attributes_topic"] == f"home/kitchen/{name}"
+        assert sensor["options"] == ["neutral", "happy", "uncertain"]
+        assert sensor["unique_id"] == f"home_kitchen_{name}"
+        assert sensor["value_template"] == "{{ value_json.label }}"
+
+
+def test_the_broker_may_stop_and_come_back(broker: Mosquitto, listen_at: Callable[..., Home]) -> None:
+    lines: queue.Queue[str] = queue.Queue()
+    home = listen_at(broker.port)
+    with Publisher(Broker.from_url(broker.url), lines.put) as publisher:
+        home.until("edge-ser/availability", "online")
+        said(lines, "publishing")
+        assert publisher.publish(ANSWER)
+        assert home.next()[0] == "edge-ser/utterance"
+        broker.stop()
+        said(lines, "lost")
+        assert not publisher.publish(ANSWER)
+        assert publisher.dropped == 1
+        broker.start()
+        said(lines, "publishing")
+        home.until("edge-ser/availability", "online")
+        end = time.monotonic() + WAIT_S
+        while home.messages.empty() and time.monotonic() < end:  # until the home itself has come back and subscribed
+            assert publisher.publish(ANSWER)
+            time.sleep(0.2)
+        topic, payload, _ = home.next()
+        assert (topic, json.loads(payload)) == ("edge-ser/utterance", ANSWER)
+
+
+def test_a_broker_that_comes_later_is_found(make_broker: Callable[..., Mosquitto], listen_at: Callable[..., Home]) -> None:
+    broker = make_broker()
+    lines: queue.Queue[str] = queue.Queue()
+    with Publisher(Broker.from_url(broker.url), lines.put) as publisher:
+        assert "refused" in said(lines, "cannot be reached")
+        assert not publisher.publish(ANSWER)
+        broker.start()
+        said(lines, "publishing")
+        home = listen_at(broker.port)
+        assert home.next() == ("edge-ser/availability", "online", True)
+        assert publisher.publish(ANSWER)
+        assert home.next()[0] == "edge-ser/utterance"
+
+
+def test_a_killed_publisher_is_offline(broker: Mosquitto, listen_at: Callable[..., Home]) -> None:
+    code = (
+        "import sys, time; from edge_ser.mqtt import *\n"
+        "publisher = Publisher(Broker.from_url(sys.argv[1]), print)\n"
+        "time.sleep(600)"
+    )
+    home = listen_at(broker.port)
+    process = subprocess.Popen([sys.executable, "-c", code, f"{broker.url}/cellar"], stdout=subprocess.DEVNULL)
+    try:
+        home.until("cellar/availability", "online")
+        process.send_signal(signal.SIGKILL)
+        assert home.next() == ("cellar/availability", "offline", False)
+    finally:
+        process.kill()
+        process.wait()
+    assert listen_at(broker.port).next() == ("cellar/availability", "offline", True)
+
+
+def test_name_and_password(make_broker: Callable[..., Mosquitto], listen_at: Callable[..., Home], tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "me", "p@ss/wörd"], check=True)
+    passwords.chmod(0o600)
+    broker = make_broker(f"password_file {passwords}")
+    broker.start()
+    lines: queue.Queue[str] = queue.Queue()
+    with Publisher(Broker.from_url(f"mqtt://me:wrong@127.0.0.1:{broker.port}"), lines.put) as publisher:
+        refusal = said(lines, "refuses")
+        assert "wrong" not in refusal
+        assert not publisher.publish(ANSWER)
+    secret = tmp_path / "url"
+    secret.write_text(f"mqtt://me:p%40ss%2Fw%C3%B6rd@127.0.0.1:{broker.port}\n")
+    with Publisher(Broker.from_url(f"@{secret}"), lines.put) as publisher:
+        said(lines, "publishing")
+        home = listen_at(broker.port, username="me", password="p@ss/wörd")
+        assert home.next() == ("edge-ser/availability", "online", True)
+
+
+def test_tls(make_broker: Callable[..., Mosquitto], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("openssl") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*make.split(), "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    key.chmod(0o644)
+    broker = make_broker(f"certfile {certificate}", f"keyfile {key}")
+    broker.start()
+    lines: queue.Queue[str] = queue.Queue()
+    url = f"mqtts://127.0.0.1:{broker.port}"
+    with Publisher(Broker.from_url(url), lines.put):
+        assert "CERTIFICATE_VERIFY_FAILED" in said(lines, "cannot be reached")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with Publisher(Broker.from_url(url), lines.put) as publisher:
+        said(lines, "publishing")
+        assert publisher.publish(ANSWER)
+
+
+@pytest.mark.parametrize("trouble", ["frozen", "mute", "nowhere"])
+def test_publishing_never_waits(trouble: str, broker: Mosquitto) -> None:
+    """A broker that is stopped in its tracks, one that takes the connection and says nothing, and one there is no way to."""
+    lines: queue.Queue[str] = queue.Queue()
+    slowest_s = 0.0
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        host, port = {
+            "frozen": ("127.0.0.1", broker.port),
+            "mute": ("127.0.0.1", mute.getsockname()[1]),
+            "nowhere": ("192.0.2.1", 1883),  # a documentation address: packets to it vanish
+        }[trouble]
+        publisher = Publisher(Broker(host, port), lines.put)
+        try:
+            if trouble == "frozen":
+                said(lines, "publishing")
+                assert broker.process is not None
+                broker.process.send_signal(signal.SIGSTOP)
+            for _ in range(500):
+                began = time.perf_counter()
+                publisher.publish(ANSWER | {"much": "x" * 10_000})
+                slowest_s = max(slowest_s, time.perf_counter() - began)
+        finally:
+            began = time.perf_counter()
+            publisher.close()
+            closed_s = time.perf_counter() - began
+            if trouble == "frozen" and broker.process is not None:
+                broker.process.send_signal(signal.SIGCONT)
+    assert slowest_s < 0.5  # a busy machine; a connection attempt alone takes five seconds
+    assert closed_s < 4
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "broker",
+        "me:secret@broker",
+        "http://me:secret@broker",
+        "mqtt://me:secret@",
+        "mqtt://me:secret@broker:port",
+        "mqtt://me:secret@broker:99999",
+        "mqtt://me:secret@broker:0",
+        "mqtt://me:secret@a..b",
+        "mqtt://me:sec#secret@broker",
+        "mqtt://me:secret@broker/with/+/wildcard",
+        "mqtt://me:secret@broker/" + "x" * 2000,
+        "mqtt://me:secret@broker/x?y=1",
+        "@/does/not/exist",
+    ],
+)
+def test_a_wrong_url_is_one_line_without_the_password(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Broker.from_url(url)
+    assert "expected mqtt" in str(caught.value) or "cannot read" in str(caught.value) or "expected levels" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "secret" not in repr(Broker.from_url("mqtt://me:secret@broker"))
