@@ -17,9 +17,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import tomli
-
 from tests.firmware.targets import A53, A76, ROOT, execute
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 CACHE = Path(os.environ.get("EDGE_SER_ARM64") or Path.home() / ".cache" / "edge-ser-arm64")
 PROCESSORS = {"Cortex-A53": A53, "Cortex-A76": A76}
@@ -116,7 +119,7 @@ def _pip(target: Path, *arguments: str | Path) -> None:
 
 def dependencies() -> Path:
     """Return a folder with the wheels that the package and its extra ``tflite`` need on arm64, resolved by pip."""
-    project = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = [*project["dependencies"], *project["optional-dependencies"]["tflite"]]
     platforms = [word for platform in _PLATFORMS for word in ("--platform", platform)]
     wheels = ["--only-binary=:all:", "--python-version", _PYTHON, "--implementation", "cp", *platforms]
