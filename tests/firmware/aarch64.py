@@ -135,7 +135,14 @@ def answers(processor: Sequence[str], package: Path, backends: Sequence[str], re
     """Return [backend, recording, label, probabilities] of each, from the package in ``package`` on an emulated processor."""
     root = board_root()
     environment = {"PYTHONPATH": f"{package}:{dependencies()}", "QEMU_LD_PREFIX": str(root), "OMP_NUM_THREADS": "1"}
-    words = [*processor, root / "usr" / "bin" / f"python{_PYTHON}", "-c", _PROBE, ",".join(backends), *recordings]
+    words: list[str | Path] = [
+        *processor,
+        root / "usr" / "bin" / f"python{_PYTHON}",
+        "-c",
+        _PROBE,
+        ",".join(backends),
+        *recordings,
+    ]
     output = execute(["env", "-i", *(f"{k}={v}" for k, v in environment.items()), *words])
     return [json.loads(line) for line in output.splitlines()]
 
