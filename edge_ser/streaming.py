@@ -61,16 +61,15 @@ class Stream:
         self._backend, self._manifest = backend, manifest
         self._min_confidence, self._correction = min_confidence, correction
         self._silence_db = silence_db(manifest.front_end)
-        self._block_samples = _BLOCK_FRAMES * manifest.front_end.hop_samples
-        self._exact_frames = EXACT_S * manifest.front_end.rate_hz // manifest.front_end.hop_samples
+        hop_samples, model_rate_hz = manifest.front_end.hop_samples, manifest.front_end.rate_hz
+        self._block_samples = _BLOCK_FRAMES * hop_samples * rate_hz / model_rate_hz
+        self._exact_frames = EXACT_S * model_rate_hz // hop_samples
         self.reset()
 
     def reset(self) -> None:
         """Forget everything; the next chunk begins a new utterance."""
         self._audio = AudioStream(self.rate_hz, self._manifest.front_end.rate_hz)
         self._features = FeatureStream(self._manifest.front_end)
-        self._samples: list[Float32Array] = []
-        self._n_samples = 0  # waiting in _samples
         self._frames = np.empty((0, self._manifest.front_end.n_bins), dtype=np.float32)  # not encoded yet
         self._state: EncoderState | None = None
         self._vectors = _Window(self._manifest.encoder_size, np.float32)
@@ -95,10 +94,8 @@ class Stream:
         """
         if self._final is not None:
             raise AudioError("the stream has finished; call reset() or open another one for the next utterance")
-        samples = self._audio.push(chunk)
-        self._samples.append(samples)
-        self._n_samples += len(samples)
-        if self._n_samples >= self._block_samples:
+        self._audio.add(chunk)
+        if self._audio.n_waiting >= self._block_samples:
             self._advance()
 
     @property
@@ -117,20 +114,22 @@ class Stream:
         if self._final is None:
             if self._audio.n_source_frames == 0:
                 raise AudioError("the stream has ended without a sample; expected some speech")
-            self._samples.append(self._audio.flush())
-            self._advance()
+            self._take(self._features.push(self._audio.flush()))
             self._take(self._features.flush())
+            self._encode()
             self._final = self._answer()
             if self._final is None:
                 raise AudioError("the stream is silent: the judged part is digital silence; expected some speech")
         return self._final
 
     def _advance(self) -> None:
-        """Turn the waiting samples into frames, and all frames but the newest block into encoder vectors."""
-        if self._samples:
-            pending = self._samples[0] if len(self._samples) == 1 else np.concatenate(self._samples)
-            self._samples, self._n_samples = [], 0
-            self._take(self._features.push(pending))
+        """Turn the waiting samples into frames, and those into encoder vectors."""
+        if self._audio.n_waiting:
+            self._take(self._features.push(self._audio.take()))
+            self._encode()
+
+    def _encode(self) -> None:
+        """Turn all frames but the newest block into encoder vectors."""
         first = ENCODER_FRAMES if self._state is None else ENCODER_STRIDE
         n_blocks = (len(self._frames) - first) // _BLOCK_FRAMES
         if n_blocks > 0:
