@@ -31,6 +31,7 @@ _RATE_RANGE_HZ = (1000, 768_000)
 MAX_CHANNELS = 64
 _MAX_PEAK = 8.0  # decoded lossy audio overshoots 1.0 a little; int16 values in a float array overshoot it by far
 _INTEGER_SCALE = {np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
+_INT16, _FLOAT32 = np.dtype(np.int16), np.dtype(np.float32)
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -221,6 +222,22 @@ class AudioStream:
 
         AudioError for what is no such chunk; nothing of it is added then.
         """
+        # Integers cannot be wrong; of floats the sum of squares mostly tells at once that none is NaN or far beyond full scale.
+        if type(chunk) is np.ndarray and chunk.ndim == 1 and (chunk.dtype is _INT16 or _are_small(chunk)):
+            mono: npt.NDArray[Any] = chunk.copy()
+        else:
+            mono = self._checked(chunk)
+        if len(mono) == 0:
+            return
+        if self._waiting and self._waiting[-1].dtype != mono.dtype:
+            self._waiting = [self._converted()]
+            mono = _full_scale(mono)
+        self._waiting.append(mono)
+        self.n_waiting += len(mono)
+        self.n_source_frames += len(mono)
+
+    def _checked(self, chunk: Any) -> Float32Array:
+        """Return any chunk as mono samples of its own, float32 [n]; AudioError where it is none."""
         if isinstance(chunk, (bytes, bytearray, memoryview)):
             if len(chunk) % 2:
                 raise AudioError(f"the stream got {len(chunk)} bytes; expected whole int16 samples, two bytes each")
@@ -228,20 +245,10 @@ class AudioStream:
         if not isinstance(chunk, np.ndarray):
             raise AudioError(f"the stream got {type(chunk).__name__}; expected a numpy array of samples, or bytes of int16")
         if chunk.size == 0:
-            return
+            return np.empty(0, dtype=np.float32)
         samples = _checked_samples(chunk)
-        # Integers cannot be wrong. Of floats the sum of squares tells at once that none is NaN or beyond; else one looks closely.
-        if samples.dtype in _INTEGER_SCALE or (samples.dtype == np.float32 and samples.ndim == 1 and _are_small(samples)):
-            mono = samples.copy() if samples.ndim == 1 else _mono(_full_scale(samples), self.n_source_frames, "the stream")
-        else:
-            mono = _mono(_full_scale(samples), self.n_source_frames, "the stream")
-            mono = mono.copy() if mono is samples else mono
-        if self._waiting and self._waiting[-1].dtype != mono.dtype:
-            self._waiting = [self._converted()]
-            mono = _full_scale(mono)
-        self._waiting.append(mono)
-        self.n_waiting += len(mono)
-        self.n_source_frames += len(mono)
+        mono = _mono(_full_scale(samples), self.n_source_frames, "the stream")
+        return mono.copy() if mono is samples else mono
 
     def take(self) -> Float32Array:
         """Return what was added since, as far as the resampler gives it out, float32 [m]."""
@@ -272,9 +279,9 @@ class AudioStream:
         return _full_scale(self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting))
 
 
-def _are_small(samples: Float32Array) -> bool:
-    """Return whether it is plain that no sample is NaN or beyond the highest peak."""
-    return bool(np.dot(samples, samples) <= _MAX_PEAK**2)
+def _are_small(samples: npt.NDArray[Any]) -> bool:
+    """Return whether these are float32 samples and it is plain that none is NaN or beyond the highest peak."""
+    return samples.dtype is _FLOAT32 and bool(np.dot(samples, samples) <= _MAX_PEAK**2)
 
 
 def _full_scale(samples: npt.NDArray[Any]) -> Float32Array:

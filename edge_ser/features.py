@@ -8,6 +8,7 @@ stream cut anywhere gives the frames of the whole signal bit for bit. numpy and 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -223,6 +224,28 @@ def _tables(config: FrontEndConfig) -> _Tables:
     return _Tables(window.astype(np.float32), SparseRows.of(mel_filterbank(config)))
 
 
+class _Workspaces(threading.local):
+    """The memory that blocks are computed in, kept by every thread: fresh pages would cost as much as the arithmetic."""
+
+    def __init__(self) -> None:
+        self.of: dict[FrontEndConfig, tuple[npt.NDArray[Any], ...]] = {}
+
+    def __call__(self, config: FrontEndConfig, dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], ...]:
+        found = self.of.get(config)
+        if found is None:
+            n_rows, n_bins = _BLOCK_FRAMES * 3 // 2, config.n_fft // 2 + 1
+            found = self.of[config] = (
+                np.zeros((n_rows, config.n_fft), dtype=dtype),  # zeros behind the frame stay zeros
+                np.empty(n_bins * n_rows, dtype=np.result_type(dtype, np.complex64)),
+                np.empty(n_bins * n_rows, dtype=dtype),
+                np.empty(config.n_bins * n_rows, dtype=np.float32),
+            )
+        return found
+
+
+_workspaces = _Workspaces()
+
+
 def _transform(samples: Float32Array, config: FrontEndConfig) -> Float32Array:
     """Return every frame that fits into ``samples`` [n], as dB, float32 [T, n_bins]; no padding of any kind."""
     n_frames = max(0, 1 + (len(samples) - config.frame_samples) // config.hop_samples)
@@ -232,14 +255,12 @@ def _transform(samples: Float32Array, config: FrontEndConfig) -> Float32Array:
     window, mel = _tables(config)
     step = samples.strides[0]
     frames = as_strided(samples, (n_frames, config.frame_samples), (config.hop_samples * step, step), writeable=False)
-    n_rows, n_bins = min(_BLOCK_FRAMES, n_frames), config.n_fft // 2 + 1
+    n_bins = config.n_fft // 2 + 1
     # Bins lie along the first axis from here on: that is how the sparse product reads and writes them.
-    padded = np.zeros((n_rows, config.n_fft), dtype=window.dtype)
-    spectrum = np.empty(n_bins * n_rows, dtype=np.result_type(window, np.complex64))
-    power = np.empty(n_bins * n_rows, dtype=window.dtype)
-    bands = np.empty(config.n_bins * n_rows, dtype=np.float32)
-    for start in range(0, n_frames, _BLOCK_FRAMES):
-        block, rows = frames[start : start + _BLOCK_FRAMES], out[start : start + _BLOCK_FRAMES]
+    padded, spectrum, power, bands = _workspaces(config, window.dtype)
+    size = -(-n_frames // max(1, round(n_frames / _BLOCK_FRAMES)))  # even blocks, of 1.5 times the usual at most
+    for start in range(0, n_frames, size):
+        block, rows = frames[start : start + size], out[start : start + size]
         n = len(block)
         np.multiply(block, window, out=padded[:n, : config.frame_samples])
         X = spectrum[: n_bins * n].reshape(n_bins, n)

@@ -29,7 +29,7 @@ EXACT_S = 600
 """Up to this length, in seconds, a stream answers what ``predict`` answers for the whole; of a longer one the last 14 s are
 judged, since the middle of a recording without end cannot be kept."""
 
-_BLOCK_FRAMES = 2 * ENCODER_STRIDE
+_BLOCK_FRAMES = 4 * ENCODER_STRIDE  # shorter ones cost more calls and colder caches, longer ones more of a wait at the end
 
 
 class Stream:
