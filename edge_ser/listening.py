@@ -11,7 +11,7 @@ Keys are only ever added within a version. All times ending in ``_s`` are second
     utterance     as estimate, of the whole; start_s, stop_s, cut, latency_ms (from the end of the speech to this answer),
                   compute_ms (from the arrival of the last audio it took to this answer)
     tone          label, confidence, probabilities: how the voice sounds of late, told when it changes
-    overrun       overruns: how often audio was lost so far
+    overrun       overruns: how often audio was lost so far; told once a second at most
     end           reason (`ended`, `interrupted` or what went wrong), duration_s, utterances, overruns
 
 Every event begins with ``event``, its name, and ``time_s``, the audio heard so far.
@@ -34,6 +34,8 @@ from edge_ser.tone import ToneConfig, ToneTracker
 from edge_ser.utterances import RATE_HZ, Segmenter, SegmenterConfig, SpeechAudio, SpeechDetector, SpeechEvent, SpeechStart
 
 SCHEMA_VERSION = 1
+
+_OVERRUN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ class Listener:
         """How often audio was lost so far."""
         self.utterances = 0
         """Utterances answered so far."""
+        self._told_overruns, self._next_overrun_s = 0, 0.0
         self._estimate_s = estimate_s
         self._stream = recognizer.stream(RATE_HZ)
         self._start = 0  # of the utterance, in samples
@@ -209,9 +212,10 @@ class Listener:
         arrived = time.monotonic() if arrived is None else arrived
         found = self.segmenter.feed(chunk)
         events: list[Event] = []
-        if overruns:
-            self.overruns += overruns
+        self.overruns += overruns
+        if self.overruns > self._told_overruns and self.time_s >= self._next_overrun_s:
             events.append(Overrun(self.time_s, self.overruns))
+            self._told_overruns, self._next_overrun_s = self.overruns, self.time_s + _OVERRUN_S
         return events + self._follow(found, arrived)
 
     def finish(self) -> list[Event]:

@@ -60,7 +60,7 @@ class Screen:
             self._print(self._row(event))
         elif isinstance(event, ToneChanged) and not self._is_live:
             self._print(f"{clock_time(event.time_s):>9} tone: {event.label}")
-        elif isinstance(event, Overrun):
+        elif isinstance(event, Overrun) and not self._is_live:
             self._print(f"{clock_time(event.time_s):>9} audio was lost: overrun {event.overruns}")
 
     def heard(self) -> None:
@@ -83,7 +83,7 @@ class Screen:
         columns, rows = shutil.get_terminal_size()
         shown = [line[: columns - 1] for line in lines]
         if columns < _SMALLEST[0] or rows < _SMALLEST[1]:
-            shown = shown[:1]
+            shown = shown[1:2]
         above = f"\x1b[{self._drawn}A" if self._drawn else "\x1b[?25l"
         # In one piece, so that no half of a frame is seen.
         self._out.write(above + "\x1b[J" + "".join(line + "\n" for line in shown))
@@ -96,13 +96,14 @@ class Screen:
         level = min(high, max(low, segmenter.level_db))
         meter = bar((level - low) / (high - low), _METER_WIDTH)
         state = "● speech" if segmenter.speaking else "○ silence"
+        yield ""
         yield f"{clock_time(self._listener.time_s):>9} {state:<10} {meter} {level:4.0f} dB"
         for label in self._labels:
             p = tracker.probabilities.get(label, 0.0)
             yield f"{'':>9} {label:<10} {bar(p, _METER_WIDTH)} {p:4.0%}"
         tone = "" if tracker.tone is None else tracker.tone.label
         answer = self._last_answer
-        took = f"answer {answer.compute_ms:.0f} ms after the audio it took" if answer else ""
+        took = f"last answer computed in {answer.compute_ms:.0f} ms" if answer else ""
         lost = f"{self._listener.overruns} overruns" if self._listener.overruns else ""
         yield f"{'':>9} {'tone':<10} {tone:<{_METER_WIDTH}}  " + ", ".join(filter(None, (took, lost)))
 
