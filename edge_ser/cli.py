@@ -178,15 +178,7 @@ def _row(name: str, label: str, confidence: str, shares: Iterable[str], length: 
 
 
 def _json_line(name: str, prediction: Prediction, embedding: bool) -> str:
-    record: dict[str, Any] = {
-        "file": name,
-        "label": prediction.label,
-        "confidence": round(prediction.confidence, 6),
-        "probabilities": {label: round(p, 6) for label, p in prediction.probabilities.items()},
-        "distance": round(prediction.distance, 6),
-        "novel": prediction.is_novel,
-        "duration_s": round(prediction.duration_s, 6),
-    }
+    record = {"file": name, **prediction.record()}
     if embedding:
         record["embedding"] = [float(f"{v:.6g}") for v in prediction.embedding]
     return json.dumps(record, ensure_ascii=False)

@@ -37,6 +37,17 @@ class Prediction:
     is_novel: bool
     """Whether that is farther than 99 % of the dev clips lie from theirs: speech unlike any the confidence was fitted on."""
 
+    def record(self) -> dict[str, Any]:
+        """Return the answer as the command line prints it in JSON, without embedding and logits; six decimals."""
+        return {
+            "label": self.label,
+            "confidence": round(self.confidence, 6),
+            "probabilities": {label: round(p, 6) for label, p in self.probabilities.items()},
+            "distance": round(self.distance, 6),
+            "novel": self.is_novel,
+            "duration_s": round(self.duration_s, 6),
+        }
+
 
 def softmax(logits: npt.NDArray[Any], temperature: float = 1.0) -> npt.NDArray[np.float64]:
     """Return probabilities [..., n_labels] of logits [..., n_labels] divided by ``temperature``."""
