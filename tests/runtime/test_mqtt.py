@@ -191,7 +191,7 @@ def test_a_broker_that_comes_later_is_found(make_broker: Callable[..., Mosquitto
         broker.start()
         said(lines, "publishing")
         home = listen_at(broker.port)
-        assert home.next() == ("edge-ser/availability", "online", True)
+        assert home.next()[:2] == ("edge-ser/availability", "online")
         assert publisher.publish(ANSWER)
         assert home.next()[0] == "edge-ser/utterance"
 
@@ -230,7 +230,7 @@ def test_name_and_password(make_broker: Callable[..., Mosquitto], listen_at: Cal
     with Publisher(Broker.from_url(f"@{secret}"), lines.put) as publisher:
         said(lines, "publishing")
         home = listen_at(broker.port, username="me", password="p@ss/wörd")
-        assert home.next() == ("edge-ser/availability", "online", True)
+        assert home.next()[:2] == ("edge-ser/availability", "online")
 
 
 def test_tls(make_broker: Callable[..., Mosquitto], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
