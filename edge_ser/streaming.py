@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.adaptation import FloatArray
 from edge_ser.audio import AudioStream
 from edge_ser.backends import Backend, EncoderState
-from edge_ser.calibration import Correction, silence_db
+from edge_ser.calibration import Correction, SpeechListener, SpeechStatistics, silence_db
 from edge_ser.decision import Prediction, decide
 from edge_ser.errors import AudioError
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, FeatureStream, middle_window
@@ -56,10 +57,13 @@ class Stream:
         rate_hz: float = 16000,
         min_confidence: float = 0.0,
         correction: Correction | None = None,
+        person_centres: FloatArray | None = None,
+        calibrate: SpeechStatistics | None = None,
     ) -> None:
         self.rate_hz = rate_hz
         self._backend, self._manifest = backend, manifest
         self._min_confidence, self._correction = min_confidence, correction
+        self._person_centres, self._calibrate = person_centres, calibrate
         self._silence_db = silence_db(manifest.front_end)
         hop_samples, model_rate_hz = manifest.front_end.hop_samples, manifest.front_end.rate_hz
         self._block_samples = _BLOCK_FRAMES * hop_samples * rate_hz / model_rate_hz
@@ -75,6 +79,7 @@ class Stream:
         self._vectors = _Window(self._manifest.encoder_size, np.float32)
         self._loud = _Window(1, np.bool_)  # of every frame: whether it is more than digital silence
         self._final: Prediction | None = None
+        self._listener = None if self._calibrate is None else SpeechListener(self._calibrate)
 
     def __enter__(self) -> Stream:
         return self
@@ -120,6 +125,8 @@ class Stream:
             self._final = self._answer()
             if self._final is None:
                 raise AudioError("the stream is silent: the judged part is digital silence; expected some speech")
+            if self._listener is not None:
+                self._listener.flush()
         return self._final
 
     def _advance(self) -> None:
@@ -142,6 +149,8 @@ class Stream:
     def _take(self, frames: Float32Array) -> None:
         if len(frames):
             self._loud.extend(frames.max(axis=1, keepdims=True) > self._silence_db)
+            if self._listener is not None:
+                self._listener.push(frames.copy())
             if self._correction is not None:
                 self._correction.apply(frames, out=frames)
             self._frames = np.concatenate([self._frames, frames])
@@ -172,7 +181,9 @@ class Stream:
             answer = self._backend.run(self._frames[:n], self._vectors.part(first, self._vectors.stop), self._state)
         else:
             answer = self._backend.judge(self._vectors.part(first, last))
-        return decide(answer.logits, answer.embedding, self._manifest, self.duration_s, self._min_confidence)
+        return decide(
+            answer.logits, answer.embedding, self._manifest, self.duration_s, self._min_confidence, self._person_centres
+        )
 
 
 class _Window:
