@@ -28,6 +28,8 @@ from edge_ser_train.model import EmotionNet
 
 Int32Array = npt.NDArray[np.int32]
 
+MODEL_FORMAT = 2
+"""``ESER_MODEL_FORMAT`` of the library that these sources are for."""
 MAX_LABELS = 16
 _PANEL = 16
 _ONE = 65536  # the unit of everything behind the encoder is 1/65536
@@ -82,10 +84,8 @@ def layers(net: EmotionNet, quantized: QuantizedNet) -> dict[str, Layer]:
         rows_in, rows_h = (quantized.gru[f"weight_{source}_l0{suffix}"] for source in ("ih", "hh"))
         rows_in = replace(rows_in, weight=frequency_major(rows_in.weight, size))
         found[f"gru_input_{direction}"] = _rows(f"GRU {direction}", rows_in, state[f"bias_ih_l0{suffix}"], given.scale)
-        found[f"gru_recurrent_{direction}"] = _rows(
-            f"GRU {direction}", rows_h, state[f"bias_hh_l0{suffix}"], _STATE_UNIT, in_bytes=True
-        )
-    found["fc1"] = _rows("FC1", quantized.fc1, net.fc1.bias, _STATE_UNIT, in_bytes=True)
+        found[f"gru_recurrent_{direction}"] = _rows(f"GRU {direction}", rows_h, state[f"bias_hh_l0{suffix}"], _STATE_UNIT)
+    found["fc1"] = _rows("FC1", quantized.fc1, net.fc1.bias, _STATE_UNIT)
     found["fc2"] = _rows("FC2", quantized.fc2, net.fc2.bias, 1 / _ONE, panels=False, bits=20)
     return found
 
@@ -101,18 +101,12 @@ def _rows(
     rows: QuantizedRows,
     bias: Tensor,
     scale_in: float,
-    in_bytes: bool = False,
     panels: bool = True,
     bits: int = 24,
 ) -> Layer:
-    """Return a matrix whose product comes out in 1/65536, with multipliers below 2^bits.
-
-    ``in_bytes``: the inputs are 16 bits and enter as a high byte, offset by 128, and a low one; the bias takes the offset back.
-    """
+    """Return a matrix whose product comes out in 1/65536, with multipliers below 2^bits."""
     unit = rows.scale.astype(np.float64) * scale_in
     steps = np.rint(bias.detach().cpu().numpy().astype(np.float64) / unit)
-    if in_bytes:
-        steps -= 256 * 128 * rows.weight.sum(axis=1, dtype=np.int64)
     shift = bits - int(np.ceil(np.log2((unit * _ONE).max() * (1 + 2.0**-bits))))
     weight = _panels(rows.weight) if panels else rows.weight
     return _layer(name, weight, steps, np.rint(unit * _ONE * 2.0**shift), shift, rows.weight.shape[1])
@@ -200,7 +194,7 @@ def _model(found: dict[str, Layer], manifest: Manifest) -> str:
         return "{\n        " + ",\n        ".join(layer(name) for name in names) + "}"
 
     values = [
-        "ESER_MODEL_FORMAT",
+        f"{MODEL_FORMAT}u",
         f"{len(manifest.labels)}u",
         "labels",
         "feature_gain",
