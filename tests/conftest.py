@@ -109,6 +109,13 @@ def tiny_run(train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
+def learnt(train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has learnt enough for its answers to be more than coin tosses."""
+    folder = tmp_path_factory.mktemp("runs") / "learnt"
+    return train_tiny(folder, "edge", "optimizer.max_steps=60", "optimizer.schedule=constant", "selection.every_steps=20")
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run's exported model file."""
     from edge_ser_export.exporter import export_run

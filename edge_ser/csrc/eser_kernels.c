@@ -1,6 +1,10 @@
 /* The inner loops in plain C, and the choice among them. */
+#include <string.h>
+
 #include "eser_parts.h"
 
+#if defined(__arm__) && !defined(__ARM_NEON)
+/* A microcontroller: four channels at a time, so that their sums stay in registers. */
 static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
                 const int8_t *panel) {
     for (int32_t p = 0; p < n; p++) {
@@ -25,6 +29,46 @@ static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_
         acc += ESER_PANEL;
     }
 }
+#else
+/* All products of a step side by side: compilers turn this into vector code for whatever they target. */
+static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
+                const int8_t *panel) {
+    for (int32_t p = 0; p < n; p++) {
+        const int8_t *w = panel;
+        int32_t sums[4 * ESER_PANEL] = {0};
+        for (int32_t r = 0; r < n_runs; r++) {
+            const uint8_t *x = runs[r] + p * step;
+            for (int32_t k = 0; k < run; k += 4, w += 4 * ESER_PANEL) {
+                uint8_t repeated[4 * ESER_PANEL];
+                for (int i = 0; i < 4 * ESER_PANEL; i += 4)
+                    memcpy(repeated + i, x + k, 4);
+                for (int i = 0; i < 4 * ESER_PANEL; i++)
+                    sums[i] += (int16_t)(repeated[i] * w[i]); /* at most 255 * 127, so 16 bits hold it */
+            }
+        }
+        for (int o = 0; o < ESER_PANEL; o++)
+            *acc++ = sums[4 * o] + sums[4 * o + 1] + sums[4 * o + 2] + sums[4 * o + 3];
+    }
+}
+#endif
+
+static void dot_16(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel) {
+    for (int32_t o = 0; o < ESER_PANEL; o += 4) {
+        const int8_t *w = panel + 4 * o;
+        int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+        for (int32_t k = 0; k < n; k += 4, w += 4 * ESER_PANEL) {
+            const int32_t x0 = x[k], x1 = x[k + 1], x2 = x[k + 2], x3 = x[k + 3];
+            a0 += x0 * w[0] + x1 * w[1] + x2 * w[2] + x3 * w[3];
+            a1 += x0 * w[4] + x1 * w[5] + x2 * w[6] + x3 * w[7];
+            a2 += x0 * w[8] + x1 * w[9] + x2 * w[10] + x3 * w[11];
+            a3 += x0 * w[12] + x1 * w[13] + x2 * w[14] + x3 * w[15];
+        }
+        acc[o] = a0;
+        acc[o + 1] = a1;
+        acc[o + 2] = a2;
+        acc[o + 3] = a3;
+    }
+}
 
 static void activate(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                      const int32_t *multiplier, int32_t keep) {
@@ -44,8 +88,21 @@ static void activate(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t
     }
 }
 
-const eser_kernels eser_kernels_scalar = {"scalar", dot, dot, activate};
+static const eser_kernels SCALAR_SET = {"scalar", dot, dot, dot_16, activate};
+
+#if !defined(ESER_X86) && !defined(ESER_NEON)
+uint32_t eser_kernels_simd(const eser_kernels **found) {
+    (void)found;
+    return 0;
+}
+#endif
+
+const eser_kernels *eser_kernels_at(uint32_t i) {
+    const eser_kernels *found[1 + ESER_MAX_SIMD] = {&SCALAR_SET};
+    return i <= eser_kernels_simd(found + 1) ? found[i] : NULL;
+}
 
 const eser_kernels *eser_kernels_best(void) {
-    return &eser_kernels_scalar;
+    const eser_kernels *found[1 + ESER_MAX_SIMD] = {&SCALAR_SET};
+    return found[eser_kernels_simd(found + 1)];
 }

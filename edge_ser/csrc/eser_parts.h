@@ -26,6 +26,7 @@ extern "C" {
 #define ESER_VECTOR 480
 #define ESER_MAX_VECTORS 85         /* of 1400 frames, 14 s */
 #define ESER_GRU 128
+#define ESER_PROJECTED (2 * 3 * ESER_GRU)
 #define ESER_PANEL 16               /* output channels that a kernel computes side by side */
 #define ESER_GRU_BLOCK 4            /* vectors whose input products are computed side by side */
 
@@ -44,16 +45,33 @@ typedef struct {
     /* The same for weights within -127..127. */
     void (*dot_wide)(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
                      const int8_t *panel);
+    /* acc[o] = sum over k of x[k] * weight[k of channel o], for k < n, o < 16. n is a multiple of 4, at most 512. */
+    void (*dot_16)(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel);
     /* out[p * out_step + o] = min(255, (max(0, a) * multiplier[o] + 2^30) >> 31), where a is acc[p][o] + bias[o], of pool = 2 the
      * larger of acc[2p][o] and acc[2p + 1][o]; with keep, the larger of that and what out held. p < n. */
     void (*activate)(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                      const int32_t *multiplier, int32_t keep);
 } eser_kernels;
 
-extern const eser_kernels eser_kernels_scalar;
-
 /* The fastest kernels that this processor runs. */
 const eser_kernels *eser_kernels_best(void);
+
+/* All kernels that this processor runs, in plain C first and fastest last; NULL from their number on. */
+const eser_kernels *eser_kernels_at(uint32_t i);
+
+/* SIMD where the library has any for this kind of processor; -DESER_NO_SIMD leaves it out. */
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(ESER_NO_SIMD)
+#if defined(__x86_64__)
+#define ESER_X86
+#elif defined(__aarch64__) && defined(__linux__) && !defined(__ARM_BIG_ENDIAN)
+#define ESER_NEON
+#endif
+#endif
+
+#define ESER_MAX_SIMD 3
+
+/* Put the SIMD kernels that this processor runs into found, fastest last, and return how many they are. */
+uint32_t eser_kernels_simd(const eser_kernels **found);
 
 typedef struct {
     uint8_t frames[8][ESER_N_BINS];
@@ -77,7 +95,6 @@ typedef union {
         int32_t recurrent[3 * ESER_GRU];
         int32_t acc[ESER_GRU_BLOCK * ESER_PANEL];
         int16_t h[2 * ESER_GRU];
-        uint8_t bytes[2][2 * ESER_GRU];
     } head;
 } eser_scratch;
 
@@ -110,6 +127,15 @@ int eser_encode(eser_encoder *encoder, const eser_model *model, const eser_kerne
 /* Embedding and logits, in 1/65536, of n vectors in a ring of ESER_MAX_VECTORS. */
 void eser_head(const eser_model *model, const eser_kernels *kernels, const uint8_t *ring, uint32_t first, uint32_t n,
                int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
+
+/* What the GRU takes of a vector, in 1/65536: its product with the input weights of both directions. The head spends most of its
+ * time on these products; who has the memory computes them vector by vector while the speaker speaks. n <= ESER_GRU_BLOCK. */
+void eser_project(const eser_model *model, const eser_kernels *kernels, const uint8_t *vectors, uint32_t n,
+                  int32_t (*projected)[ESER_PROJECTED], eser_scratch *scratch);
+
+/* eser_head of n vectors that were projected. */
+void eser_head_projected(const eser_model *model, const eser_kernels *kernels, const int32_t (*projected)[ESER_PROJECTED],
+                         uint32_t n, int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
 
 /* Feed a stream with frames of features, of levels, or with whole vectors instead of samples. */
 eser_status eser_push_features(eser *stream, const float *db, size_t n_frames);

@@ -13,7 +13,7 @@ from edge_ser.terminal import require_extra
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--int8", is_flag=True, help="Convolutions, GRU and FC in int8; calibrated, verified, refused if it got worse.")
 @click.option(
-    "--format", "formats", metavar="NAMES", help="onnx, tflite, or both: onnx,tflite. Default: by the suffix of --output."
+    "--format", "formats", metavar="NAMES", help="onnx, tflite or c, or several: onnx,tflite. Default: by the suffix of --output."
 )
 @click.option(
     "--calibration-data",
@@ -26,38 +26,41 @@ from edge_ser.terminal import require_extra
     help="With --int8: where the run's corpora lie, if they moved.",
 )
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Model file; with two formats its name without suffix."
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Model file, for c a folder; with several formats the name without suffix.",
 )
 def export(run: Path, int8: bool, formats: str | None, calibration_data: Path | None, data: Path | None, output: Path) -> None:
-    """Write the best weights of RUN as self-describing model files and verify them against the network.
+    """Write the best weights of RUN as self-describing model files, or as C source, and verify them against the network.
 
     A file that answers otherwise than the network is not written. Beside the files lies a report, OUTPUT.report.json.
     """
     require_extra("export", "torch", "safetensors", "onnx", "ai_edge_litert")
     import tempfile
 
-    from edge_ser.backends import BACKENDS, open_backend
-    from edge_ser.model_file import read_model_file
     from edge_ser_export.exporter import export_run, float_reference
+    from edge_ser_export.formats import FORMATS
     from edge_ser_export.report import format_coverage, format_report
     from edge_ser_export.verification import latencies
     from edge_ser_train.run import load_run
 
     if calibration_data and not int8:
         raise click.UsageError("--calibration-data is for --int8; float32 needs no calibration")
-    by_suffix = {suffix: name for name, suffix in BACKENDS.items()}
+    by_suffix = {form.suffix: name for name, form in FORMATS.items() if form.suffix}
     names = formats.split(",") if formats else [by_suffix.get(output.suffix, "onnx")]
     stem = output.with_suffix("") if output.suffix in by_suffix else output
     if len(names) == 1:
         outputs = {names[0]: output}
     else:
-        outputs = {name: stem.with_name(stem.name + BACKENDS.get(name, "")) for name in names}
+        outputs = {name: stem.with_name(stem.name + (FORMATS[name].suffix if name in FORMATS else "")) for name in names}
     report = stem.with_name(f"{stem.name}.report.json")
     reports = export_run(run, outputs, lambda line: click.echo(line, err=True), int8, calibration_data, data, report)
     click.echo("measuring how long they take, in turn", err=True)
     with tempfile.TemporaryDirectory() as folder:
-        files = {"float ONNX": float_reference(run, Path(folder))} | {path.name: path for path in outputs.values()}
-        backends = {name: open_backend(read_model_file(path), "auto", threads=1, spinning=False) for name, path in files.items()}
+        backends = {"float ONNX": FORMATS["onnx"].open(float_reference(run, Path(folder)))}
+        backends |= {path.name: FORMATS[name].open(path) for name, path in outputs.items()}
     times = latencies(load_run(run), backends)
     click.echo(format_report(reports, times))
     if int8:

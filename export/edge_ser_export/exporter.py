@@ -1,4 +1,4 @@
-"""From a training run to verified model files: float32 or int8, ONNX or TFLite.
+"""From a training run to verified model files: float32 or int8, ONNX or TFLite, or int8 in C.
 
 A file appears under its name only after it was loaded through the runtime and held against the network: float files at several
 lengths, int8 files on real dev clips as well. Below the stated agreement nothing is left behind but the report.
@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,18 +22,19 @@ import torch
 
 from edge_ser import __version__
 from edge_ser.audio import AudioReader
-from edge_ser.backends import BACKENDS, open_backend
-from edge_ser.containers import seal_tflite
 from edge_ser.errors import AudioError, CorpusError, ExportError, RunError, did_you_mean
 from edge_ser.features import extract_blocks
-from edge_ser.model_file import Manifest, read_model_file
-from edge_ser_export.onnx_graph import build_graph, encoder_size, graph_sha256, serialise
+from edge_ser.model_file import Manifest
+from edge_ser_export.c_library import CModel, compiler, require_same_in_chunks
+from edge_ser_export.c_source import require_c
+from edge_ser_export.formats import FORMATS, discard, install
+from edge_ser_export.onnx_graph import encoder_size
 from edge_ser_export.quantize import QuantizedNet, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
-from edge_ser_export.tflite_graph import build_tflite
-from edge_ser_export.verification import agree, verify
+from edge_ser_export.verification import Agreement, agree, verify
 from edge_ser_train.corpora import corpus_facts, read_corpus
 from edge_ser_train.dataset import default_cache_dir, load_features
+from edge_ser_train.loop import infer
 from edge_ser_train.model import EMBEDDING_SIZE
 from edge_ser_train.run import REPORT, SPLIT, TrainedModel, load_run, read_json, write_atomic
 from edge_ser_train.splits import load_split, relabel
@@ -72,7 +74,7 @@ def export_run(
     data: Path | None = None,
     report: Path | None = None,
 ) -> list[FileReport]:
-    """Write the run's best weights as verified model files, ``outputs`` by format (``onnx``, ``tflite``), atomically.
+    """Write the run's best weights as verified model files, ``outputs`` by format (``onnx``, ``tflite``, ``c``), atomically.
 
     int8 files are calibrated on training clips of the run and verified on its dev clips; ``calibration_data`` is a folder of
     recordings to calibrate on instead (and to verify on, where the run's corpora are gone), ``data`` where the corpora lie if
@@ -80,13 +82,22 @@ def export_run(
     when a file cannot be written or does not answer as the network does; then no model file is left behind.
     """
     for name, output in outputs.items():
-        if name not in BACKENDS:
-            raise ExportError(f"unknown format {name!r}{did_you_mean(name, BACKENDS)}; expected {' or '.join(BACKENDS)}")
-        if output.suffix != BACKENDS[name]:
-            raise ExportError(f"output is {output}; expected a name ending in {BACKENDS[name]}")
+        if name not in FORMATS:
+            raise ExportError(f"unknown format {name!r}{did_you_mean(name, FORMATS)}; expected {' or '.join(FORMATS)}")
+        suffix = FORMATS[name].suffix
+        if suffix and output.suffix != suffix:
+            raise ExportError(f"output is {output}; expected a name ending in {suffix}")
+        if not suffix and output.exists() and not output.is_dir():
+            raise ExportError(f"output is the file {output}; --format {name} writes source files into a folder: give its name")
         if not output.parent.is_dir():
             raise ExportError(f"cannot write {output}: the folder {output.parent} does not exist")
+    if "c" in outputs:
+        if not int8:
+            raise ExportError("the C library computes in integers; add --int8")
+        compiler()
     trained = load_run(run)
+    if "c" in outputs:
+        require_c(trained.front_end.name, len(trained.labels))
     if trained.config.loss.kind != "joint":
         raise ExportError(
             f"{run} was trained with {trained.config.loss.kind}, which has no classifier; export a run of kind joint"
@@ -107,13 +118,13 @@ def export_run(
             reports.append(_write(run, trained, name, partials[name], quantized, clips, say))
         _gate(reports)
         for name, output in outputs.items():
-            os.replace(partials[name], output)
+            install(partials[name], output)
     except OSError as error:
         raise ExportError(f"cannot write {error.filename or 'the model'}: {error.strerror or error}") from None
     finally:
         for partial in partials.values():
             with contextlib.suppress(OSError):
-                partial.unlink()
+                discard(partial)
         if report is not None and reports:
             named = [replace(r, file=outputs[r.format].name) for r in reports]
             write_atomic(report, json.dumps([asdict(r) for r in named], indent=1) + "\n")
@@ -187,45 +198,49 @@ def _write(
     say: Callable[[str], None],
 ) -> FileReport:
     """Write one file, verify it, and write it again with what was found in its manifest."""
-    layers = tuple(coverage(trained.net, head_macs_int8=name == "tflite")) if quantized else ()
-    scheme = "float32" if quantized is None else _SCHEMES[name]
+    form = FORMATS[name]
+    layers = tuple(coverage(trained.net, form.head_macs_int8)) if quantized else ()
+    scheme = "float32" if quantized is None else form.int8_scheme
     percentages = {f"{what}_int8_percent": round(percent(layers, key), 2) if layers else 0.0 for what, key in _COVERED}
     manifest = _manifest(run, trained, {"scheme": scheme, **percentages, "layers": [asdict(x) for x in layers]})
-    _serialise(name, trained, quantized, manifest, path)
-    say(f"wrote the {name} graph, verifying it against the network")
-    backend = open_backend(read_model_file(path), "auto", threads=1, spinning=False)
+    form.write(trained.net, quantized, manifest, path)
+    say(f"wrote the {name} {'graph' if form.suffix else 'source'}, verifying it against the network")
+    backend = form.open(path)
     verification = verify(trained, backend, LOGIT_TOLERANCE if quantized is None else np.inf)
-    agreement = agree(trained, backend, clips.verification, clips.y, clips.described) if clips else None
-    engine = f"{_engine_of(name)}, {platform.machine()}"
-    verified = {"verification": asdict(verification), "engine": engine}
+    agreement = against_onnx = None
+    if clips:
+        agreement = agree(infer(trained.net, clips.verification)[0], backend, clips.verification, clips.y, clips.described)
+    if isinstance(backend, CModel) and clips and quantized:
+        require_same_in_chunks(backend)
+        against_onnx = _against_onnx(trained, quantized, manifest, backend, clips, path.parent)
+    verified = {"verification": asdict(verification), "engine": f"{form.engine()}, {platform.machine()}"}
     if agreement:
         verified["agreement"] = asdict(agreement)
-    _serialise(name, trained, quantized, replace(manifest, quantization={**manifest.quantization, **verified}), path)
-    read_model_file(path)
+    if against_onnx:
+        verified["agreement_with_int8_onnx"] = asdict(against_onnx)
+    manifest = replace(manifest, quantization={**manifest.quantization, **verified})
+    n_bytes = form.write(trained.net, quantized, manifest, path)
+    form.open(path)
     weights, macs = percentages.values()
-    return FileReport(path.name, name, path.stat().st_size, scheme, weights, macs, layers, verification, agreement, engine)
+    return FileReport(
+        path.name, name, n_bytes, scheme, weights, macs, layers, verification, agreement, against_onnx,
+        backend.state_bytes if isinstance(backend, CModel) else None, str(verified["engine"]),
+    )  # fmt: skip
 
 
 _COVERED = (("weights", "weights"), ("macs", "macs_per_s"))
-_SCHEMES = {
-    "onnx": "int8: convolutions in integers (uint8 x int8), GRU and FC as int8 weights expanded to float when loaded",
-    "tflite": "int8: convolutions in integers (int8 x int8), GRU and FC in integers on activations quantised as they come",
-}
 
 
-def _serialise(name: str, trained: TrainedModel, quantized: QuantizedNet | None, manifest: Manifest, path: Path) -> None:
-    if name == "tflite":
-        path.write_bytes(seal_tflite(build_tflite(trained.net, quantized), manifest.to_json()))
-    else:
-        graph = build_graph(trained.net, quantized)
-        path.write_bytes(serialise(graph, replace(manifest, graph_sha256=graph_sha256(graph))))
-
-
-def _engine_of(name: str) -> str:
-    from importlib.metadata import version
-
-    package = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}[name]
-    return f"{package} {version(package)}"
+def _against_onnx(
+    trained: TrainedModel, quantized: QuantizedNet, manifest: Manifest, backend: CModel, clips: _Clips, folder: Path
+) -> Agreement:
+    """Compare the C library's answers with those of the int8 ONNX file of the same integers."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        path = Path(scratch) / "int8.onnx"
+        FORMATS["onnx"].write(trained.net, quantized, manifest, path)
+        onnx = FORMATS["onnx"].open(path)
+    expected = np.stack([onnx.run(np.ascontiguousarray(x)).logits for x in clips.verification])
+    return agree(expected, backend, clips.verification, clips.y, f"int8 ONNX on {clips.described}")
 
 
 def _manifest(run: Path, trained: TrainedModel, quantization: dict[str, Any]) -> Manifest:
@@ -258,7 +273,8 @@ def float_reference(run: Path, folder: Path) -> Path:
     """Write the run's float ONNX file, unverified, into a folder, for timings to be set against; return its path."""
     trained = load_run(run)
     path = folder / "float.onnx"
-    _serialise("onnx", trained, None, _manifest(run, trained, {"scheme": "float32", **_NO_COVERAGE}), path)
+    manifest = _manifest(run, trained, {"scheme": "float32", **_NO_COVERAGE})
+    FORMATS["onnx"].write(trained.net, None, manifest, path)
     return path
 
 
@@ -270,12 +286,13 @@ def _gate(reports: Sequence[FileReport]) -> None:
                 f"the {r.format} file answers otherwise in parts than as a whole, logits by "
                 f"{r.verification.max_streaming_error:.2g}; expected no difference; no model file was written"
             )
-        if r.agreement is not None and r.agreement.argmax < AGREEMENT:
-            raise ExportError(
-                f"the int8 {r.format} file answers the same label as the network on {r.agreement.argmax:.1%} of "
-                f"{r.agreement.n_clips} clips; expected at least {AGREEMENT:.1%}: calibrate on speech like the training data; "
-                "no model file was written"
-            )
+        for reference, agreement in (("the network", r.agreement), ("the int8 ONNX file", r.against_onnx)):
+            if agreement is not None and agreement.argmax < AGREEMENT:
+                raise ExportError(
+                    f"the int8 {r.format} file answers the same label as {reference} on {agreement.argmax:.1%} of "
+                    f"{agreement.n_clips} clips; expected at least {AGREEMENT:.1%}: calibrate on speech like the training data; "
+                    "no model file was written"
+                )
 
 
 def _rounded(values: torch.Tensor) -> tuple[float, ...]:
@@ -308,6 +325,12 @@ def _training(trained: TrainedModel) -> dict[str, Any]:
     }
 
 
+_SCORE = (
+    *("corpus", "split", "protocol", "n_clips", "n_speakers"),
+    *("ua", "ua_95", "wa", "wa_95", "macro_f1", "macro_f1_95", "ece", "by_gender"),
+)
+
+
 def _scores(run: Path, trained: TrainedModel) -> list[dict[str, Any]]:
     """Return what ``edge-ser evaluate`` measured on these very weights."""
     scores = []
@@ -317,20 +340,5 @@ def _scores(run: Path, trained: TrainedModel) -> list[dict[str, Any]]:
         except RunError as error:
             raise ExportError(f"{error}; delete it or run edge-ser evaluate again") from None
         if evaluation.get("weights_sha256") == trained.weights_sha256:
-            keep = (
-                "corpus",
-                "split",
-                "protocol",
-                "n_clips",
-                "n_speakers",
-                "ua",
-                "ua_95",
-                "wa",
-                "wa_95",
-                "macro_f1",
-                "macro_f1_95",
-                "ece",
-                "by_gender",
-            )
-            scores.append({key: evaluation[key] for key in keep if key in evaluation})
+            scores.append({key: evaluation[key] for key in _SCORE if key in evaluation})
     return scores

@@ -22,6 +22,10 @@ class FileReport:
     layers: tuple[LayerCoverage, ...]
     verification: Verification
     agreement: Agreement | None
+    against_onnx: Agreement | None
+    """Of C sources: against the int8 ONNX file of the same integers."""
+    state_bytes: int | None
+    """Of C sources: the memory a stream takes; ``bytes`` are constants."""
     engine: str
 
 
@@ -45,6 +49,13 @@ def format_report(reports: Sequence[FileReport], times: dict[str, dict[str, floa
                 f"  against float on {a.n_clips} clips: same label {a.argmax:.1%}, logits within {a.max_logit_error:.3f}, "
                 f"mean {a.mean_logit_error:.4f}{ua}"
             )
+        if r.against_onnx is not None and r.state_bytes is not None:
+            o = r.against_onnx
+            lines.append(
+                f"  against int8 ONNX: same label {o.argmax:.1%}, logits within {o.max_logit_error:.3f}, "
+                f"mean {o.mean_logit_error:.4f}"
+            )
+            lines.append(f"  constants {r.bytes} bytes, state {r.state_bytes} bytes")
         lines.append(f"  streamed against whole: {v.max_streaming_error:g}; verified in {r.engine}")
     if times:
         reference = times["float ONNX"]

@@ -33,6 +33,7 @@ from edge_ser_export.quantize import (
     QuantizedRows,
     block_count,
     folded_convs,
+    frequency_major,
     in_blocks,
 )
 from edge_ser_train.model import CHANNELS, EMBEDDING_SIZE, GRU_SIZE, EmotionNet
@@ -171,13 +172,6 @@ def _first_conv(g: Subgraph, x: int, quantized: QuantizedNet, frames: int, width
     return g.op("SLICE", [x, begin, end], [_stored(g, "relu1", [1, frames, width, c_out], conv.out)], 2, options="SliceOptions")
 
 
-def _frequency_major(weight: Array, size: int) -> Array:
-    """Reorder the columns of an input matrix [n, 96 · n_freq] from channel-major to frequency-major."""
-    channels = CHANNELS[-1]
-    reordered: Array = weight.reshape(-1, channels, size // channels).transpose(0, 2, 1).reshape(-1, size)
-    return reordered
-
-
 def _product(g: Subgraph, x: int, name: str, matrix: Array | QuantizedRows, shape: Sequence[int]) -> int:
     """Multiply x [..., n_in] by a matrix [n_out, n_in]; int8 rows are scaled behind the product."""
     no_bias = -1
@@ -200,9 +194,9 @@ def _classify(graph: Graph, net: EmotionNet, quantized: QuantizedNet | None) -> 
     def matrix(name: str) -> Array | QuantizedRows:
         if quantized is not None:
             rows = quantized.gru[name]
-            return QuantizedRows(_frequency_major(rows.weight, size), rows.scale) if "_ih" in name else rows
+            return QuantizedRows(frequency_major(rows.weight, size), rows.scale) if "_ih" in name else rows
         floats = state[name].detach().cpu().numpy()
-        return _frequency_major(floats, size) if "_ih" in name else floats
+        return frequency_major(floats, size) if "_ih" in name else floats
 
     encoded = g.tensor("encoded", [1, -1, size])
     rows_shape = g.constant("rows_shape", np.array([-1, size], dtype=np.int32))

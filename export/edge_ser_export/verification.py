@@ -36,7 +36,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How an exported file and the float network answer real clips."""
+    """How an exported file and what it is held against, the float network or another file, answer real clips."""
 
     clips: str
     n_clips: int
@@ -45,7 +45,7 @@ class Agreement:
     max_logit_error: float
     mean_logit_error: float
     ua_float: float | None
-    """None where the clips have no labels."""
+    """Of what the file is held against; None where the clips have no labels."""
     ua: float | None
 
 
@@ -92,17 +92,16 @@ def run_in_parts(backend: Backend, features: Float32Array, rng: np.random.Genera
 
 
 def agree(
-    trained: TrainedModel, backend: Backend, clips: Sequence[Float32Array], y: npt.NDArray[np.int64] | None, described: str
+    expected: Float32Array, backend: Backend, clips: Sequence[Float32Array], y: npt.NDArray[np.int64] | None, described: str
 ) -> Agreement:
-    """Compare a file's answers on clips' features with the float network's; ``y`` are their classes, where known."""
-    expected, _ = infer(trained.net, clips)
+    """Compare a file's answers on clips' features with the logits ``expected``; ``y`` are their classes, where known."""
     found = np.stack([backend.run(np.ascontiguousarray(x)).logits for x in clips])
     error = np.abs(found - expected)
 
     def ua(logits: Float32Array) -> float | None:
         if y is None:
             return None
-        return float(unweighted_accuracy(confusion_matrix(y, logits.argmax(axis=1), len(trained.labels))))
+        return float(unweighted_accuracy(confusion_matrix(y, logits.argmax(axis=1), logits.shape[1])))
 
     same = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
     return Agreement(described, len(error), same, float(error.max()), float(error.mean()), ua(expected), ua(found))

@@ -18,7 +18,7 @@ from edge_ser.cli import cli
 from edge_ser.errors import ExportError, RunError
 from edge_ser.features import FRONT_ENDS, extract_blocks
 from edge_ser.model_file import read_model_file
-from edge_ser_export import exporter, onnx_graph
+from edge_ser_export import formats, onnx_graph
 from edge_ser_export.exporter import export_run
 from edge_ser_export.verification import run_in_parts
 from edge_ser_train.config import load_preset
@@ -134,7 +134,7 @@ def test_a_graph_that_answers_otherwise_is_not_written(tiny_run: Path, tmp_path:
         next(n for n in head.node if n.op_type == "GRU").attribute[2].i = 0  # linear_before_reset
         return graph
 
-    monkeypatch.setattr(exporter, "build_graph", with_swapped_gates)
+    monkeypatch.setattr(formats, "build_graph", with_swapped_gates)
     with pytest.raises(ExportError, match="differs from the network"):
         export_run(tiny_run, {"onnx": tmp_path / "wrong.onnx"}, lambda line: None)
     assert not list(tmp_path.iterdir())

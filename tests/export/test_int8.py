@@ -41,13 +41,6 @@ def silent(line: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def learnt(train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has learnt enough for its answers to be more than coin tosses."""
-    folder = tmp_path_factory.mktemp("runs") / "learnt"
-    return train_tiny(folder, "edge", "optimizer.max_steps=60", "optimizer.schedule=constant", "selection.every_steps=20")
-
-
-@pytest.fixture(scope="module")
 def exported(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], list[FileReport]]:
     folder = tmp_path_factory.mktemp("int8")
     outputs = {name: folder / f"m.{name}" for name in FORMATS}

@@ -6,35 +6,17 @@ python tests/golden/make_c_tables.py
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_ser.features import LOGMEL_V1, mel_filterbank
+from edge_ser_export.c_source import c_array
 
 TABLES = Path(__file__).parents[2] / "edge_ser" / "csrc" / "eser_tables.c"
 
 HEAD = """/* Constants of the front end logmel-v1 and of tanh; written by tests/golden/make_c_tables.py, not by hand. */
 #include "eser_parts.h"
 """
-
-
-def c_float(value: float) -> str:
-    text = f"{np.float32(value):.9g}"
-    return (text if set(text) & set(".e") else text + ".0") + "f"
-
-
-def array(declaration: str, values: npt.NDArray[Any]) -> str:
-    """Return a C array, lines of at most 130 characters."""
-    texts = [c_float(v) for v in values] if values.dtype.kind == "f" else [str(v) for v in values]
-    lines, line = [], "   "
-    for text in texts:
-        if len(line) + len(text) + 2 > 130:
-            lines.append(line)
-            line = "   "
-        line += f" {text},"
-    return f"\nconst {declaration} = {{\n" + "\n".join([*lines, line]) + "\n};\n"
 
 
 def tables() -> str:
@@ -52,12 +34,12 @@ def tables() -> str:
     tanh = np.minimum(np.rint(32768 * np.tanh(np.arange(513) / 64)), 32767).astype(np.int64)
     return HEAD + "".join(
         [
-            array("float eser_window[ESER_FRAME]", window),
-            array("float eser_cosine[1280]", np.cos(2 * np.pi * np.arange(1280) / 1024)),
-            array("uint16_t eser_mel_first[ESER_N_BINS]", first),
-            array("uint8_t eser_mel_count[ESER_N_BINS]", count),
-            array("float eser_mel_weight[]", weight),
-            array("int16_t eser_tanh_q15[513]", tanh),
+            c_array("const float eser_window[ESER_FRAME]", window),
+            c_array("const float eser_cosine[1280]", np.round(np.cos(2 * np.pi * np.arange(1280) / 1024), 12)),
+            c_array("const uint16_t eser_mel_first[ESER_N_BINS]", first),
+            c_array("const uint8_t eser_mel_count[ESER_N_BINS]", count),
+            c_array("const float eser_mel_weight[]", weight),
+            c_array("const int16_t eser_tanh_q15[513]", tanh),
         ]
     )
 

@@ -1,0 +1,236 @@
+"""The network as constants in C: ``eser_model.c`` and ``eser_model.h`` for the library in ``edge_ser/csrc``.
+
+The integers are those of every int8 format (see :mod:`edge_ser_export.quantize`); what differs is the arithmetic around them:
+
+    convolutions  accumulator · multiplier / 2^31, rounded half up: one 32-bit multiplier a channel, no shift
+    GRU, FC       accumulator · multiplier / 2^shift in units of 1/65536: one multiplier a row, one shift a matrix
+    weights       in panels of 16 rows, [n_out / 16][n_in / 4][16][4], which SIMD kernels read straight through
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from edge_ser import __version__
+from edge_ser.errors import ExportError
+from edge_ser.features import LOGMEL_V1
+from edge_ser.model_file import Manifest
+from edge_ser_export.quantize import QuantizedNet, QuantizedRows, frequency_major
+from edge_ser_train.model import EmotionNet
+
+Int32Array = npt.NDArray[np.int32]
+
+MODEL_FORMAT = 2
+"""``ESER_MODEL_FORMAT`` of the library that these sources are for."""
+MAX_LABELS = 16
+_PANEL = 16
+_ONE = 65536  # the unit of everything behind the encoder is 1/65536
+_STATE_UNIT = 2.0**-15  # of the GRU's state
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A matrix as ``eser_layer`` has it."""
+
+    weight: npt.NDArray[np.int8]
+    bias: Int32Array
+    multiplier: Int32Array
+    shift: int
+    n_in: int
+
+
+@dataclass(frozen=True)
+class CSource:
+    """The two files, and what they weigh."""
+
+    source: str
+    header: str
+    flash_bytes: int
+    """Of the constants, manifest included; the library's code and tables come on top."""
+
+
+def require_c(front_end: str, n_labels: int) -> None:
+    """Raise ExportError for a model that the C library does not run."""
+    if front_end != LOGMEL_V1.name:
+        raise ExportError(f"the C library has the front end {LOGMEL_V1.name}; this run was trained with {front_end}")
+    if n_labels > MAX_LABELS:
+        raise ExportError(f"the C library has room for {MAX_LABELS} labels; this run has {n_labels}")
+
+
+def layers(net: EmotionNet, quantized: QuantizedNet) -> dict[str, Layer]:
+    """Return every layer by its name in ``eser_model``; ExportError for numbers that do not fit."""
+    found = {}
+    given = quantized.input
+    for i, conv in enumerate(quantized.convs):
+        # [c_out, k, k · c_in]: what lies in one row of the input is one run of bytes; runs are multiples of four.
+        runs = conv.weight.transpose(0, 2, 3, 1).reshape(len(conv.weight), conv.weight.shape[2], -1)
+        runs = np.pad(runs, ((0, 0), (0, 0), (0, -runs.shape[2] % 4)))
+        rows = runs.reshape(len(runs), -1)
+        bias = conv.bias - given.zero_point * rows.sum(axis=1, dtype=np.int64)
+        scale = np.float64(given.scale) * conv.scale / conv.out.scale
+        found[f"conv{i + 1}"] = _layer(f"conv{i + 1}", _panels(rows), bias, np.rint(scale * 2.0**31), 31, rows.shape[1])
+        given = conv.out
+    size = int(net.gru.input_size)
+    state = dict(net.gru.named_parameters())
+    for direction, suffix in (("forward", ""), ("backward", "_reverse")):
+        rows_in, rows_h = (quantized.gru[f"weight_{source}_l0{suffix}"] for source in ("ih", "hh"))
+        rows_in = replace(rows_in, weight=frequency_major(rows_in.weight, size))
+        found[f"gru_input_{direction}"] = _rows(f"GRU {direction}", rows_in, state[f"bias_ih_l0{suffix}"], given.scale)
+        found[f"gru_recurrent_{direction}"] = _rows(f"GRU {direction}", rows_h, state[f"bias_hh_l0{suffix}"], _STATE_UNIT)
+    found["fc1"] = _rows("FC1", quantized.fc1, net.fc1.bias, _STATE_UNIT)
+    found["fc2"] = _rows("FC2", quantized.fc2, net.fc2.bias, 1 / _ONE, panels=False, bits=20)
+    return found
+
+
+def _panels(rows: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """Reorder rows [n_out, n_in] to [n_out / 16, n_in / 4, 16, 4]."""
+    n_out, n_in = rows.shape
+    return np.ascontiguousarray(rows.reshape(n_out // _PANEL, _PANEL, n_in // 4, 4).transpose(0, 2, 1, 3))
+
+
+def _rows(
+    name: str,
+    rows: QuantizedRows,
+    bias: Tensor,
+    scale_in: float,
+    panels: bool = True,
+    bits: int = 24,
+) -> Layer:
+    """Return a matrix whose product comes out in 1/65536, with multipliers below 2^bits."""
+    unit = rows.scale.astype(np.float64) * scale_in
+    steps = np.rint(bias.detach().cpu().numpy().astype(np.float64) / unit)
+    shift = bits - int(np.ceil(np.log2((unit * _ONE).max() * (1 + 2.0**-bits))))
+    weight = _panels(rows.weight) if panels else rows.weight
+    return _layer(name, weight, steps, np.rint(unit * _ONE * 2.0**shift), shift, rows.weight.shape[1])
+
+
+def _layer(
+    name: str, weight: npt.NDArray[np.int8], bias: npt.NDArray[Any], multiplier: npt.NDArray[Any], shift: int, n_in: int
+) -> Layer:
+    if not (np.abs(bias).max() < 2**31 and multiplier.min() >= 0 and multiplier.max() < 2**31 and 1 <= shift <= 62):
+        raise ExportError(
+            f"{name}: its scales or biases do not fit 32 bits (bias {np.abs(bias).max():.3g}, multiplier {multiplier.max():.3g}, "
+            f"shift {shift}); calibrate on ordinary speech, or train without channels that died"
+        )
+    return Layer(weight, bias.astype(np.int32), multiplier.astype(np.int32), shift, n_in)
+
+
+def build_c(net: EmotionNet, quantized: QuantizedNet, manifest: Manifest) -> CSource:
+    """Return the source files; the same text for the same arguments."""
+    gain = quantized.inverse_std.astype(np.float64) / quantized.input.scale
+    offset = quantized.input.zero_point - quantized.mean * gain
+    found = layers(net, quantized)
+    constants: dict[str, npt.NDArray[Any]] = {
+        "feature_gain": gain.astype(np.float32),
+        "feature_offset": offset.astype(np.float32),
+        "prelu": np.rint(net.prelu.weight.detach().cpu().numpy().astype(np.float64) * _ONE).astype(np.int32),
+        "centres": np.array(manifest.centres, dtype=np.float32),
+    }
+    for name, layer in found.items():
+        constants |= {f"{name}_weight": layer.weight, f"{name}_bias": layer.bias, f"{name}_multiplier": layer.multiplier}
+    shifts = {name: layer.shift for name, layer in found.items()}
+    digest = hashlib.sha256(json.dumps([shifts, [(k, str(v.dtype), v.shape) for k, v in constants.items()]]).encode())
+    for values in constants.values():
+        digest.update(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
+    manifest = replace(manifest, graph_sha256=digest.hexdigest())
+    # As numbers: C compilers need not take strings longer than 4095 characters.
+    text = np.frombuffer(json.dumps(json.loads(manifest.to_json())).encode("ascii") + b"\0", dtype=np.int8)
+    parts = [_HEAD.format(version=__version__, sha=manifest.graph_sha256)]
+    parts += [c_array(f"static const {_C_TYPES[v.dtype.name]} {name}[{v.size}]", v) for name, v in constants.items()]
+    parts.append(f"\nstatic const char *const labels[] = {{{', '.join(_c_string(x) for x in manifest.labels)}}};\n")
+    parts.append(c_array(f"const char eser_model_manifest[{text.size}]", text))
+    parts.append(_model(found, manifest))
+    flash = sum(v.nbytes for v in (*constants.values(), text))
+    return CSource("".join(parts), _HEADER.format(version=__version__, sha=manifest.graph_sha256), flash)
+
+
+_C_TYPES = {"int8": "int8_t", "int32": "int32_t", "float32": "float"}
+
+_HEAD = """/* Written by edge-ser {version} (edge-ser export --format c); compiles against the library in edge_ser/csrc.
+ * SHA-256 of the numbers: {sha} */
+#include "eser_model.h"
+"""
+
+_HEADER = """/* Written by edge-ser {version} (edge-ser export --format c). */
+#ifndef ESER_MODEL_H
+#define ESER_MODEL_H
+
+#include "eser.h"
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+#define ESER_MODEL_SHA256 "{sha}"
+
+extern const eser_model eser_default_model;
+
+/* What the model says about itself, as JSON: labels, calibration, training corpora and licences, scores, intended use. */
+extern const char eser_model_manifest[];
+
+#ifdef __cplusplus
+}}
+#endif
+#endif
+"""
+
+
+def _model(found: dict[str, Layer], manifest: Manifest) -> str:
+    """Return the definition of the ``eser_model``."""
+
+    def layer(name: str) -> str:
+        x = found[name]
+        return f"{{{name}_weight, {name}_bias, {name}_multiplier, {x.shift}, {x.n_in}, {len(x.bias)}}}"
+
+    def several(names: Sequence[str]) -> str:
+        return "{\n        " + ",\n        ".join(layer(name) for name in names) + "}"
+
+    values = [
+        f"{MODEL_FORMAT}u",
+        f"{len(manifest.labels)}u",
+        "labels",
+        "feature_gain",
+        "feature_offset",
+        several([f"conv{i}" for i in range(1, 5)]),
+        several(["gru_input_forward", "gru_input_backward"]),
+        several(["gru_recurrent_forward", "gru_recurrent_backward"]),
+        layer("fc1"),
+        layer("fc2"),
+        "prelu",
+        "centres",
+        _c_float(manifest.temperature),
+        _c_float(manifest.novelty_distance),
+    ]
+    return "\nconst eser_model eser_default_model = {\n    " + ",\n    ".join(values) + ",\n};\n"
+
+
+def c_array(declaration: str, values: npt.NDArray[Any]) -> str:
+    """Return the definition of a constant array, in lines of at most 130 characters."""
+    flat = values.reshape(-1)
+    texts = [_c_float(v) for v in flat] if flat.dtype.kind == "f" else [str(v) for v in flat.tolist()]
+    lines, line = [], "   "
+    for text in texts:
+        if len(line) + len(text) + 2 > 130:
+            lines.append(line)
+            line = "   "
+        line += f" {text},"
+    return f"\n{declaration} = {{\n" + "\n".join([*lines, line]) + "\n};\n"
+
+
+def _c_float(value: float) -> str:
+    text = f"{np.float32(value):.9g}"
+    return (text if "." in text or "e" in text else f"{text}.0") + "f"
+
+
+def _c_string(text: str) -> str:
+    """Return a string literal; bytes other than letters, digits, space, _ and - as octal escapes."""
+    plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-"
+    return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode()) + '"'

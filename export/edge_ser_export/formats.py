@@ -1,0 +1,115 @@
+"""The formats a run can be exported to: how each is written, opened again, and what its numbers are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge_ser.backends import BACKENDS, Backend, open_backend
+from edge_ser.containers import seal_tflite
+from edge_ser.model_file import Manifest, read_model_file
+from edge_ser_export.c_library import CModel, compiler_version
+from edge_ser_export.c_source import build_c
+from edge_ser_export.onnx_graph import build_graph, graph_sha256, serialise
+from edge_ser_export.quantize import QuantizedNet
+from edge_ser_export.tflite_graph import build_tflite
+from edge_ser_train.model import EmotionNet
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of exported models."""
+
+    suffix: str
+    """Of the file; empty: a folder of source files."""
+    write: Callable[[EmotionNet, QuantizedNet | None, Manifest, Path], int]
+    """Write the network with its manifest; return the bytes it takes on the device."""
+    open: Callable[[Path], Backend]
+    """Check what was written and load it."""
+    engine: Callable[[], str]
+    """What it is verified in."""
+    int8_scheme: str
+    """How its int8 files compute."""
+    head_macs_int8: bool
+    """Whether GRU and FC multiply integers in int8 files."""
+
+
+def _write_onnx(net: EmotionNet, quantized: QuantizedNet | None, manifest: Manifest, path: Path) -> int:
+    graph = build_graph(net, quantized)
+    return path.write_bytes(serialise(graph, replace(manifest, graph_sha256=graph_sha256(graph))))
+
+
+def _write_tflite(net: EmotionNet, quantized: QuantizedNet | None, manifest: Manifest, path: Path) -> int:
+    return path.write_bytes(seal_tflite(build_tflite(net, quantized), manifest.to_json()))
+
+
+def _write_c(net: EmotionNet, quantized: QuantizedNet | None, manifest: Manifest, path: Path) -> int:
+    if quantized is None:
+        raise ValueError("C has no float form")
+    source = build_c(net, quantized, manifest)
+    path.mkdir(exist_ok=True)
+    (path / "eser_model.c").write_bytes(source.source.encode())
+    (path / "eser_model.h").write_bytes(source.header.encode())
+    return source.flash_bytes
+
+
+def _open_file(path: Path) -> Backend:
+    return open_backend(read_model_file(path), "auto", threads=1, spinning=False)
+
+
+def _version_of(package: str) -> Callable[[], str]:
+    def named() -> str:
+        from importlib.metadata import version
+
+        return f"{package} {version(package)}"
+
+    return named
+
+
+FORMATS = {
+    "onnx": Format(
+        BACKENDS["onnx"],
+        _write_onnx,
+        _open_file,
+        _version_of("onnxruntime"),
+        "int8: convolutions in integers (uint8 x int8), GRU and FC as int8 weights expanded to float when loaded",
+        head_macs_int8=False,
+    ),
+    "tflite": Format(
+        BACKENDS["tflite"],
+        _write_tflite,
+        _open_file,
+        _version_of("ai-edge-litert"),
+        "int8: convolutions in integers (int8 x int8), GRU and FC in integers on activations quantised as they come",
+        head_macs_int8=True,
+    ),
+    "c": Format(
+        "",
+        _write_c,
+        CModel.of_sources,
+        compiler_version,
+        "int8: everything behind the features in integers (uint8 x int8, GRU state int16), the same bits on every target",
+        head_macs_int8=True,
+    ),
+}
+
+
+def install(written: Path, output: Path) -> None:
+    """Move a file, or a folder's files one by one, to where they were asked for."""
+    if not written.is_dir():
+        os.replace(written, output)
+        return
+    output.mkdir(exist_ok=True)
+    for file in sorted(written.iterdir()):
+        os.replace(file, output / file.name)
+
+
+def discard(written: Path) -> None:
+    """Remove what :meth:`Format.write` left, if anything."""
+    if written.is_dir():
+        shutil.rmtree(written, ignore_errors=True)
+    else:
+        written.unlink(missing_ok=True)

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from edge_ser import EmotionRecognizer
+from edge_ser.audio import AudioReader
+from edge_ser.cli import cli
+from edge_ser.errors import ExportError
+from edge_ser.model_file import Manifest, read_model_file
+from edge_ser_export import c_source, formats
+from edge_ser_export.c_library import CModel, Result
+from edge_ser_export.exporter import export_run
+from edge_ser_export.report import FileReport
+from tests.firmware.test_library import tool
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def exported(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FileReport]:
+    tool("cc")
+    folder = tmp_path_factory.mktemp("exported") / "c"
+    (report,) = export_run(learnt, {"c": folder}, silent, int8=True)
+    return folder, report
+
+
+@pytest.fixture(scope="module")
+def of_real_speech(learnt: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CModel, Path, FileReport]:
+    """The same network in C and as ONNX, calibrated on real clips: the run knows synthetic vowels, real speech is louder."""
+    tool("cc")
+    folder = tmp_path_factory.mktemp("speech")
+    (folder / "clips").mkdir()
+    for path in sorted((data_dir / "cremad").glob("audio/*.flac"))[5::200]:
+        (folder / "clips" / path.name).symlink_to(path)
+    outputs = {"onnx": folder / "m.onnx", "c": folder / "m"}
+    reports = export_run(learnt, outputs, silent, int8=True, calibration_data=folder / "clips")
+    return CModel.of_sources(folder / "m"), folder / "m.onnx", reports[1]
+
+
+def answer(model: CModel, path: Path) -> Result:
+    stream = model.stream()
+    with AudioReader(path) as reader:
+        for block in reader.blocks():
+            stream.feed(np.ascontiguousarray(block, dtype=np.float32))
+    return stream.finish()
+
+
+def test_c_answers_as_the_int8_onnx_file_on_real_speech(of_real_speech: tuple[CModel, Path, FileReport], data_dir: Path) -> None:
+    model, onnx, _ = of_real_speech
+    recognizer = EmotionRecognizer(onnx)
+    paths = sorted((data_dir / "cremad").glob("audio/*.flac"))[::30]
+    assert len(paths) > 150
+    expected = [recognizer.predict(path) for path in paths]
+    found = [answer(model, path) for path in paths]
+    n_labels = len(recognizer.labels)
+    logits = np.array([e.logits for e in expected])
+    error = np.abs(logits - [f.logits[:n_labels] for f in found])
+    assert error.max() <= 0.02 * np.ptp(logits)
+    same = [recognizer.labels[f.label_index] == e.label for e, f in zip(expected, found, strict=True)]
+    assert np.mean(same) >= 0.985
+    for e, f in zip(expected, found, strict=True):
+        assert f.label.decode() == recognizer.labels[f.label_index]
+        np.testing.assert_allclose(f.probabilities[:n_labels], list(e.probabilities.values()), atol=0.02)
+        np.testing.assert_allclose(f.embedding, e.embedding, atol=0.02 * np.abs(e.embedding).max())
+        assert f.distance == pytest.approx(e.distance, rel=0.02)
+        if abs(e.distance / recognizer.manifest.novelty_distance - 1) > 0.02:
+            assert bool(f.is_novel) == e.is_novel
+        assert f.judged_s == pytest.approx(e.duration_s, abs=0.0101)
+
+
+def test_the_report_says_how_it_agrees(of_real_speech: tuple[CModel, Path, FileReport]) -> None:
+    model, _, report = of_real_speech
+    assert report.against_onnx is not None
+    assert report.agreement is not None
+    assert report.against_onnx.argmax >= 0.985
+    assert report.agreement.argmax >= 0.985
+    assert report.against_onnx.max_logit_error < report.agreement.max_logit_error
+    assert report.verification.max_streaming_error == 0
+    assert report.state_bytes == model.state_bytes <= 96 * 1024
+    assert report.bytes <= 720_000
+    assert report.macs_int8_percent == 100
+    assert report.weights_int8_percent >= 98
+
+
+def test_the_same_run_gives_the_same_bytes(learnt: Path, exported: tuple[Path, FileReport], tmp_path: Path) -> None:
+    export_run(learnt, {"c": tmp_path / "again"}, silent, int8=True)
+    for name in ("eser_model.c", "eser_model.h"):
+        assert (tmp_path / "again" / name).read_bytes() == (exported[0] / name).read_bytes()
+
+
+def test_the_manifest_travels_as_a_string(exported: tuple[Path, FileReport]) -> None:
+    source = (exported[0] / "eser_model.c").read_text()
+    (numbers,) = re.findall(r"eser_model_manifest\[\d+\] = \{(.*?)\}", source, re.S)
+    text = bytes(int(x) for x in numbers.split(",") if x.strip())
+    assert text.endswith(b"}\0")
+    manifest = Manifest.from_json(text[:-1].decode())
+    (sha,) = re.findall(r'ESER_MODEL_SHA256 "(\w{64})"', (exported[0] / "eser_model.h").read_text())
+    assert manifest.graph_sha256 == sha
+    assert manifest.quantization["agreement"]["argmax"] >= 0.985
+    assert manifest.quantization["agreement_with_int8_onnx"]["argmax"] >= 0.985
+    assert max(map(len, source.splitlines())) <= 130
+
+
+def test_the_command_writes_all_formats_beside_one_another(learnt: Path, tmp_path: Path) -> None:
+    tool("cc")
+    arguments = ["export", str(learnt), "--int8", "--format", "onnx,c", "-o", str(tmp_path / "m")]
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["eser_model.c", "eser_model.h", "m", "m.onnx", "m.report.json"]
+    for word in ("m.onnx", "against int8 ONNX: same label", "constants", "state", "streamed against whole: 0"):
+        assert word in done.stdout
+    report = json.loads((tmp_path / "m.report.json").read_text())
+    assert [(r["file"], r["format"]) for r in report] == [("m.onnx", "onnx"), ("m", "c")]
+    # Into a folder that holds an older export and something else.
+    (tmp_path / "m" / "main.c").write_text("kept")
+    (tmp_path / "m" / "eser_model.h").write_text("old")
+    export_run(learnt, {"c": tmp_path / "m"}, silent, int8=True)
+    assert (tmp_path / "m" / "main.c").read_text() == "kept"
+    assert "ESER_MODEL_SHA256" in (tmp_path / "m" / "eser_model.h").read_text()
+
+
+def test_mistakes_are_one_line_and_leave_nothing(
+    learnt: Path, train_tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "c"
+    with pytest.raises(ExportError, match="add --int8"):
+        export_run(learnt, {"c": out}, silent)
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="source files into a folder"):
+        export_run(learnt, {"c": tmp_path / "file"}, silent, int8=True)
+    stft = train_tiny(tmp_path / "run", "edge", "front_end=logstft-v1", "optimizer.max_steps=2")
+    with pytest.raises(ExportError, match="has the front end logmel-v1; this run was trained with logstft-v1"):
+        export_run(stft, {"c": out}, silent, int8=True)
+    with pytest.raises(ExportError, match="room for 16 labels; this run has 17"):
+        c_source.require_c("logmel-v1", 17)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(ExportError, match="no C compiler 'no-such-compiler'; install one"):
+        export_run(learnt, {"c": out}, silent, int8=True)
+    monkeypatch.setenv("CC", "false")
+    with pytest.raises(ExportError, match="the C compiler false refused the exported model"):
+        export_run(learnt, {"c": out}, silent, int8=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "run"]
+
+
+def test_a_broken_calibration_is_refused(learnt: Path, tmp_path: Path) -> None:
+    tool("cc")
+    quiet = tmp_path / "quiet"
+    quiet.mkdir()
+    soundfile.write(quiet / "hiss.wav", 1e-4 * np.random.default_rng(0).standard_normal(16000), 16000)
+    with pytest.raises(ExportError, match=r"the int8 c file answers the same label as the network on .* at least 98\.5%"):
+        export_run(learnt, {"c": tmp_path / "c"}, silent, True, quiet)
+    assert list(tmp_path.iterdir()) == [quiet]
+
+
+@pytest.mark.parametrize("what", ["feature_gain", "gru_recurrent_backward_weight", "conv2_bias"])
+def test_wrong_numbers_in_c_are_refused(learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    tool("cc")
+    array = c_source.c_array
+
+    def damaged(declaration: str, values: npt.NDArray[np.generic]) -> str:
+        return array(declaration, -values if f" {what}[" in declaration else values)  # type: ignore[operator]
+
+    monkeypatch.setattr(c_source, "c_array", damaged)
+    with pytest.raises(ExportError, match="same label"):
+        export_run(learnt, {"c": tmp_path / "c"}, silent, int8=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_front_end_that_differs_is_refused(learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool("cc")
+    opened = formats.FORMATS["c"].open
+
+    def detuned(folder: Path) -> object:
+        model = opened(folder)
+        assert isinstance(model, CModel)
+        true = model.features
+        monkeypatch.setattr(model, "features", lambda samples: true(samples) + np.float32(0.1))
+        return model
+
+    monkeypatch.setitem(formats.FORMATS, "c", formats.replace(formats.FORMATS["c"], open=detuned))
+    with pytest.raises(ExportError, match=r"the C front end differs from numpy's by 0\.1"):
+        export_run(learnt, {"c": tmp_path / "c"}, silent, int8=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_file_and_the_c_source_say_the_same(of_real_speech: tuple[CModel, Path, FileReport]) -> None:
+    _, onnx, _ = of_real_speech
+    source = (onnx.with_suffix("") / "eser_model.c").read_text()
+    for label in read_model_file(onnx).manifest.labels:
+        assert f'"{label}"' in source
