@@ -52,7 +52,7 @@ static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_
 }
 #endif
 
-static void dot_16(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel) {
+void eser_dot_16_scalar(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel) {
     for (int32_t o = 0; o < ESER_PANEL; o += 4) {
         const int8_t *w = panel + 4 * o;
         int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
@@ -70,8 +70,8 @@ static void dot_16(int32_t *acc, const int16_t *x, int32_t n, const int8_t *pane
     }
 }
 
-static void activate(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
-                     const int32_t *multiplier, int32_t keep) {
+void eser_activate_scalar(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
+                          const int32_t *multiplier, int32_t keep) {
     for (int32_t p = 0; p < n; p++) {
         for (int32_t o = 0; o < ESER_PANEL; o++) {
             int32_t a = acc[o];
@@ -88,9 +88,9 @@ static void activate(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t
     }
 }
 
-static const eser_kernels SCALAR_SET = {"scalar", dot, dot, dot_16, activate};
+static const eser_kernels SCALAR_SET = {"scalar", dot, dot, eser_dot_16_scalar, eser_activate_scalar};
 
-#if !defined(ESER_X86) && !defined(ESER_NEON)
+#if !defined(ESER_X86) && !defined(ESER_NEON) && !defined(ESER_HAS_DSP)
 uint32_t eser_kernels_simd(const eser_kernels **found) {
     (void)found;
     return 0;

@@ -53,6 +53,15 @@ typedef struct {
                      const int32_t *multiplier, int32_t keep);
 } eser_kernels;
 
+void eser_dot_16_scalar(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel);
+void eser_activate_scalar(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
+                          const int32_t *multiplier, int32_t keep);
+
+/* Cortex-M4, M7, M33 and above have instructions for two 16-bit products at a time. */
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+#define ESER_HAS_DSP
+#endif
+
 /* The fastest kernels that this processor runs. */
 const eser_kernels *eser_kernels_best(void);
 

@@ -1,0 +1,68 @@
+/* The inner loops for Cortex-M4, M7, M33 and above: two 16-bit products an instruction (SMLAD). */
+#include "eser_parts.h"
+
+#ifdef ESER_HAS_DSP
+
+#include <string.h>
+
+/* Bytes 0 and 2 of x as two 16-bit numbers, or bytes 1 and 3: unsigned, signed. */
+#define TWO_BYTES(name, instruction)                    \
+    static inline uint32_t name(uint32_t x) {           \
+        uint32_t pair;                                  \
+        __asm__(instruction : "=r"(pair) : "r"(x));     \
+        return pair;                                    \
+    }
+TWO_BYTES(even_levels, "uxtb16 %0, %1")
+TWO_BYTES(odd_levels, "uxtb16 %0, %1, ror #8")
+TWO_BYTES(even_weights, "sxtb16 %0, %1")
+TWO_BYTES(odd_weights, "sxtb16 %0, %1, ror #8")
+
+static inline int32_t add_products(uint32_t a, uint32_t b, int32_t sum) {
+    __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
+}
+
+static inline uint32_t word(const void *bytes) {
+    uint32_t x;
+    memcpy(&x, bytes, sizeof x);
+    return x;
+}
+
+/* Two positions and two channels at a time: as many sums as the registers hold. */
+static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
+                const int8_t *panel) {
+    for (int32_t p = 0; p < n; p += 2, acc += 2 * ESER_PANEL) {
+        const int32_t next = p + 1 < n ? 1 : 0; /* an odd last position is its own partner */
+        for (int32_t o = 0; o < ESER_PANEL; o += 2) {
+            const int8_t *w = panel + 4 * o;
+            int32_t a0 = 0, a1 = 0, b0 = 0, b1 = 0;
+            for (int32_t r = 0; r < n_runs; r++) {
+                const uint8_t *a = runs[r] + p * step, *b = a + next * step;
+                for (const uint8_t *end = a + run; a < end; a += 4, b += 4, w += 4 * ESER_PANEL) {
+                    const uint32_t a_levels = word(a), b_levels = word(b), w0 = word(w), w1 = word(w + 4);
+                    const uint32_t a_even = even_levels(a_levels), a_odd = odd_levels(a_levels);
+                    const uint32_t b_even = even_levels(b_levels), b_odd = odd_levels(b_levels);
+                    const uint32_t w0_even = even_weights(w0), w0_odd = odd_weights(w0);
+                    a0 = add_products(a_odd, w0_odd, add_products(a_even, w0_even, a0));
+                    b0 = add_products(b_odd, w0_odd, add_products(b_even, w0_even, b0));
+                    const uint32_t w1_even = even_weights(w1), w1_odd = odd_weights(w1);
+                    a1 = add_products(a_odd, w1_odd, add_products(a_even, w1_even, a1));
+                    b1 = add_products(b_odd, w1_odd, add_products(b_even, w1_even, b1));
+                }
+            }
+            acc[o] = a0;
+            acc[o + 1] = a1;
+            acc[next * ESER_PANEL + o] = b0;
+            acc[next * ESER_PANEL + o + 1] = b1;
+        }
+    }
+}
+
+static const eser_kernels DSP_SET = {"dsp", dot, dot, eser_dot_16_scalar, eser_activate_scalar};
+
+uint32_t eser_kernels_simd(const eser_kernels **found) {
+    found[0] = &DSP_SET;
+    return 1;
+}
+
+#endif

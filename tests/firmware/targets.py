@@ -1,0 +1,135 @@
+"""What the C core is built for and how a program for it runs here: compilers, emulators, and what they are called in Debian."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "firmware_examples"
+CLIP_S = 1.5  # of the recording; long enough for an answer, short enough for an emulator
+EMULATOR_S = 240
+"""No emulator runs longer than this, in seconds."""
+
+_PACKAGES = {
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    "qemu-system-arm": "qemu-system-arm",
+    "qemu-aarch64-static": "qemu-user-static",
+    "qemu-arm-static": "qemu-user-static",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
+    "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf libc6-dev-armhf-cross",
+}
+
+
+@dataclass(frozen=True)
+class Board:
+    """A Cortex-M that QEMU has, by its name in firmware_examples/cortex_m/Makefile."""
+
+    name: str
+    board: str
+    clock_ns: float
+    """Of its SysTick in QEMU; an instruction takes 32 ns of the emulated time."""
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        return ("make", "arm-none-eabi-gcc", "qemu-system-arm")
+
+    def instructions(self, clocks: int) -> int:
+        """Return how many instructions ``clocks`` of the emulated board are."""
+        return round(clocks * self.clock_ns / 32)
+
+    def build(self, model: Path, folder: Path, *settings: str) -> Path:
+        """Build the example, or MAIN=... among the settings, with the model's sources and return the program."""
+        make("cortex_m", f"BOARD={self.board}", f"MODEL={model}", f"BUILD={folder}", *settings)
+        return folder / "firmware.elf"
+
+    def run(self, model: Path, folder: Path, *settings: str) -> str:
+        """Build and run; return what the program wrote."""
+        self.build(model, folder, *settings)
+        return make("cortex_m", "run", f"BOARD={self.board}", f"MODEL={model}", f"BUILD={folder}", *settings)
+
+
+@dataclass(frozen=True)
+class Linux:
+    """A Linux, this machine's or in QEMU's user mode; programs are static where they are emulated."""
+
+    name: str
+    compiler: str
+    cflags: str = "-O2"
+    emulator: tuple[str, ...] = ()
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        return ("make", self.compiler, *self.emulator[:1])
+
+    def build(self, model: Path, folder: Path, *settings: str) -> Path:
+        """Build the example, or MAIN=... among the settings, with the model's sources and return the program."""
+        static = ["LDFLAGS=-static"] if self.emulator else []
+        options = [f"CC={self.compiler}", f"CFLAGS={self.cflags}", *static]
+        make("linux_c", *options, f"MODEL={model}", f"BUILD={folder}", *settings)
+        return folder / "linux_c"
+
+    def run(self, model: Path, folder: Path, *settings: str) -> str:
+        """Build and run; return what the program wrote."""
+        return execute([*self.emulator, self.build(model, folder, *settings)])
+
+
+A53 = ("qemu-aarch64-static", "-cpu", "cortex-a53")
+A76 = ("qemu-aarch64-static", "-cpu", "cortex-a76")
+ARM7 = ("qemu-arm-static", "-cpu", "cortex-a7")
+
+BOARDS = (
+    Board("Cortex-M3", "m3", 40.0),
+    Board("Cortex-M4F", "m4f", 40.0),
+    Board("Cortex-M7", "m7", 40.0),
+    Board("Cortex-M55", "m55", 31.25),
+)
+LINUXES = (
+    Linux("x86-64", "gcc"),
+    Linux("aarch64 (Cortex-A53)", "aarch64-linux-gnu-gcc", emulator=A53),
+    Linux("aarch64 (Cortex-A76)", "aarch64-linux-gnu-gcc", emulator=A76),
+    Linux("armv7 (Cortex-A7)", "arm-linux-gnueabihf-gcc", emulator=ARM7),
+)
+TARGETS = (
+    Linux("x86-64, gcc -O0", "gcc", "-O0"),
+    Linux("x86-64, gcc -O3", "gcc", "-O3"),
+    Linux("x86-64, clang -O2", "clang", "-O2"),
+    *LINUXES[1:],
+    *BOARDS,
+)
+
+
+def missing(*tools: str) -> str:
+    """Return what must be installed for ``tools``, or nothing."""
+    absent = [tool for tool in tools if shutil.which(tool) is None]
+    packages = sorted({_PACKAGES.get(tool, tool) for tool in absent})
+    return f"{', '.join(absent)} not installed (apt install {' '.join(packages)})" if absent else ""
+
+
+def need(*tools: str) -> None:
+    """Skip the test where a tool is missing; fail where REQUIRE_ARM or CI says that it must be there."""
+    reason = missing(*tools)
+    if reason:
+        (pytest.fail if os.environ.get("REQUIRE_ARM") or os.environ.get("CI") else pytest.skip)(reason)
+
+
+def make(example: str, *settings: str) -> str:
+    """Run an example's Makefile; return what it wrote, RuntimeError with the end of it when it fails."""
+    return execute(["make", "--silent", "-C", EXAMPLES / example, *settings])
+
+
+def execute(command: Sequence[str | Path], stdin: bytes = b"") -> str:
+    """Run a command within EMULATOR_S; return what it wrote, RuntimeError with its end when it fails."""
+    words = ["timeout", str(EMULATOR_S), *(str(word) for word in command)]
+    done = subprocess.run(words, input=stdin, capture_output=True, check=False)
+    output = done.stdout.decode()
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: status {done.returncode}\n{output[-2000:]}\n{done.stderr.decode()[-2000:]}")
+    return output
