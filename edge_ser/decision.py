@@ -70,12 +70,12 @@ def decide(
 
     Where a person's class centres are given, [n_labels, 64], what their move says is added to the logits.
     """
-    centres = manifest.centre_points
-    if person_centres is None:
-        p = softmax(logits, manifest.temperature)
-    else:
-        p = softmax(logits / manifest.temperature + evidence(embedding, centres, person_centres, manifest.novelty_distance))
+    centres: npt.NDArray[Any] = manifest.centre_points
+    scores: npt.NDArray[Any] = logits
+    if person_centres is not None:
+        scores = logits + manifest.temperature * evidence(embedding, centres, person_centres, manifest.novelty_distance)
         centres = person_centres
+    p = softmax(scores, manifest.temperature)
     confidence = float(p.max())
     distance = float(np.linalg.norm(centres - embedding, axis=1).min())
     return Prediction(

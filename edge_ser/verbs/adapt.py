@@ -11,7 +11,7 @@ from edge_ser.terminal import backend_option, model_option
 
 
 @click.command(short_help="Learn how one person sounds.")
-@click.argument("label", required=False)
+@click.argument("label", default="")
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option(
     "--profile",
@@ -23,7 +23,7 @@ from edge_ser.terminal import backend_option, model_option
 @click.option("--forget", is_flag=True, help="First forget the person the profile knows; the microphone stays.")
 @model_option
 @backend_option
-def command(label: str | None, files: tuple[str, ...], profile: Path, forget: bool, model: Path | None, backend: str) -> None:
+def command(label: str, files: tuple[str, ...], profile: Path, forget: bool, model: Path | None, backend: str) -> None:
     """Learn from recordings of one person who sounds LABEL in each FILE.
 
     One to four utterances of every emotion serve best, recorded where the device stands:
@@ -33,14 +33,14 @@ def command(label: str | None, files: tuple[str, ...], profile: Path, forget: bo
 
     The profile is changed when all files were heard, or not at all. Keep a copy of it to go back to.
     """
-    if (label is None) != (not files) or not (files or forget):
+    if bool(label) != bool(files) or not (files or forget):
         raise click.UsageError("give a LABEL and the FILEs that sound so, or --forget")
     from edge_ser.profile import Profile
     from edge_ser.recognizer import EmotionRecognizer
 
     before = Profile.load(profile) if profile.exists() else Profile()
     recognizer = EmotionRecognizer(model, backend=backend, profile=replace(before, person=None) if forget else before)
-    for name in files if label is not None else ():
+    for name in files:
         answer = recognizer.predict(name)
         recognizer.adapt(answer, label)
         click.echo(f"{name}  {label}; was heard as {answer.label}, {answer.confidence:.0%}" + "  novel" * answer.is_novel)
