@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from edge_ser.capture import Captured
 from edge_ser.decision import Prediction
-from edge_ser.errors import ConfigError, EdgeSerError, did_you_mean
+from edge_ser.errors import ConfigError, EdgeSerError
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.tone import ToneConfig, ToneTracker
 from edge_ser.utterances import RATE_HZ, Segmenter, SegmenterConfig, SpeechAudio, SpeechDetector, SpeechEvent, SpeechStart
@@ -278,26 +278,3 @@ def listen(
         raise
     finally:
         show(listener.ended(reason))
-
-
-def configured(settings: Iterable[str]) -> tuple[SegmenterConfig, ToneConfig]:
-    """Return the configurations with settings such as ``hangover_ms=300``; ConfigError for an unknown one or a bad value.
-
-    >>> segmenter, tone = configured(["hangover_ms=300", "doubt_novel=false"])
-    >>> segmenter.hangover_ms, tone.doubt_novel, tone.hold_s
-    (300.0, False, 0.7)
-    """
-    given: dict[type, dict[str, Any]] = {SegmenterConfig: {}, ToneConfig: {}}
-    known = {field.name: kind for kind in (SegmenterConfig, ToneConfig) for field in fields(kind)}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if name not in known or not equals:
-            raise ConfigError(
-                f"unknown setting {setting!r}{did_you_mean(name, known)}; expected NAME=VALUE with one of {', '.join(known)}"
-            )
-        try:
-            given[known[name]][name] = {"true": True, "false": False}[text] if name == "doubt_novel" else float(text)
-        except (ValueError, KeyError):
-            expected = "true or false" if name == "doubt_novel" else "a number"
-            raise ConfigError(f"{name} is {text!r}; expected {expected}") from None
-    return SegmenterConfig(**given[SegmenterConfig]), ToneConfig(**given[ToneConfig])

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ser.errors import AudioError, ConfigError
-from edge_ser.terminal import backend_option, model_option, profile_option, threads_option
+from edge_ser.errors import AudioError
+from edge_ser.terminal import backend_option, configured, model_option, profile_option, threads_option
 
 if TYPE_CHECKING:
     from edge_ser.capture import Captured, Device
@@ -73,14 +73,13 @@ def command(
 
         _list(devices())
         return
-    from edge_ser.listening import Listener, configured, listen
+    from edge_ser.listening import Listener, listen
     from edge_ser.recognizer import EmotionRecognizer
     from edge_ser.screen import Screen
+    from edge_ser.tone import ToneConfig
+    from edge_ser.utterances import SegmenterConfig
 
-    try:
-        segmenter, tone = configured(settings)
-    except ConfigError as error:
-        raise click.BadParameter(str(error), param_hint="--set") from None
+    segmenter, tone = configured(settings, SegmenterConfig, ToneConfig)
     # A service manager's way to say Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as opened:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -23,11 +24,12 @@ from edge_ser.listening import (
     SpeechStarted,
     ToneChanged,
     UtteranceAnswered,
-    configured,
     listen,
 )
 from edge_ser.screen import Screen
-from edge_ser.utterances import RATE_HZ, utterances
+from edge_ser.terminal import configured
+from edge_ser.tone import ToneConfig
+from edge_ser.utterances import RATE_HZ, SegmenterConfig, utterances
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -123,7 +125,7 @@ def test_estimates_come_on_the_way_and_no_more_often_than_asked(recognizer: Emot
 
 
 def test_latency_counts_from_the_end_of_the_speech(recognizer: EmotionRecognizer) -> None:
-    segmenter, _ = configured(["hangover_ms=320", "post_roll_ms=0", "pre_roll_ms=0"])
+    segmenter = SegmenterConfig(hangover_ms=320, post_roll_ms=0, pre_roll_ms=0)
     listener = Listener(recognizer, segmenter=segmenter, detector=loud)
     voice = (0.1 * np.random.default_rng(0).standard_normal(512 * 40)).astype(np.float32)
     listener.feed(voice)
@@ -161,7 +163,7 @@ def test_the_end_says_why(recognizer: EmotionRecognizer) -> None:
 
 
 def test_settings_are_read_by_name() -> None:
-    segmenter, tone = configured(["threshold=0.7", "min_confidence=0.8", "doubt_novel=false"])
+    segmenter, tone = configured(["threshold=0.7", "min_confidence=0.8", "doubt_novel=false"], SegmenterConfig, ToneConfig)
     assert (segmenter.threshold, tone.min_confidence, tone.doubt_novel) == (0.7, 0.8, False)
     for wrong, message in (
         ("hangover=3", r"unknown setting 'hangover=3'.*; expected NAME=VALUE with one of threshold, "),
@@ -171,8 +173,8 @@ def test_settings_are_read_by_name() -> None:
         ("doubt_novel=1", "doubt_novel is '1'; expected true or false"),
         ("max_s=99", "max_s is 99.0; expected 1 to 14 s"),
     ):
-        with pytest.raises(ConfigError, match=message):
-            configured([wrong])
+        with pytest.raises(click.BadParameter, match=message):
+            configured([wrong], SegmenterConfig, ToneConfig)
 
 
 def test_the_screen_without_a_terminal_is_a_table(recognizer: EmotionRecognizer, talk: Float32Array) -> None:
