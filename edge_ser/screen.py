@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TextIO
 
@@ -28,6 +29,7 @@ class Screen:
         self._drawn = 0  # lines of the panel that stand on the screen
         self._next_frame = -1.0
         self._last_answer: UtteranceAnswered | None = None
+        self._notes: deque[str] = deque()
 
     def __enter__(self) -> Screen:
         self._print(f"{utterance_header(self._labels)}  answered after")
@@ -50,8 +52,14 @@ class Screen:
         elif isinstance(event, Overrun) and not self._is_live:
             self._print(f"{clock_time(event.time_s):>9} audio was lost: overrun {event.overruns}")
 
+    def note(self, line: str) -> None:
+        """Have a line printed with the next piece of audio; may be called from any thread."""
+        self._notes.append(line)
+
     def heard(self) -> None:
-        """Draw the panel anew, if it is time to."""
+        """Print the notes, and draw the panel anew if it is time to."""
+        while self._notes:
+            self._print(f"{'':>9} {self._notes.popleft()}")
         now = self._clock()
         if self._is_live and now >= self._next_frame:
             self._next_frame = now + _FRAME_S
