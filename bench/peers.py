@@ -92,7 +92,7 @@ class _TransformerLayer(nn.Module):
 def wav2vec2_int8(n_samples: int, folder: Path) -> tuple[Answer, int]:
     """Return a function from ``n_samples`` samples to logits, and the size of its file in bytes.
 
-    ONNX Runtime on one thread, its dynamic int8 for the matrix products (the convolutions, which that makes slower, stay float).
+    ONNX Runtime on one thread, its dynamic int8 for the matrix products; the convolutions stay float, and would take as long.
     """
     import onnxruntime as ort
     from onnxruntime.quantization import QuantType, quantize_dynamic

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 _KEY_WIDTH, _CARD_WIDTH = 16, 100
 
 
-def _announced(**which: str) -> EntryPoints:
+def _announced() -> EntryPoints:
     from importlib.metadata import entry_points  # slower to import than all the rest here, and the own verbs need none
 
-    return entry_points(group="edge_ser.commands", **which)
+    return entry_points(group="edge_ser.commands")
 
 
 class _Commands(click.Group):
@@ -61,7 +61,7 @@ class _Commands(click.Group):
         if cmd_name in (module.name for module in pkgutil.iter_modules(verbs.__path__)):
             verb: click.Command = importlib.import_module(f"edge_ser.verbs.{cmd_name}").command
             return verb
-        for point in _announced(name=cmd_name):
+        for point in _announced().select(name=cmd_name):
             command: click.Command = point.load()
             return command
         return None
