@@ -12,7 +12,6 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -35,10 +34,18 @@ from edge_ser.terminal import (
 )
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
     from edge_ser.decision import Prediction
     from edge_ser.model_file import ModelFile
 
 _KEY_WIDTH, _CARD_WIDTH = 16, 100
+
+
+def _announced() -> EntryPoints:
+    from importlib.metadata import entry_points  # slower to import than all the rest here, and the own verbs need none
+
+    return entry_points(group="edge_ser.commands")
 
 
 class _Commands(click.Group):
@@ -46,7 +53,7 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         own = (module.name for module in pkgutil.iter_modules(verbs.__path__))
-        announced = (point.name for point in entry_points(group="edge_ser.commands"))
+        announced = (point.name for point in _announced())
         return sorted({*super().list_commands(ctx), *own, *announced})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -56,7 +63,7 @@ class _Commands(click.Group):
         if cmd_name in (module.name for module in pkgutil.iter_modules(verbs.__path__)):
             verb: click.Command = importlib.import_module(f"edge_ser.verbs.{cmd_name}").command
             return verb
-        for point in entry_points(group="edge_ser.commands", name=cmd_name):
+        for point in _announced().select(name=cmd_name):
             command: click.Command = point.load()
             return command
         return None
