@@ -9,10 +9,10 @@ stream cut anywhere gives the frames of the whole signal bit for bit. numpy and 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ ENCODER_FRAMES = 49
 """Receptive field of one encoder vector, in frames: the shortest input the network can answer."""
 ENCODER_STRIDE = 16
 """Distance between two encoder vectors, in frames."""
+
+Transform: TypeAlias = "Callable[[Float32Array, FrontEndConfig], Float32Array]"
+"""Samples [n] to the dB of every frame that fits into them, [T, n_bins]: :func:`transform`, or an engine's own."""
 
 _BLOCK_FRAMES = 64  # shorter blocks pay Python overhead, longer ones leave the caches
 _DB_PER_NEPER = np.float32(10.0 / np.log(10.0))  # 10 log10(x) = this * ln(x); numpy vectorises log, not log10
@@ -246,7 +249,7 @@ class _Workspaces(threading.local):
 _workspaces = _Workspaces()
 
 
-def _transform(samples: Float32Array, config: FrontEndConfig) -> Float32Array:
+def transform(samples: Float32Array, config: FrontEndConfig) -> Float32Array:
     """Return every frame that fits into ``samples`` [n], as dB, float32 [T, n_bins]; no padding of any kind."""
     n_frames = max(0, 1 + (len(samples) - config.frame_samples) // config.hop_samples)
     out = np.empty((n_frames, config.n_bins), dtype=np.float32)
@@ -298,7 +301,9 @@ def extract(samples: Float32Array, config: FrontEndConfig = LOGMEL_V1) -> Float3
     return extract_blocks([samples], len(samples), config)
 
 
-def extract_blocks(blocks: Iterable[Float32Array], n_samples: int, config: FrontEndConfig) -> Float32Array:
+def extract_blocks(
+    blocks: Iterable[Float32Array], n_samples: int, config: FrontEndConfig, transform: Transform = transform
+) -> Float32Array:
     """Return the features of an utterance that comes in ``blocks`` of altogether ``n_samples`` samples.
 
     Like :func:`extract`, but holds no more than ``max_frames`` frames' samples in memory, so a recording of hours costs
@@ -310,13 +315,13 @@ def extract_blocks(blocks: Iterable[Float32Array], n_samples: int, config: Front
         first_sample = start * config.hop_samples
         last_sample = (stop - 1) * config.hop_samples + config.frame_samples
         samples = _pad_short(_slice_blocks(blocks, first_sample, last_sample), config)
-        return _transform(samples, config)
+        return transform(samples, config)
     samples = _pad_short(_slice_blocks(blocks, 0, n_samples), config)
     half = config.n_fft // 2 if config.centered else 0
-    # The analysis window sits in the middle of the DFT; the frames of _transform start at its first sample.
+    # The analysis window sits in the middle of the DFT; the frames of a transform start at its first sample.
     inset = (config.n_fft - config.frame_samples) // 2 if config.centered else 0
     padded = np.pad(samples, half, mode="reflect")
-    frames = _transform(padded[inset : len(padded) - inset], config)
+    frames = transform(padded[inset : len(padded) - inset], config)
     if config.top_db is not None:
         np.maximum(frames, frames.max() - np.float32(config.top_db), out=frames)
     return frames[start:stop]
@@ -346,13 +351,14 @@ class FeatureStream:
     [0, 1, 1, 10]
     """
 
-    def __init__(self, config: FrontEndConfig = LOGMEL_V1) -> None:
+    def __init__(self, config: FrontEndConfig = LOGMEL_V1, transform: Transform = transform) -> None:
         if not config.streamable:
             raise ConfigError(
                 f"front end {config.name!r} needs the whole utterance (centring or top_db) and cannot stream; "
                 "use logmel-v1 or logstft-v1"
             )
         self.config = config
+        self._transform = transform
         self.n_samples = 0
         self._rest = np.empty(0, dtype=np.float32)
 
@@ -360,7 +366,7 @@ class FeatureStream:
         """Take the next samples (float32 [n], any n) and return the frames they complete, float32 [k, n_bins]."""
         self.n_samples += len(samples)
         pending = np.concatenate([self._rest, samples])
-        frames = _transform(pending, self.config)
+        frames = self._transform(pending, self.config)
         # Copied, or the rest would keep the whole chunk alive.
         self._rest = pending[len(frames) * self.config.hop_samples :].copy()
         return frames

@@ -24,8 +24,8 @@ class EmotionRecognizer:
     """Tells how a recording of speech sounds; one instance may serve several threads.
 
     Args:
-        model: path of a model file, .onnx or .tflite; None is the one that comes with the package.
-        backend: ``auto`` (by the file), ``onnx`` or ``tflite``.
+        model: path of a model file, .onnx, .tflite or .eser; None is the one that comes with the package.
+        backend: ``auto`` (by the file), ``onnx``, ``tflite`` or ``native`` (the C library, .eser).
         threads: CPU threads the engine may use for one answer.
         spinning: let waiting engine threads spin: a little faster with several threads, and it keeps the cores busy.
         min_confidence: an answer less confident than this, 0 to 1, gets the label ``uncertain``; 0 turns that off.
@@ -97,7 +97,7 @@ class EmotionRecognizer:
         """
         front_end = self.manifest.front_end
         with AudioReader(audio, front_end.rate_hz) as reader:
-            features = extract_blocks(reader.blocks(), reader.n_samples, front_end)
+            features = extract_blocks(reader.blocks(), reader.n_samples, front_end, self._backend.transform)
         if features.max() <= silence_db(front_end):
             raise AudioError(f"{reader.name} is silent: the judged part is digital silence; expected some speech")
         correction, centres = self._tuning

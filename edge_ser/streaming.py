@@ -3,8 +3,9 @@
     chunk -> AudioStream (16 kHz mono) -> FeatureStream (frames) -> encoder, a block at a time -> vectors kept
     estimate or finish: the last block and the head over the vectors
 
-Samples wait until a block of frames is complete, and the newest block waits until the next one is: so every frame is encoded
-once, in runs long enough to be cheap, and what remains after the last sample is that block and the head.
+Samples wait until a block of frames is complete, and where the engine encodes and judges best in one run, the newest frames wait
+until the next block is: so every frame is encoded once, in runs long enough to be cheap, and what remains after the last sample is
+that block and the head.
 """
 
 from __future__ import annotations
@@ -29,8 +30,6 @@ Float32Array = npt.NDArray[np.float32]
 EXACT_S = 600
 """Up to this length, in seconds, a stream answers what ``predict`` answers for the whole; of a longer one the last 14 s are
 judged, since the middle of a recording without end cannot be kept."""
-
-_BLOCK_FRAMES = 4 * ENCODER_STRIDE  # shorter ones cost more calls and colder caches, longer ones more of a wait at the end
 
 
 class Stream:
@@ -66,17 +65,17 @@ class Stream:
         self._person_centres, self._calibrate = person_centres, calibrate
         self._silence_db = silence_db(manifest.front_end)
         hop_samples, model_rate_hz = manifest.front_end.hop_samples, manifest.front_end.rate_hz
-        self._block_samples = _BLOCK_FRAMES * hop_samples * rate_hz / model_rate_hz
+        self._block_samples = backend.block_frames * hop_samples * rate_hz / model_rate_hz
         self._exact_frames = EXACT_S * model_rate_hz // hop_samples
         self.reset()
 
     def reset(self) -> None:
         """Forget everything; the next chunk begins a new utterance."""
         self._audio = AudioStream(self.rate_hz, self._manifest.front_end.rate_hz)
-        self._features = FeatureStream(self._manifest.front_end)
+        self._features = FeatureStream(self._manifest.front_end, self._backend.transform)
         self._frames = np.empty((0, self._manifest.front_end.n_bins), dtype=np.float32)  # not encoded yet
         self._state: EncoderState | None = None
-        self._vectors = _Window(self._manifest.encoder_size, np.float32)
+        self._vectors = _Window(self._backend.vector_size, self._backend.vector_dtype)
         self._loud = _Window(1, np.bool_)  # of every frame: whether it is more than digital silence
         self._final: Prediction | None = None
         self._listener = None if self._calibrate is None else SpeechListener(self._calibrate)
@@ -137,10 +136,11 @@ class Stream:
 
     def _encode(self) -> None:
         """Turn all frames but the newest block into encoder vectors."""
-        first = ENCODER_FRAMES if self._state is None else ENCODER_STRIDE
-        n_blocks = (len(self._frames) - first) // _BLOCK_FRAMES
+        first = ENCODER_FRAMES - ENCODER_STRIDE if self._state is None else 0
+        block = self._backend.block_frames
+        n_blocks = (len(self._frames) - first - self._backend.kept_frames) // block
         if n_blocks > 0:
-            n = first - ENCODER_STRIDE + n_blocks * _BLOCK_FRAMES
+            n = first + n_blocks * block
             encoded, self._state = self._backend.encode(self._frames[:n], self._state)
             self._vectors.extend(encoded)
             self._frames = self._frames[n:]

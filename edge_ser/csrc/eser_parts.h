@@ -154,6 +154,18 @@ eser_status eser_push_vectors(eser *stream, const uint8_t *vectors, size_t n_vec
 /* Copy the kept vectors out, oldest first: [n][480]; return n. */
 size_t eser_vectors(const eser *stream, uint8_t *vectors);
 
+/* Many frames a call, for bindings of languages in which a call is dear. */
+
+/* Format of models, and bytes of an eser_model, an eser_encoder and an eser_scratch. */
+void eser_sizes(uint32_t *sizes);
+
+/* Features of n_frames frames, the first at samples[0], the next ESER_HOP later: [n_frames][128] in dB. */
+void eser_features_batch(const float *samples, size_t n_frames, float *db, eser_scratch *scratch);
+
+/* Encode frames [n_frames][128] in dB; project the vectors they complete, at most room, and return how many those are. */
+size_t eser_encode_batch(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, const float *db,
+                         size_t n_frames, int32_t (*projected)[ESER_PROJECTED], size_t room, eser_scratch *scratch);
+
 /* tables: logmel-v1 and the hyperbolic tangent; eser_tables.c is written by tests/golden/make_c_tables.py */
 extern const float eser_window[ESER_FRAME];
 extern const float eser_cosine[1280];       /* cos(2 pi k / 1024) */
