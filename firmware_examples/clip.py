@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-import soundfile
-
 
 def c_source(path: str, seconds: float) -> str:
     """Return the first ``seconds`` of the recording at ``path`` as C source: ``clip``, int16, and ``clip_samples``."""
+    import soundfile
+
     samples, rate_hz = soundfile.read(path, dtype="int16", always_2d=True)
     if rate_hz != 16000 or samples.shape[1] != 1:
         sys.exit(f"{path} has {rate_hz} Hz and {samples.shape[1]} channels; expected 16000 Hz, mono (sox IN -r 16000 -c 1 OUT)")
