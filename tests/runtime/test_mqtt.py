@@ -389,3 +389,14 @@ def test_mistakes_of_the_command_are_one_line_without_the_password(tmp_path: Pat
     done = subprocess.run(code, capture_output=True, check=False, input=b"")
     assert done.returncode == 1
     assert b"pip install 'edge-ser[mqtt]'" in done.stderr
+
+
+def test_the_screen_tells_of_the_broker(speech: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [*COMMAND, "listen", "--realtime", str(speech), "--mqtt", f"mqtt://127.0.0.1:{port}"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    notes = [line for line in done.stdout.decode().splitlines() if "MQTT" in line]
+    assert len(notes) == 1  # however often it tried
+    assert f"127.0.0.1 port {port} cannot be reached: [Errno 111] Connection refused; trying again" in notes[0]
