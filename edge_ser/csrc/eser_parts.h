@@ -38,7 +38,7 @@ extern "C" {
 typedef struct {
     const char *name;
     /* acc[p][o] = sum over r, k of runs[r][p * step + k] * weight[r * run + k of channel o], for p < n, o < 16.
-     * run is a multiple of 4, at least 8; step may be negative; nothing but those bytes is read. Weights are within -63..63, so
+     * run is a multiple of 8; step may be negative; nothing but those bytes is read. Weights are within -63..63, so
      * that two products fit 16 bits. */
     void (*dot)(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
                 const int8_t *panel);
