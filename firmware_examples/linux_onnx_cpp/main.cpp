@@ -52,8 +52,9 @@ std::vector<float> read_samples() {
     const std::vector<char> bytes{std::istreambuf_iterator<char>(std::cin), {}};
     std::vector<float> samples(bytes.size() / 2);
     for (std::size_t i = 0; i < samples.size(); i++) {
-        const int value = static_cast<unsigned char>(bytes[2 * i]) | bytes[2 * i + 1] * 256;
-        samples[i] = static_cast<float>(value) / 32768.0f;
+        // A plain char is signed on x86 and unsigned on Arm.
+        const int low = static_cast<unsigned char>(bytes[2 * i]), high = static_cast<signed char>(bytes[2 * i + 1]);
+        samples[i] = static_cast<float>(256 * high + low) / 32768.0f;
     }
     if (samples.empty())
         throw std::runtime_error("no samples on standard input; expected 16 kHz mono signed 16-bit little-endian");

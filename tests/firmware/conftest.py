@@ -13,13 +13,13 @@ def c_model(request: pytest.FixtureRequest, speech: Path, tmp_path_factory: pyte
     """A folder with ``eser_model.c`` and ``eser_model.h``, of the size of the model that ships."""
     if os.environ.get("EDGE_SER_C_MODEL"):
         return Path(os.environ["EDGE_SER_C_MODEL"]).resolve()
+    import soundfile
+
     from edge_ser.features import extract
     from edge_ser.model_file import read_model_file
     from edge_ser_export.c_source import build_c
     from edge_ser_export.quantize import activation_ranges, quantize
     from edge_ser_train.run import load_run
-
-    import soundfile
 
     net = load_run(request.getfixturevalue("tiny_run")).net
     samples, _ = soundfile.read(speech, dtype="float32")
