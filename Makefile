@@ -20,8 +20,8 @@ check: .venv/test
 fix: .venv/test
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: .venv/test
-	$(BIN)/python tests/bench.py
+bench: .venv/bench
+	$(BIN)/python bench/benchmarks.py -o BENCHMARKS.md
 
 golden: .venv/test
 	$(BIN)/python tests/golden/make_golden.py
@@ -41,4 +41,8 @@ results: .venv/test
 # torch on its own first, so that TORCH can name a build without CUDA: make test TORCH="torch --index-url ...".
 .venv/test: .venv/runtime
 	$(BIN)/pip install --quiet $(TORCH) && $(BIN)/pip install --quiet --editable '.[test,check]'
+	@touch $@
+
+.venv/bench: .venv/test
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	@touch $@

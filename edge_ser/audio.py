@@ -31,6 +31,7 @@ _RATE_RANGE_HZ = (1000, 768_000)
 MAX_CHANNELS = 64
 _MAX_PEAK = 8.0  # decoded lossy audio overshoots 1.0 a little; int16 values in a float array overshoot it by far
 _INTEGER_SCALE = {np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
+_INT16, _FLOAT32 = np.dtype(np.int16), np.dtype(np.float32)
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -189,8 +190,8 @@ class AudioReader:
 class AudioStream:
     """Chunks of any length, rate and dtype as mono float32 samples at ``rate_hz``: those AudioReader gives for the whole.
 
-    ``source_rate_hz`` is the chunks' rate. :meth:`push` keeps back the few milliseconds soxr's filter looks ahead, which
-    :meth:`flush` gives out.
+    ``source_rate_hz`` is the chunks' rate. A chunk may wait (:meth:`add`) to be converted with others (:meth:`take`), which is
+    cheaper than one by one (:meth:`push`). The few milliseconds soxr's filter looks ahead come with :meth:`flush`.
 
     >>> stream = AudioStream(48000)
     >>> parts = [stream.push(np.zeros(480, dtype=np.int16)) for _ in range(10)]
@@ -201,7 +202,10 @@ class AudioStream:
     def __init__(self, source_rate_hz: float, rate_hz: int = 16000) -> None:
         self.source_rate_hz = _checked_rate(source_rate_hz, "the stream")
         self.n_source_frames = 0
-        """Samples taken so far, per channel."""
+        """Samples added so far, per channel."""
+        self.n_waiting = 0
+        """Those of them that wait for :meth:`take`."""
+        self._waiting: list[npt.NDArray[Any]] = []
         self._resampler: Any = None
         if self.source_rate_hz != rate_hz:
             import soxr
@@ -210,14 +214,30 @@ class AudioStream:
 
     @property
     def duration_s(self) -> float:
-        """Length of what was taken so far, in seconds."""
+        """Length of what was added so far, in seconds."""
         return self.n_source_frames / self.source_rate_hz
 
-    def push(self, chunk: npt.NDArray[Any] | bytes) -> Float32Array:
-        """Take the next samples, (n,) or (n, channels) or bytes of mono little-endian int16; return what is ready, float32 [m].
+    def add(self, chunk: npt.NDArray[Any] | bytes) -> None:
+        """Add the next samples, (n,) or (n, channels), or bytes of mono little-endian int16.
 
-        AudioError for what is no such chunk; nothing of it is taken then.
+        AudioError for what is no such chunk; nothing of it is added then.
         """
+        # Integers cannot be wrong; of floats the sum of squares mostly tells at once that none is NaN or far beyond full scale.
+        if type(chunk) is np.ndarray and chunk.ndim == 1 and (chunk.dtype is _INT16 or _are_small(chunk)):
+            mono: npt.NDArray[Any] = chunk.copy()
+        else:
+            mono = self._checked(chunk)
+        if len(mono) == 0:
+            return
+        if self._waiting and self._waiting[-1].dtype != mono.dtype:
+            self._waiting = [self._converted()]
+            mono = _full_scale(mono)
+        self._waiting.append(mono)
+        self.n_waiting += len(mono)
+        self.n_source_frames += len(mono)
+
+    def _checked(self, chunk: Any) -> Float32Array:
+        """Return any chunk as mono samples of its own, float32 [n]; AudioError where it is none."""
         if isinstance(chunk, (bytes, bytearray, memoryview)):
             if len(chunk) % 2:
                 raise AudioError(f"the stream got {len(chunk)} bytes; expected whole int16 samples, two bytes each")
@@ -226,16 +246,42 @@ class AudioStream:
             raise AudioError(f"the stream got {type(chunk).__name__}; expected a numpy array of samples, or bytes of int16")
         if chunk.size == 0:
             return np.empty(0, dtype=np.float32)
-        samples, _ = _checked_array((chunk, self.source_rate_hz))
+        samples = _checked_samples(chunk)
         mono = _mono(_full_scale(samples), self.n_source_frames, "the stream")
-        self.n_source_frames += len(mono)
-        # Copied where it is the caller's own memory, which the next chunk may overwrite.
-        return self._resampler.resample_chunk(mono) if self._resampler is not None else mono.copy() if mono is chunk else mono
+        return mono.copy() if mono is samples else mono
+
+    def take(self) -> Float32Array:
+        """Return what was added since, as far as the resampler gives it out, float32 [m]."""
+        waiting = self._converted()
+        self._waiting, self.n_waiting = [], 0
+        if self._resampler is None or len(waiting) == 0:
+            return waiting
+        resampled: Float32Array = self._resampler.resample_chunk(waiting)
+        return resampled
+
+    def push(self, chunk: npt.NDArray[Any] | bytes) -> Float32Array:
+        """Add a chunk and return what is ready, float32 [m]."""
+        self.add(chunk)
+        return self.take()
 
     def flush(self) -> Float32Array:
-        """End the signal: return what was kept back, float32 [m]."""
-        empty = np.empty(0, dtype=np.float32)
-        return empty if self._resampler is None else self._resampler.resample_chunk(empty, last=True)
+        """End the signal: return what is left, float32 [m]."""
+        waiting = self._converted()
+        self._waiting, self.n_waiting = [], 0
+        if self._resampler is None:
+            return waiting
+        rest: Float32Array = self._resampler.resample_chunk(waiting, last=True)
+        return rest
+
+    def _converted(self) -> Float32Array:
+        if not self._waiting:
+            return np.empty(0, dtype=np.float32)
+        return _full_scale(self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting))
+
+
+def _are_small(samples: npt.NDArray[Any]) -> bool:
+    """Return whether these are float32 samples and it is plain that none is NaN or beyond the highest peak."""
+    return samples.dtype is _FLOAT32 and bool(np.dot(samples, samples) <= _MAX_PEAK**2)
 
 
 def _full_scale(samples: npt.NDArray[Any]) -> Float32Array:
@@ -303,7 +349,14 @@ def _checked_array(source: tuple[Any, ...]) -> tuple[npt.NDArray[Any], int]:
     if len(source) != 2 or not isinstance(source[0], np.ndarray):
         given = ", ".join(type(part).__name__ for part in source)
         raise AudioError(f"got a tuple of ({given}); expected (samples, rate_hz) with samples a numpy array")
-    samples, rate = source
+    samples = _checked_samples(source[0])
+    if len(samples) == 0:
+        raise AudioError("samples are empty; expected some speech")
+    return samples, _checked_rate(source[1], "audio")
+
+
+def _checked_samples(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return samples (n,) or (n, channels) in this machine's byte order; AudioError for another dtype or shape."""
     if samples.dtype not in _INTEGER_SCALE and samples.dtype not in _FLOATS:
         raise AudioError(f"samples are {samples.dtype}; expected int16, int32, float32 or float64")
     if samples.dtype.byteorder not in "=|":
@@ -315,6 +368,4 @@ def _checked_array(source: tuple[Any, ...]) -> tuple[npt.NDArray[Any], int]:
             f"samples have shape {samples.shape}; expected (n, channels) with 1 to {MAX_CHANNELS} channels "
             "(transpose an array of (channels, n))"
         )
-    if len(samples) == 0:
-        raise AudioError("samples are empty; expected some speech")
-    return samples, _checked_rate(rate, "audio")
+    return samples

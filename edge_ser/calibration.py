@@ -1,20 +1,17 @@
-"""A profile of a microphone: what speech sounds like through it, and how to bring that to what the model was trained on.
+"""A microphone: what speech sounds like through it, and how to bring that nearer to what the model was trained on.
 
-    features of a few minutes of speech -> SpeechStatistics -> Profile (a small JSON file)
-    Profile + the model's speech_mean, speech_std -> Correction: features' = features · gain + offset, per bin
+    features of a minute of speech -> SpeechStatistics -> Microphone, kept in a profile
+    Microphone + the model's speech_mean, speech_std -> Correction: features' = features · gain + offset, per bin
 
 A correction looks at one frame at a time, so a corrected stream equals the corrected whole utterance bit for bit.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import os
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+import threading
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,16 +20,26 @@ from edge_ser.errors import ConfigError, did_you_mean
 from edge_ser.features import FRONT_ENDS, LOGMEL_V1, FrontEndConfig
 
 Float32Array = npt.NDArray[np.float32]
-
-FORMAT = "edge-ser-profile"
-FORMAT_VERSION = 1
+Speech = Literal["ordinary", "mixed"]
+"""What was said into a microphone: everyday talk, or speech of every emotion in like parts, as models are trained on."""
 
 SPEECH_RANGE_DB = 30.0
 """A frame counts as speech down to this far below the loudest frame."""
 MIN_SPEECH_S = 10.0
-"""Speech a profile must be measured on, in seconds; the mean of less depends on what was said."""
-STD_RATIO_RANGE = (0.5, 2.0)
-"""Bounds of the ratio of standard deviations where ``scale`` is on; a bin with nothing in it would give any."""
+"""Speech a microphone must be measured on, in seconds; the mean of less depends on what was said."""
+STRETCH_S = 60
+"""A recording is counted in stretches of this length, in seconds, so that the speech in one tells what its pauses are."""
+
+STRENGTH = 0.7
+"""Share of the way that a correction goes, in dB and in the logarithm of the spread.
+
+A minute shows the microphone, but also who spoke and how: the whole way would take that away as well."""
+GAIN_RANGE = (0.5, 2.0)
+"""Bounds of a correction's gain; a bin with nothing in it would give any."""
+ORDINARY_DB = -3.1
+"""Mean level of ordinary speech against that of all emotions, over the bins: neutral speech of CREMA-D's training actors."""
+ORDINARY_SPREAD = 0.78
+"""Standard deviation of ordinary speech against that of all emotions, over the bins; likewise."""
 
 _MAX_DB = 1000.0
 _SILENT_STD_DB = 1.0  # speech varies by 10 dB and more in most bins, digital silence and pure tones by next to nothing
@@ -65,26 +72,36 @@ def speech_frames(features: Float32Array, front_end: FrontEndConfig = LOGMEL_V1)
 class SpeechStatistics:
     """Mean and standard deviation per bin over the speech frames of any number of recordings, in constant memory.
 
+    Several threads may add to it. One made with a ``microphone`` goes on where that was measured.
+
     >>> statistics = SpeechStatistics()
     >>> for level in (-40.0, -20.0):
     ...     statistics.add(np.full((600, 128), level, dtype=np.float32))
     >>> statistics.n_frames, float(statistics.mean[0]), float(statistics.std[0])
     (1200, -30.0, 10.0)
-    >>> statistics.result().front_end
-    'logmel-v1'
+    >>> again = SpeechStatistics(microphone=statistics.result())
+    >>> again.n_frames, float(again.mean[0]), float(again.std[0])
+    (1200, -30.0, 10.0)
     """
 
-    def __init__(self, front_end: FrontEndConfig = LOGMEL_V1) -> None:
+    def __init__(self, front_end: FrontEndConfig = LOGMEL_V1, microphone: Microphone | None = None) -> None:
         self.front_end = front_end
         self.n_frames = 0
         """Speech frames so far."""
         self._sum = np.zeros(front_end.n_bins, dtype=np.float64)
         self._squares = np.zeros(front_end.n_bins, dtype=np.float64)
+        self._adding = threading.Lock()
+        if microphone is not None:
+            microphone.require(front_end)
+            self.n_frames = microphone.n_frames
+            mean, std = microphone.mean.astype(np.float64), microphone.std.astype(np.float64)
+            self._sum += self.n_frames * mean
+            self._squares += self.n_frames * (np.square(std) + np.square(mean))
 
     def add(self, features: Float32Array) -> None:
         """Count in the speech frames of one recording, features [T, n_bins] in dB.
 
-        The loudest frame is looked for among these T, so hand a long recording over in stretches that each hold speech.
+        The loudest frame is looked for among these T; of a recording in pieces, a :class:`SpeechListener` takes care.
         """
         n_bins = self.front_end.n_bins
         if features.ndim != 2 or features.shape[1] != n_bins:
@@ -92,9 +109,15 @@ class SpeechStatistics:
                 f"features have shape {features.shape}; expected (T, {n_bins}), as {self.front_end.name} gives them"
             )
         speech = features[speech_frames(features, self.front_end)].astype(np.float64)
-        self.n_frames += len(speech)
-        self._sum += speech.sum(axis=0)
-        self._squares += np.square(speech).sum(axis=0)
+        with self._adding:
+            self.n_frames += len(speech)
+            self._sum += speech.sum(axis=0)
+            self._squares += np.square(speech).sum(axis=0)
+
+    @property
+    def speech_s(self) -> float:
+        """Length of the speech so far, in seconds."""
+        return self.n_frames * self.front_end.hop_samples / self.front_end.rate_hz
 
     @property
     def mean(self) -> Float32Array:
@@ -113,9 +136,42 @@ class SpeechStatistics:
             raise ConfigError("no speech was found in the recordings: they are empty or digital silence; expected some speech")
         return self._sum / self.n_frames
 
-    def result(self, scale: bool = False) -> Profile:
-        """Return the profile of the microphone; ConfigError when it heard too little speech, or none."""
-        return Profile(self.front_end.name, self.mean, self.std, self.n_frames, scale)
+    def result(self, speech: Speech = "ordinary") -> Microphone:
+        """Return the microphone as ``speech`` showed it; ConfigError when that was too little, or none."""
+        with self._adding:
+            return Microphone(self.front_end.name, self.mean, self.std, self.n_frames, speech)
+
+
+class SpeechListener:
+    """One recording that comes in pieces, counted in stretches of a minute, in bounded memory.
+
+    >>> statistics = SpeechStatistics()
+    >>> listener = SpeechListener(statistics)
+    >>> for level in (-40.0, -90.0):  # speech and a pause, which is none beside it
+    ...     listener.push(np.full((600, 128), level, dtype=np.float32))
+    >>> listener.flush()
+    >>> statistics.n_frames
+    600
+    """
+
+    def __init__(self, statistics: SpeechStatistics) -> None:
+        self._statistics = statistics
+        self._stretch_frames = STRETCH_S * statistics.front_end.rate_hz // statistics.front_end.hop_samples
+        self._waiting: list[Float32Array] = []
+        self._n_waiting = 0
+
+    def push(self, features: Float32Array) -> None:
+        """Take the next frames, [T, n_bins] in dB; they are kept, so hand over a copy of what is going to change."""
+        self._waiting.append(features)
+        self._n_waiting += len(features)
+        if self._n_waiting >= self._stretch_frames:
+            self.flush()
+
+    def flush(self) -> None:
+        """End the recording: count what waits."""
+        if self._waiting:
+            self._statistics.add(np.concatenate(self._waiting))
+            self._waiting, self._n_waiting = [], 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,23 +180,22 @@ class Correction:
 
     offset: Float32Array
     """Added to every bin, in dB, [n_bins]."""
-    gain: Float32Array | None = None
-    """Multiplies every bin, [n_bins]; None: nothing does."""
+    gain: Float32Array
+    """Multiplies every bin, [n_bins]."""
 
     def apply(self, features: Float32Array, out: Float32Array | None = None) -> Float32Array:
         """Return the corrected features [T, n_bins]; ``out=features`` corrects in place.
 
-        >>> Correction(np.array([3.0, -3.0], dtype=np.float32)).apply(np.zeros((1, 2), dtype=np.float32)).tolist()
-        [[3.0, -3.0]]
+        >>> ones = np.ones(2, dtype=np.float32)
+        >>> Correction(offset=3 * ones, gain=2 * ones).apply(np.array([[0.0, -2.0]], dtype=np.float32)).tolist()
+        [[3.0, -1.0]]
         """
-        if self.gain is None:
-            return np.add(features, self.offset, out=out)
         scaled = np.multiply(features, self.gain, out=out)
         return np.add(scaled, self.offset, out=scaled)
 
 
 @dataclass(frozen=True, eq=False)
-class Profile:
+class Microphone:
     """What speech is like through one microphone, in one room; measured by :class:`SpeechStatistics`.
 
     Raises ConfigError when it cannot be one: an unknown front end, arrays of another type or length, values that are no
@@ -155,114 +210,72 @@ class Profile:
     """Standard deviation of every bin over the speech frames, in dB, float32 [n_bins]."""
     n_frames: int
     """Speech frames it was measured on."""
-    scale: bool = False
-    """Whether a correction matches the standard deviation too, or the mean alone."""
+    speech: Speech = "ordinary"
+    """What was said: the training speech is taken at the level and spread it has for such talk."""
 
     def __post_init__(self) -> None:
         front_end = FRONT_ENDS.get(self.front_end) if isinstance(self.front_end, str) else None
         if front_end is None:
             hint = did_you_mean(str(self.front_end), FRONT_ENDS)
-            raise ConfigError(f"profile: front_end is {self.front_end!r}{hint}; expected one of {', '.join(FRONT_ENDS)}")
+            raise ConfigError(f"microphone: front_end is {self.front_end!r}{hint}; expected one of {', '.join(FRONT_ENDS)}")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if not isinstance(values, np.ndarray) or values.dtype != np.float32 or values.shape != (front_end.n_bins,):
                 given = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
-                raise ConfigError(f"profile: {name} is {given}; expected float32 ({front_end.n_bins},) for {self.front_end}")
+                raise ConfigError(f"microphone: {name} is {given}; expected float32 ({front_end.n_bins},) for {self.front_end}")
             if not (np.abs(values) <= _MAX_DB).all():  # also true of NaN
-                raise ConfigError(f"profile: {name} holds NaN, infinity or numbers beyond {_MAX_DB:g} dB; expected levels in dB")
-        if type(self.n_frames) is not int or type(self.scale) is not bool:
+                raise ConfigError(
+                    f"microphone: {name} holds NaN, infinity or numbers beyond {_MAX_DB:g} dB; expected levels in dB"
+                )
+        if type(self.n_frames) is not int or self.speech not in get_args(Speech):
             raise ConfigError(
-                f"profile: n_frames is {self.n_frames!r} and scale {self.scale!r}; expected a whole number and true or false"
+                f"microphone: n_frames is {self.n_frames!r} and speech {self.speech!r}; expected a whole number, and "
+                f"{' or '.join(get_args(Speech))}"
             )
         seconds = self.n_frames * front_end.hop_samples / front_end.rate_hz
         if seconds < MIN_SPEECH_S:
             raise ConfigError(
-                f"profile: measured on {seconds:.1f} s of speech; expected at least {MIN_SPEECH_S:g} s, better some minutes: "
+                f"microphone: measured on {seconds:.1f} s of speech; expected at least {MIN_SPEECH_S:g} s, better a minute: "
                 "record more"
             )
         if (self.std < 0).any():
-            raise ConfigError("profile: std holds negative numbers; expected standard deviations in dB")
+            raise ConfigError("microphone: std holds negative numbers; expected standard deviations in dB")
         if self.std.max() < _SILENT_STD_DB:
             raise ConfigError(
-                f"profile: no bin varies by more than {self.std.max():.2g} dB; that is silence or a steady tone: "
+                f"microphone: no bin varies by more than {self.std.max():.2g} dB; that is silence or a steady tone: "
                 "check the microphone and record speech"
             )
 
-    def correction(self, front_end: FrontEndConfig, speech_mean: Float32Array, speech_std: Float32Array) -> Correction:
-        """Return what brings this microphone's speech to ``speech_mean`` and, where ``scale`` is on, ``speech_std``.
-
-        Both are float32 [n_bins], in dB: the model's, which works on ``front_end``. ConfigError for another front end.
-
-        features' = (features - mean) · g + speech_mean, with g = 1, or speech_std / std kept within 0.5 to 2.
-
-        >>> mean, std = np.full(128, -50, dtype=np.float32), np.full(128, 8, dtype=np.float32)
-        >>> profile = Profile("logmel-v1", mean, std, n_frames=3000)
-        >>> float(profile.correction(LOGMEL_V1, mean + 12, std).offset[0])
-        12.0
-        """
+    def require(self, front_end: FrontEndConfig) -> None:
+        """Raise ConfigError unless it was measured with ``front_end``."""
         if front_end.name != self.front_end:
             raise ConfigError(
-                f"the profile was measured with the front end {self.front_end}, the model works on {front_end.name}; "
-                "measure a profile with the model's front end"
+                f"the microphone was measured with the front end {self.front_end}, the model works on {front_end.name}; "
+                "measure it with the model's front end"
             )
-        if not self.scale:
-            return Correction(speech_mean - self.mean)
-        # A bin that never varied has no ratio; the bound stands in for it.
-        gain = np.clip(speech_std / np.maximum(self.std, np.float32(1e-3)), *STD_RATIO_RANGE).astype(np.float32)
-        return Correction(speech_mean - self.mean * gain, gain)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the profile as JSON; a reader sees the old file or the new one, never half of it.
+    def expected(self, speech_mean: Float32Array, speech_std: Float32Array) -> tuple[Float32Array, Float32Array]:
+        """Return mean and standard deviation, float32 [n_bins] in dB, that such talk has in the model's training speech."""
+        if self.speech == "mixed":
+            return speech_mean, speech_std
+        return speech_mean + np.float32(ORDINARY_DB), speech_std * np.float32(ORDINARY_SPREAD)
 
-        Raises ConfigError when the file cannot be written.
+    def correction(self, front_end: FrontEndConfig, speech_mean: Float32Array, speech_std: Float32Array) -> Correction:
+        """Return what brings this microphone's speech nearer to the model's.
+
+        ``speech_mean`` and ``speech_std``, float32 [n_bins] in dB, are those of the model, which works on ``front_end``;
+        ConfigError for another front end. With the expected mean m and spread s of such talk and the strength 0.7:
+
+        features' = (features - mean) · g + mean + 0.7 · (m - mean), with g = (s / std)^0.7 kept within 0.5 to 2.
+
+        >>> mean, std = np.full(128, -50, dtype=np.float32), np.full(128, 8, dtype=np.float32)
+        >>> microphone = Microphone("logmel-v1", mean, std, n_frames=3000, speech="mixed")
+        >>> round(float(microphone.correction(LOGMEL_V1, mean + 10, std).offset[0]), 3)
+        7.0
         """
-        path = Path(path)
-        table = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        table |= {"mean": self.mean.tolist(), "std": self.std.tolist()}
-        partial = path.parent / f".{path.name}.{os.getpid()}.tmp"
-        try:
-            partial.write_text(json.dumps(table, allow_nan=False) + "\n", encoding="utf-8")
-            os.replace(partial, path)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot write the profile {path}: {getattr(error, 'strerror', None) or error}") from None
-        finally:
-            with contextlib.suppress(OSError, ValueError):
-                partial.unlink()
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Profile:
-        """Read what :meth:`save` wrote; ConfigError says what was found and what was expected."""
-        try:
-            table = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"cannot read the profile {path}: {error.strerror or error}") from None
-        except (ValueError, RecursionError):
-            raise ConfigError(f"{path} is no JSON; expected a profile that edge-ser wrote") from None
-        try:
-            return cls._from_table(table)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
-
-    @classmethod
-    def _from_table(cls, table: Any) -> Profile:
-        if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
-            raise ConfigError(f"format is not {FORMAT!r}; expected a profile that edge-ser wrote")
-        version = table.pop("format_version", None)
-        if type(version) is not int or version != FORMAT_VERSION:
-            raise ConfigError(
-                f"profile: format_version is {version!r}; this version of edge-ser reads {FORMAT_VERSION} (upgrade edge-ser?)"
-            )
-        names = {f.name for f in fields(cls)}
-        odd = sorted(names ^ table.keys())
-        if odd:
-            raise ConfigError(f"profile: {odd[0]!r} is {'missing' if odd[0] in names else 'unknown'}; the file was edited")
-        for name in ("mean", "std"):
-            values = table[name]
-            if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
-                raise ConfigError(f"profile: {name} is no list of numbers; the file was edited")
-            try:
-                with np.errstate(over="ignore"):  # infinity, which is refused as such
-                    table[name] = np.array(values, dtype=np.float32)
-            except OverflowError:
-                raise ConfigError(f"profile: {name} holds a number beyond all decibels; the file was edited") from None
-        return cls(**table)
+        self.require(front_end)
+        mean, std = self.expected(speech_mean, speech_std)
+        # A bin that never varied has no ratio; the bound stands in for it.
+        ratio = std / np.maximum(self.std, np.float32(1e-3))
+        gain = np.clip(ratio ** np.float32(STRENGTH), *GAIN_RANGE).astype(np.float32)
+        return Correction(self.mean * (1 - gain) + np.float32(STRENGTH) * (mean - self.mean), gain)

@@ -12,7 +12,6 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,18 +24,28 @@ from edge_ser.terminal import (
     backend_option,
     bar,
     complain,
+    configured,
     min_confidence_option,
     model_option,
     profile_option,
     provider_option,
+    require_extra,
     threads_option,
 )
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
     from edge_ser.decision import Prediction
     from edge_ser.model_file import ModelFile
 
 _KEY_WIDTH, _CARD_WIDTH = 16, 100
+
+
+def _announced() -> EntryPoints:
+    from importlib.metadata import entry_points  # slower to import than all the rest here, and the own verbs need none
+
+    return entry_points(group="edge_ser.commands")
 
 
 class _Commands(click.Group):
@@ -44,7 +53,7 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         own = (module.name for module in pkgutil.iter_modules(verbs.__path__))
-        announced = (point.name for point in entry_points(group="edge_ser.commands"))
+        announced = (point.name for point in _announced())
         return sorted({*super().list_commands(ctx), *own, *announced})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -54,7 +63,7 @@ class _Commands(click.Group):
         if cmd_name in (module.name for module in pkgutil.iter_modules(verbs.__path__)):
             verb: click.Command = importlib.import_module(f"edge_ser.verbs.{cmd_name}").command
             return verb
-        for point in entry_points(group="edge_ser.commands", name=cmd_name):
+        for point in _announced().select(name=cmd_name):
             command: click.Command = point.load()
             return command
         return None
@@ -93,6 +102,16 @@ def main() -> None:
 @profile_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of the table.")
 @click.option("--embedding", is_flag=True, help="With --json: add the 64-d embedding.")
+@click.option("--segments", is_flag=True, help="A timeline: every utterance in the recording on its own.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "jsonl", "csv", "audacity", "rttm"]),
+    help="With --segments; default: table.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="With --segments: write there.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="With --segments: draw the timeline of one FILE.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="With --segments: as `listen --set`.")
 def predict(
     files: tuple[str, ...],
     model: Path | None,
@@ -104,6 +123,11 @@ def predict(
     profile: Path | None,
     as_json: bool,
     embedding: bool,
+    segments: bool,
+    form: str | None,
+    output: Path | None,
+    plot: Path | None,
+    settings: tuple[str, ...],
 ) -> None:
     """Recognise the emotion in each FILE: a recording, a folder of recordings, or - for a recording on standard input.
 
@@ -114,7 +138,19 @@ def predict(
     """
     if embedding and not as_json:
         raise click.UsageError("--embedding goes with --json")
+    if not segments and (form or output or plot or settings):
+        raise click.UsageError("--format, --output, --plot and --set go with --segments")
+    if segments and as_json:
+        raise click.UsageError("--json is of whole recordings; of --segments it is --format jsonl")
     recordings, failed = _recordings(files)
+    if len(recordings) > 1 and (plot or form == "audacity"):
+        raise click.UsageError(f"a plot, or a label track, is of one recording; {len(recordings)} were given")
+    if segments:
+        from edge_ser.utterances import SegmenterConfig
+
+        segmenter: SegmenterConfig = configured(settings, SegmenterConfig)[0]
+        if plot:
+            require_extra("plot", "matplotlib")
     from edge_ser.recognizer import EmotionRecognizer
 
     recognizer = EmotionRecognizer(
@@ -126,6 +162,11 @@ def predict(
         min_confidence=min_confidence,
         profile=profile,
     )
+    if segments:
+        from edge_ser.segments import print_segments
+
+        sources = [(name, _standard_input() if name == "-" else name) for name in recordings]
+        sys.exit(1 if print_segments(recognizer, sources, segmenter, form or "table", output, plot) or failed else 0)
     width = min(48, max(map(len, ["file", *recordings])))
     headed = as_json
     with _progress(recordings) as names:

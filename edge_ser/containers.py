@@ -1,4 +1,4 @@
-"""Where the manifest lies inside an ONNX or TFLite file, found without any engine by walking the few top-level fields."""
+"""Where the manifest lies inside a model file, found without any engine by walking the few top-level fields."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 from edge_ser.errors import ModelFileError
+from edge_ser.eser_file import read_eser
 
 METADATA_KEY = "edge_ser"
 
@@ -158,5 +159,9 @@ def _tflite_manifest(content: bytes) -> tuple[int, str]:
     raise ModelFileError("it has no edge-ser manifest; expected a file made by edge-ser export")
 
 
-CONTAINERS: dict[str, Callable[[bytes], tuple[str, str]]] = {".onnx": _read_onnx, ".tflite": _read_tflite}
+CONTAINERS: dict[str, Callable[[bytes], tuple[str, str]]] = {
+    ".onnx": _read_onnx,
+    ".tflite": _read_tflite,
+    ".eser": read_eser,
+}
 """By file suffix: a function from a file's bytes to its manifest and the SHA-256 of its graph."""

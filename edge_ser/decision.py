@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.adaptation import FloatArray, evidence
 from edge_ser.model_file import Manifest
 
 Float32Array = npt.NDArray[np.float32]
@@ -33,7 +34,7 @@ class Prediction:
     duration_s: float
     """Length of the recording, in seconds."""
     distance: float
-    """Euclidean distance of the embedding to the nearest class centre."""
+    """Euclidean distance of the embedding to the nearest class centre, the person's where the profile knows one."""
     is_novel: bool
     """Whether that is farther than 99 % of the dev clips lie from theirs: speech unlike any the confidence was fitted on."""
 
@@ -58,12 +59,25 @@ def softmax(logits: npt.NDArray[Any], temperature: float = 1.0) -> npt.NDArray[n
 
 
 def decide(
-    logits: Float32Array, embedding: Float32Array, manifest: Manifest, duration_s: float, min_confidence: float = 0.0
+    logits: Float32Array,
+    embedding: Float32Array,
+    manifest: Manifest,
+    duration_s: float,
+    min_confidence: float = 0.0,
+    person_centres: FloatArray | None = None,
 ) -> Prediction:
-    """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels, temperature and centres."""
-    p = softmax(logits, manifest.temperature)
+    """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels, temperature and centres.
+
+    Where a person's class centres are given, [n_labels, 64], what their move says is added to the logits.
+    """
+    centres: npt.NDArray[Any] = manifest.centre_points
+    scores: npt.NDArray[Any] = logits
+    if person_centres is not None:
+        scores = logits + manifest.temperature * evidence(embedding, centres, person_centres, manifest.novelty_distance)
+        centres = person_centres
+    p = softmax(scores, manifest.temperature)
     confidence = float(p.max())
-    distance = float(np.linalg.norm(manifest.centre_points - embedding, axis=1).min())
+    distance = float(np.linalg.norm(centres - embedding, axis=1).min())
     return Prediction(
         label=UNCERTAIN if confidence < min_confidence else manifest.labels[int(p.argmax())],
         confidence=confidence,

@@ -8,10 +8,11 @@ stream cut anywhere gives the frames of the whole signal bit for bit. numpy and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,9 @@ ENCODER_FRAMES = 49
 """Receptive field of one encoder vector, in frames: the shortest input the network can answer."""
 ENCODER_STRIDE = 16
 """Distance between two encoder vectors, in frames."""
+
+Transform: TypeAlias = "Callable[[Float32Array, FrontEndConfig], Float32Array]"
+"""Samples [n] to the dB of every frame that fits into them, [T, n_bins]: :func:`transform`, or an engine's own."""
 
 _BLOCK_FRAMES = 64  # shorter blocks pay Python overhead, longer ones leave the caches
 _DB_PER_NEPER = np.float32(10.0 / np.log(10.0))  # 10 log10(x) = this * ln(x); numpy vectorises log, not log10
@@ -223,7 +227,29 @@ def _tables(config: FrontEndConfig) -> _Tables:
     return _Tables(window.astype(np.float32), SparseRows.of(mel_filterbank(config)))
 
 
-def _transform(samples: Float32Array, config: FrontEndConfig) -> Float32Array:
+class _Workspaces(threading.local):
+    """The memory that blocks are computed in, kept by every thread: fresh pages would cost as much as the arithmetic."""
+
+    def __init__(self) -> None:
+        self.of: dict[FrontEndConfig, tuple[npt.NDArray[Any], ...]] = {}
+
+    def __call__(self, config: FrontEndConfig, dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], ...]:
+        found = self.of.get(config)
+        if found is None:
+            n_rows, n_bins = _BLOCK_FRAMES * 3 // 2, config.n_fft // 2 + 1
+            found = self.of[config] = (
+                np.zeros((n_rows, config.n_fft), dtype=dtype),  # zeros behind the frame stay zeros
+                np.empty(n_bins * n_rows, dtype=np.result_type(dtype, np.complex64)),
+                np.empty(n_bins * n_rows, dtype=dtype),
+                np.empty(config.n_bins * n_rows, dtype=np.float32),
+            )
+        return found
+
+
+_workspaces = _Workspaces()
+
+
+def transform(samples: Float32Array, config: FrontEndConfig) -> Float32Array:
     """Return every frame that fits into ``samples`` [n], as dB, float32 [T, n_bins]; no padding of any kind."""
     n_frames = max(0, 1 + (len(samples) - config.frame_samples) // config.hop_samples)
     out = np.empty((n_frames, config.n_bins), dtype=np.float32)
@@ -232,14 +258,12 @@ def _transform(samples: Float32Array, config: FrontEndConfig) -> Float32Array:
     window, mel = _tables(config)
     step = samples.strides[0]
     frames = as_strided(samples, (n_frames, config.frame_samples), (config.hop_samples * step, step), writeable=False)
-    n_rows, n_bins = min(_BLOCK_FRAMES, n_frames), config.n_fft // 2 + 1
+    n_bins = config.n_fft // 2 + 1
     # Bins lie along the first axis from here on: that is how the sparse product reads and writes them.
-    padded = np.zeros((n_rows, config.n_fft), dtype=window.dtype)
-    spectrum = np.empty(n_bins * n_rows, dtype=np.result_type(window, np.complex64))
-    power = np.empty(n_bins * n_rows, dtype=window.dtype)
-    bands = np.empty(config.n_bins * n_rows, dtype=np.float32)
-    for start in range(0, n_frames, _BLOCK_FRAMES):
-        block, rows = frames[start : start + _BLOCK_FRAMES], out[start : start + _BLOCK_FRAMES]
+    padded, spectrum, power, bands = _workspaces(config, window.dtype)
+    size = -(-n_frames // max(1, round(n_frames / _BLOCK_FRAMES)))  # even blocks, of 1.5 times the usual at most
+    for start in range(0, n_frames, size):
+        block, rows = frames[start : start + size], out[start : start + size]
         n = len(block)
         np.multiply(block, window, out=padded[:n, : config.frame_samples])
         X = spectrum[: n_bins * n].reshape(n_bins, n)
@@ -277,7 +301,9 @@ def extract(samples: Float32Array, config: FrontEndConfig = LOGMEL_V1) -> Float3
     return extract_blocks([samples], len(samples), config)
 
 
-def extract_blocks(blocks: Iterable[Float32Array], n_samples: int, config: FrontEndConfig) -> Float32Array:
+def extract_blocks(
+    blocks: Iterable[Float32Array], n_samples: int, config: FrontEndConfig, transform: Transform = transform
+) -> Float32Array:
     """Return the features of an utterance that comes in ``blocks`` of altogether ``n_samples`` samples.
 
     Like :func:`extract`, but holds no more than ``max_frames`` frames' samples in memory, so a recording of hours costs
@@ -289,13 +315,13 @@ def extract_blocks(blocks: Iterable[Float32Array], n_samples: int, config: Front
         first_sample = start * config.hop_samples
         last_sample = (stop - 1) * config.hop_samples + config.frame_samples
         samples = _pad_short(_slice_blocks(blocks, first_sample, last_sample), config)
-        return _transform(samples, config)
+        return transform(samples, config)
     samples = _pad_short(_slice_blocks(blocks, 0, n_samples), config)
     half = config.n_fft // 2 if config.centered else 0
-    # The analysis window sits in the middle of the DFT; the frames of _transform start at its first sample.
+    # The analysis window sits in the middle of the DFT; the frames of a transform start at its first sample.
     inset = (config.n_fft - config.frame_samples) // 2 if config.centered else 0
     padded = np.pad(samples, half, mode="reflect")
-    frames = _transform(padded[inset : len(padded) - inset], config)
+    frames = transform(padded[inset : len(padded) - inset], config)
     if config.top_db is not None:
         np.maximum(frames, frames.max() - np.float32(config.top_db), out=frames)
     return frames[start:stop]
@@ -325,13 +351,14 @@ class FeatureStream:
     [0, 1, 1, 10]
     """
 
-    def __init__(self, config: FrontEndConfig = LOGMEL_V1) -> None:
+    def __init__(self, config: FrontEndConfig = LOGMEL_V1, transform: Transform = transform) -> None:
         if not config.streamable:
             raise ConfigError(
                 f"front end {config.name!r} needs the whole utterance (centring or top_db) and cannot stream; "
                 "use logmel-v1 or logstft-v1"
             )
         self.config = config
+        self._transform = transform
         self.n_samples = 0
         self._rest = np.empty(0, dtype=np.float32)
 
@@ -339,7 +366,7 @@ class FeatureStream:
         """Take the next samples (float32 [n], any n) and return the frames they complete, float32 [k, n_bins]."""
         self.n_samples += len(samples)
         pending = np.concatenate([self._rest, samples])
-        frames = _transform(pending, self.config)
+        frames = self._transform(pending, self.config)
         # Copied, or the rest would keep the whole chunk alive.
         self._rest = pending[len(frames) * self.config.hop_samples :].copy()
         return frames

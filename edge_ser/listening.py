@@ -11,7 +11,7 @@ Keys are only ever added within a version. All times ending in ``_s`` are second
     utterance     as estimate, of the whole; start_s, stop_s, cut, latency_ms (from the end of the speech to this answer),
                   compute_ms (from the arrival of the last audio it took to this answer)
     tone          label, confidence, probabilities: how the voice sounds of late, told when it changes
-    overrun       overruns: how often audio was lost so far
+    overrun       overruns: how often audio was lost so far; told once a second at most
     end           reason (`ended`, `interrupted` or what went wrong), duration_s, utterances, overruns
 
 Every event begins with ``event``, its name, and ``time_s``, the audio heard so far.
@@ -28,12 +28,14 @@ import numpy.typing as npt
 
 from edge_ser.capture import Captured
 from edge_ser.decision import Prediction
-from edge_ser.errors import ConfigError, EdgeSerError, did_you_mean
+from edge_ser.errors import ConfigError, EdgeSerError
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.tone import ToneConfig, ToneTracker
 from edge_ser.utterances import RATE_HZ, Segmenter, SegmenterConfig, SpeechAudio, SpeechDetector, SpeechEvent, SpeechStart
 
 SCHEMA_VERSION = 1
+
+_OVERRUN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ class Listener:
         """How often audio was lost so far."""
         self.utterances = 0
         """Utterances answered so far."""
+        self._told_overruns, self._next_overrun_s = 0, 0.0
         self._estimate_s = estimate_s
         self._stream = recognizer.stream(RATE_HZ)
         self._start = 0  # of the utterance, in samples
@@ -209,9 +212,10 @@ class Listener:
         arrived = time.monotonic() if arrived is None else arrived
         found = self.segmenter.feed(chunk)
         events: list[Event] = []
-        if overruns:
-            self.overruns += overruns
+        self.overruns += overruns
+        if self.overruns > self._told_overruns and self.time_s >= self._next_overrun_s:
             events.append(Overrun(self.time_s, self.overruns))
+            self._told_overruns, self._next_overrun_s = self.overruns, self.time_s + _OVERRUN_S
         return events + self._follow(found, arrived)
 
     def finish(self) -> list[Event]:
@@ -274,26 +278,3 @@ def listen(
         raise
     finally:
         show(listener.ended(reason))
-
-
-def configured(settings: Iterable[str]) -> tuple[SegmenterConfig, ToneConfig]:
-    """Return the configurations with settings such as ``hangover_ms=300``; ConfigError for an unknown one or a bad value.
-
-    >>> segmenter, tone = configured(["hangover_ms=300", "doubt_novel=false"])
-    >>> segmenter.hangover_ms, tone.doubt_novel, tone.hold_s
-    (300.0, False, 0.7)
-    """
-    given: dict[type, dict[str, Any]] = {SegmenterConfig: {}, ToneConfig: {}}
-    known = {field.name: kind for kind in (SegmenterConfig, ToneConfig) for field in fields(kind)}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if name not in known or not equals:
-            raise ConfigError(
-                f"unknown setting {setting!r}{did_you_mean(name, known)}; expected NAME=VALUE with one of {', '.join(known)}"
-            )
-        try:
-            given[known[name]][name] = {"true": True, "false": False}[text] if name == "doubt_novel" else float(text)
-        except (ValueError, KeyError):
-            expected = "true or false" if name == "doubt_novel" else "a number"
-            raise ConfigError(f"{name} is {text!r}; expected {expected}") from None
-    return SegmenterConfig(**given[SegmenterConfig]), ToneConfig(**given[ToneConfig])

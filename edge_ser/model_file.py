@@ -1,6 +1,7 @@
 """The model file: one graph and, inside it, a manifest that says everything needed to use and to judge it.
 
-ONNX and TFLite files carry the manifest as JSON in their metadata (see :mod:`edge_ser.containers`). Every statement in it that
+ONNX and TFLite files carry the manifest as JSON in their metadata, .eser files in front of their numbers (see
+:mod:`edge_ser.containers`). Every statement in it that
 can be checked is checked before the graph runs. Data only: nothing in a model file is ever executed but the graph.
 """
 
@@ -195,14 +196,14 @@ class ModelFile:
 
 
 def shipped_model_path(suffix: str = ".onnx") -> Path:
-    """Return the path of the model that comes with the package, as ONNX or as TFLite (``.tflite``)."""
+    """Return the path of the model that comes with the package, as ONNX, TFLite or .eser."""
     return Path(__file__).parent / "models" / f"edge-ser{suffix}"
 
 
 def read_model_file(path: Path) -> ModelFile:
     """Read and check a model file.
 
-    Raises ModelFileError when it is missing, neither ONNX nor TFLite, truncated, without a manifest, of an unknown format
+    Raises ModelFileError when it is missing, of no known kind, truncated, without a manifest, of an unknown format
     version, or when its graph is not the one the manifest was written for.
     """
     container = CONTAINERS.get(path.suffix)

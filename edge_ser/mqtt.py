@@ -143,7 +143,8 @@ class Publisher:
             client.publish(topic, content, qos=1, retain=True)
         client.publish(f"{self.broker.prefix}/availability", "online", qos=1, retain=True)
         self._online = True
-        self._say(f"publishing to {self.broker.host} below {self.broker.prefix}/")
+        lost = f"; {self.dropped} events could not be sent so far" if self.dropped else ""
+        self._say(f"publishing to {self.broker.host} below {self.broker.prefix}/{lost}")
 
     def _unreachable(self, client: Any, userdata: Any) -> None:
         self._say(f"{self.broker.host} port {self.broker.port} cannot be reached: {sys.exc_info()[1]}; trying again")

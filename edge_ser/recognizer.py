@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from edge_ser.adaptation import Person, require_label
 from edge_ser.audio import AudioReader, AudioSource
 from edge_ser.backends import BACKENDS, open_backend
-from edge_ser.calibration import Correction, Profile, silence_db
+from edge_ser.calibration import SpeechStatistics, silence_db
 from edge_ser.decision import Prediction, decide
 from edge_ser.errors import AudioError, ConfigError
 from edge_ser.features import extract_blocks
 from edge_ser.model_file import Manifest, read_model_file, shipped_model_path
+from edge_ser.profile import Profile
 from edge_ser.streaming import Stream
 
 
@@ -22,17 +24,17 @@ class EmotionRecognizer:
     """Tells how a recording of speech sounds; one instance may serve several threads.
 
     Args:
-        model: path of a model file, .onnx or .tflite; None is the one that comes with the package.
-        backend: ``auto`` (by the file), ``onnx`` or ``tflite``.
+        model: path of a model file, .onnx, .tflite or .eser; None is the one that comes with the package.
+        backend: ``auto`` (by the file), ``onnx``, ``tflite`` or ``native`` (the C library, .eser).
         threads: CPU threads the engine may use for one answer.
         spinning: let waiting engine threads spin: a little faster with several threads, and it keeps the cores busy.
         min_confidence: an answer less confident than this, 0 to 1, gets the label ``uncertain``; 0 turns that off.
         provider: what the engine runs on. ``cpu``; for ONNX also ``cuda`` or ``tensorrt``; for TFLite also the path of a
             delegate's library. Where it is missing the CPU answers, with a RuntimeWarning.
-        profile: a microphone's Profile, or the path of one; every recording is then brought to the model's training speech.
+        profile: a Profile, or the path of one: what is known of the microphone and of the person who speaks.
 
     Raises ModelFileError or BackendError when the model cannot be used, ConfigError for a setting out of range or a profile
-    that is damaged or of another front end.
+    that is damaged, of another front end or learnt with another model.
 
     >>> import numpy as np
     >>> recognizer = EmotionRecognizer()
@@ -60,7 +62,8 @@ class EmotionRecognizer:
         self.path = file.path
         self.manifest: Manifest = file.manifest
         self.min_confidence = min_confidence
-        self._correction = _correction(profile, file.manifest)
+        self._adapting = threading.Lock()
+        self.profile = profile if isinstance(profile, Profile) else Profile.load(profile) if profile is not None else Profile()
         self._backend = open_backend(file, backend, threads, spinning, provider)
 
     @property
@@ -73,6 +76,17 @@ class EmotionRecognizer:
         """What the engine runs on: the ``provider`` that was asked for, or ``cpu`` where that is missing."""
         return self._backend.provider
 
+    @property
+    def profile(self) -> Profile:
+        """What is known of the microphone and the person; set it, and later answers and streams go by the new one."""
+        return self._profile
+
+    @profile.setter
+    def profile(self, profile: Profile) -> None:
+        # Together, so that an answer under way in another thread goes by one profile.
+        self._tuning = profile.correction(self.manifest), profile.centres(self.manifest)
+        self._profile = profile
+
     def predict(self, audio: AudioSource) -> Prediction:
         """Answer for one recording: a path, a file's bytes, a binary file object, or ``(samples, rate_hz)``.
 
@@ -83,31 +97,53 @@ class EmotionRecognizer:
         """
         front_end = self.manifest.front_end
         with AudioReader(audio, front_end.rate_hz) as reader:
-            features = extract_blocks(reader.blocks(), reader.n_samples, front_end)
+            features = extract_blocks(reader.blocks(), reader.n_samples, front_end, self._backend.transform)
         if features.max() <= silence_db(front_end):
             raise AudioError(f"{reader.name} is silent: the judged part is digital silence; expected some speech")
-        if self._correction is not None:
-            self._correction.apply(features, out=features)
+        correction, centres = self._tuning
+        if correction is not None:
+            correction.apply(features, out=features)
         answer = self._backend.run(features)
-        return decide(answer.logits, answer.embedding, self.manifest, reader.duration_s, self.min_confidence)
+        return decide(answer.logits, answer.embedding, self.manifest, reader.duration_s, self.min_confidence, centres)
 
-    def stream(self, rate_hz: float = 16000) -> Stream:
+    def stream(self, rate_hz: float = 16000, calibrate: SpeechStatistics | None = None) -> Stream:
         """Return a stream for one utterance that arrives in chunks, of samples at ``rate_hz``; see :class:`Stream`.
 
-        Raises AudioError for an impossible rate, ConfigError for a model whose front end needs the whole utterance.
+        Every utterance that is finished is counted into ``calibrate``, as the microphone gives it.
+
+        Raises AudioError for an impossible rate, ConfigError for a model whose front end needs the whole utterance, or
+        statistics of another front end.
         """
-        return Stream(self._backend, self.manifest, rate_hz, self.min_confidence, self._correction)
+        if calibrate is not None and calibrate.front_end != self.manifest.front_end:
+            raise ConfigError(
+                f"calibrate counts features of {calibrate.front_end.name}, the model works on {self.manifest.front_end.name}; "
+                "expected SpeechStatistics(recognizer.manifest.front_end)"
+            )
+        return Stream(self._backend, self.manifest, rate_hz, self.min_confidence, *self._tuning, calibrate)
+
+    def adapt(self, utterance: AudioSource | Prediction, label: str) -> Profile:
+        """Learn that this person sounds so when they are ``label``, and return the profile, which can be saved.
+
+        ``utterance`` is a recording as for :meth:`predict`, or an answer of this recogniser that it corrects. A few
+        utterances of every emotion serve best. To undo, set :attr:`profile` to what it was before.
+
+        Raises ConfigError for an unknown label, AudioError for a recording that cannot be read or is silent.
+
+        >>> import numpy as np
+        >>> recognizer = EmotionRecognizer()
+        >>> before = recognizer.profile
+        >>> tone = 0.1 * np.sin(np.arange(16000, dtype=np.float32))
+        >>> recognizer.adapt((tone, 16000), "happy").person.utterances["happy"].n
+        1
+        >>> recognizer.profile = before
+        """
+        require_label(label, self.labels)
+        answer = utterance if isinstance(utterance, Prediction) else self.predict(utterance)
+        with self._adapting:
+            person = self.profile.person or Person(self.manifest.training["weights_sha256"])
+            self.profile = replace(self.profile, person=person.hear(label, answer.embedding))
+            return self.profile
 
     def predict_many(self, recordings: Iterable[AudioSource]) -> list[Prediction]:
         """Answer for each recording, in order; the first that cannot be answered raises AudioError."""
         return [self.predict(recording) for recording in recordings]
-
-
-def _correction(profile: Profile | str | os.PathLike[str] | None, manifest: Manifest) -> Correction | None:
-    """Return what ``profile`` does to features for this model."""
-    if profile is None:
-        return None
-    if not isinstance(profile, Profile):
-        profile = Profile.load(profile)
-    speech_mean, speech_std = (np.array(v, dtype=np.float32) for v in (manifest.speech_mean, manifest.speech_std))
-    return profile.correction(manifest.front_end, speech_mean, speech_std)

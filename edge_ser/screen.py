@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from edge_ser.listening import Event, Listener, Overrun, ToneChanged, UtteranceAnswered
-from edge_ser.terminal import BAR_WIDTH, bar
+from edge_ser.terminal import bar, clock_time, utterance_header, utterance_row
 
 _FRAME_S = 0.1
 _METER_WIDTH = 24
 _METER_DB = (-60.0, 0.0)
 _SMALLEST = (72, 12)  # columns and lines a panel needs below it
-
-
-def clock_time(seconds: float) -> str:
-    """Return a time in a recording.
-
-    >>> clock_time(75.25), clock_time(3675.25)
-    ('1:15.2', '1:01:15.2')
-    """
-    tenths = int(seconds * 10)
-    minutes, tenths = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{minutes:02}:{tenths / 10:04.1f}" if hours else f"{minutes}:{tenths / 10:04.1f}"
-    return f"{hours}:{text}" if hours else text
 
 
 class Screen:
@@ -41,10 +29,10 @@ class Screen:
         self._drawn = 0  # lines of the panel that stand on the screen
         self._next_frame = -1.0
         self._last_answer: UtteranceAnswered | None = None
+        self._notes: deque[str] = deque()
 
     def __enter__(self) -> Screen:
-        labels = "".join(f"{label:>9}" for label in self._labels)
-        self._print(f"{'start':>9} {'length':>8}  {'emotion':<9} {'confidence':<{BAR_WIDTH + 5}} {labels}  answered after")
+        self._print(f"{utterance_header(self._labels)}  answered after")
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -57,14 +45,21 @@ class Screen:
         """Print what is worth a line."""
         if isinstance(event, UtteranceAnswered):
             self._last_answer = event
-            self._print(self._row(event))
+            after = f"  {event.latency_ms:7.0f} ms"
+            self._print(utterance_row(event.start_s, event.stop_s, event.prediction, event.cut, after))
         elif isinstance(event, ToneChanged) and not self._is_live:
             self._print(f"{clock_time(event.time_s):>9} tone: {event.label}")
-        elif isinstance(event, Overrun):
+        elif isinstance(event, Overrun) and not self._is_live:
             self._print(f"{clock_time(event.time_s):>9} audio was lost: overrun {event.overruns}")
 
+    def note(self, line: str) -> None:
+        """Have a line printed with the next piece of audio; may be called from any thread."""
+        self._notes.append(line)
+
     def heard(self) -> None:
-        """Draw the panel anew, if it is time to."""
+        """Print the notes, and draw the panel anew if it is time to."""
+        while self._notes:
+            self._print(f"{'':>9} {self._notes.popleft()}")
         now = self._clock()
         if self._is_live and now >= self._next_frame:
             self._next_frame = now + _FRAME_S
@@ -83,7 +78,7 @@ class Screen:
         columns, rows = shutil.get_terminal_size()
         shown = [line[: columns - 1] for line in lines]
         if columns < _SMALLEST[0] or rows < _SMALLEST[1]:
-            shown = shown[:1]
+            shown = shown[1:2]
         above = f"\x1b[{self._drawn}A" if self._drawn else "\x1b[?25l"
         # In one piece, so that no half of a frame is seen.
         self._out.write(above + "\x1b[J" + "".join(line + "\n" for line in shown))
@@ -96,22 +91,13 @@ class Screen:
         level = min(high, max(low, segmenter.level_db))
         meter = bar((level - low) / (high - low), _METER_WIDTH)
         state = "● speech" if segmenter.speaking else "○ silence"
+        yield ""
         yield f"{clock_time(self._listener.time_s):>9} {state:<10} {meter} {level:4.0f} dB"
         for label in self._labels:
             p = tracker.probabilities.get(label, 0.0)
             yield f"{'':>9} {label:<10} {bar(p, _METER_WIDTH)} {p:4.0%}"
         tone = "" if tracker.tone is None else tracker.tone.label
         answer = self._last_answer
-        took = f"answer {answer.compute_ms:.0f} ms after the audio it took" if answer else ""
+        took = f"last answer computed in {answer.compute_ms:.0f} ms" if answer else ""
         lost = f"{self._listener.overruns} overruns" if self._listener.overruns else ""
         yield f"{'':>9} {'tone':<10} {tone:<{_METER_WIDTH}}  " + ", ".join(filter(None, (took, lost)))
-
-    def _row(self, event: UtteranceAnswered) -> str:
-        answer = event.prediction
-        confidence = f"{bar(answer.confidence)} {answer.confidence:4.0%}"
-        shares = "".join(f"{p:>9.0%}" for p in answer.probabilities.values())
-        notes = "".join(f"  {note}" for note, holds in (("novel", answer.is_novel), ("goes on", event.cut)) if holds)
-        return (
-            f"{clock_time(event.start_s):>9} {event.stop_s - event.start_s:6.2f} s  {answer.label:<9} {confidence} {shares}"
-            f"  {event.latency_ms:7.0f} ms{notes}"
-        )

@@ -3,8 +3,9 @@
     chunk -> AudioStream (16 kHz mono) -> FeatureStream (frames) -> encoder, a block at a time -> vectors kept
     estimate or finish: the last block and the head over the vectors
 
-Samples wait until a block of frames is complete, and the newest block waits until the next one is: so every frame is encoded
-once, in runs long enough to be cheap, and what remains after the last sample is that block and the head.
+Samples wait until a block of frames is complete, and where the engine encodes and judges best in one run, the newest frames
+wait until the next block is: so every frame is encoded once, in runs long enough to be cheap, and what remains after the last
+sample is that block and the head.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.adaptation import FloatArray
 from edge_ser.audio import AudioStream
 from edge_ser.backends import Backend, EncoderState
-from edge_ser.calibration import Correction, silence_db
+from edge_ser.calibration import Correction, SpeechListener, SpeechStatistics, silence_db
 from edge_ser.decision import Prediction, decide
 from edge_ser.errors import AudioError
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, FeatureStream, middle_window
@@ -28,8 +30,6 @@ Float32Array = npt.NDArray[np.float32]
 EXACT_S = 600
 """Up to this length, in seconds, a stream answers what ``predict`` answers for the whole; of a longer one the last 14 s are
 judged, since the middle of a recording without end cannot be kept."""
-
-_BLOCK_FRAMES = 2 * ENCODER_STRIDE
 
 
 class Stream:
@@ -56,26 +56,29 @@ class Stream:
         rate_hz: float = 16000,
         min_confidence: float = 0.0,
         correction: Correction | None = None,
+        person_centres: FloatArray | None = None,
+        calibrate: SpeechStatistics | None = None,
     ) -> None:
         self.rate_hz = rate_hz
         self._backend, self._manifest = backend, manifest
         self._min_confidence, self._correction = min_confidence, correction
+        self._person_centres, self._calibrate = person_centres, calibrate
         self._silence_db = silence_db(manifest.front_end)
-        self._block_samples = _BLOCK_FRAMES * manifest.front_end.hop_samples
-        self._exact_frames = EXACT_S * manifest.front_end.rate_hz // manifest.front_end.hop_samples
+        hop_samples, model_rate_hz = manifest.front_end.hop_samples, manifest.front_end.rate_hz
+        self._block_samples = backend.block_frames * hop_samples * rate_hz / model_rate_hz
+        self._exact_frames = EXACT_S * model_rate_hz // hop_samples
         self.reset()
 
     def reset(self) -> None:
         """Forget everything; the next chunk begins a new utterance."""
         self._audio = AudioStream(self.rate_hz, self._manifest.front_end.rate_hz)
-        self._features = FeatureStream(self._manifest.front_end)
-        self._samples: list[Float32Array] = []
-        self._n_samples = 0  # waiting in _samples
+        self._features = FeatureStream(self._manifest.front_end, self._backend.transform)
         self._frames = np.empty((0, self._manifest.front_end.n_bins), dtype=np.float32)  # not encoded yet
         self._state: EncoderState | None = None
-        self._vectors = _Window(self._manifest.encoder_size, np.float32)
+        self._vectors = _Window(self._backend.vector_size, self._backend.vector_dtype)
         self._loud = _Window(1, np.bool_)  # of every frame: whether it is more than digital silence
         self._final: Prediction | None = None
+        self._listener = None if self._calibrate is None else SpeechListener(self._calibrate)
 
     def __enter__(self) -> Stream:
         return self
@@ -95,10 +98,8 @@ class Stream:
         """
         if self._final is not None:
             raise AudioError("the stream has finished; call reset() or open another one for the next utterance")
-        samples = self._audio.push(chunk)
-        self._samples.append(samples)
-        self._n_samples += len(samples)
-        if self._n_samples >= self._block_samples:
+        self._audio.add(chunk)
+        if self._audio.n_waiting >= self._block_samples:
             self._advance()
 
     @property
@@ -117,24 +118,29 @@ class Stream:
         if self._final is None:
             if self._audio.n_source_frames == 0:
                 raise AudioError("the stream has ended without a sample; expected some speech")
-            self._samples.append(self._audio.flush())
-            self._advance()
+            self._take(self._features.push(self._audio.flush()))
             self._take(self._features.flush())
+            self._encode()
             self._final = self._answer()
             if self._final is None:
                 raise AudioError("the stream is silent: the judged part is digital silence; expected some speech")
+            if self._listener is not None:
+                self._listener.flush()
         return self._final
 
     def _advance(self) -> None:
-        """Turn the waiting samples into frames, and all frames but the newest block into encoder vectors."""
-        if self._samples:
-            pending = self._samples[0] if len(self._samples) == 1 else np.concatenate(self._samples)
-            self._samples, self._n_samples = [], 0
-            self._take(self._features.push(pending))
-        first = ENCODER_FRAMES if self._state is None else ENCODER_STRIDE
-        n_blocks = (len(self._frames) - first) // _BLOCK_FRAMES
+        """Turn the waiting samples into frames, and those into encoder vectors."""
+        if self._audio.n_waiting:
+            self._take(self._features.push(self._audio.take()))
+            self._encode()
+
+    def _encode(self) -> None:
+        """Turn all frames but the newest block into encoder vectors."""
+        first = ENCODER_FRAMES - ENCODER_STRIDE if self._state is None else 0
+        block = self._backend.block_frames
+        n_blocks = (len(self._frames) - first - self._backend.kept_frames) // block
         if n_blocks > 0:
-            n = first - ENCODER_STRIDE + n_blocks * _BLOCK_FRAMES
+            n = first + n_blocks * block
             encoded, self._state = self._backend.encode(self._frames[:n], self._state)
             self._vectors.extend(encoded)
             self._frames = self._frames[n:]
@@ -143,6 +149,8 @@ class Stream:
     def _take(self, frames: Float32Array) -> None:
         if len(frames):
             self._loud.extend(frames.max(axis=1, keepdims=True) > self._silence_db)
+            if self._listener is not None:
+                self._listener.push(frames.copy())
             if self._correction is not None:
                 self._correction.apply(frames, out=frames)
             self._frames = np.concatenate([self._frames, frames])
@@ -173,7 +181,9 @@ class Stream:
             answer = self._backend.run(self._frames[:n], self._vectors.part(first, self._vectors.stop), self._state)
         else:
             answer = self._backend.judge(self._vectors.part(first, last))
-        return decide(answer.logits, answer.embedding, self._manifest, self.duration_s, self._min_confidence)
+        return decide(
+            answer.logits, answer.embedding, self._manifest, self.duration_s, self._min_confidence, self._person_centres
+        )
 
 
 class _Window:

@@ -8,11 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.errors import BackendError, did_you_mean
+from edge_ser.features import FrontEndConfig
 from edge_ser.model_file import ModelFile
 
 Float32Array = npt.NDArray[np.float32]
 
-BACKENDS = {"onnx": ".onnx", "tflite": ".tflite"}
+Vectors: TypeAlias = npt.NDArray[Any]
+"""What an engine keeps of the encoder's vectors, a row each; opaque to all others."""
+
+BACKENDS = {"onnx": ".onnx", "tflite": ".tflite", "native": ".eser"}
 """Engines and the files they read."""
 
 
@@ -27,8 +31,8 @@ class Answer(NamedTuple):
     """[n_labels]"""
     embedding: Float32Array
     """z, [embedding_size]"""
-    encoded: Float32Array
-    """All encoder vectors so far, [P + N, encoder_size]; the ``past`` of the next run."""
+    encoded: Vectors
+    """All encoder vectors so far, [P + N, vector_size]; the ``past`` of the next run."""
 
 
 EncoderState: TypeAlias = "tuple[npt.NDArray[Any], ...]"
@@ -41,22 +45,38 @@ class Backend(Protocol):
     provider: str
     """What it runs on: ``cpu``, or the provider that was asked for where that is there."""
 
-    def run(self, features: Float32Array, past: Float32Array | None = None, state: EncoderState | None = None) -> Answer:
-        """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, encoder_size].
+    vector_size: int
+    """Length of what it keeps of an encoder vector."""
+    vector_dtype: npt.DTypeLike
+    """Its type."""
+    block_frames: int
+    """Frames that a stream hands it in one go, a multiple of 16."""
+    kept_frames: int
+    """Frames that a stream keeps back for the run that gives the answer: 16, or 0 where ``judge`` costs no more than ``run``."""
+
+    def transform(self, samples: Float32Array, config: FrontEndConfig) -> Float32Array:
+        """Return the dB of every frame that fits into ``samples`` [n], [T, n_bins].
+
+        :func:`edge_ser.features.transform`, or a front end of the engine's own, which rounds otherwise.
+        """
+        ...
+
+    def run(self, features: Float32Array, past: Vectors | None = None, state: EncoderState | None = None) -> Answer:
+        """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, vector_size].
 
         T is 49 or more; after a ``state`` it is a multiple of 16.
         """
         ...
 
-    def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Float32Array, EncoderState]:
-        """Return the encoder vectors [N, encoder_size] of features [T, n_bins], and the state for the frames that follow.
+    def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Vectors, EncoderState]:
+        """Return the encoder vectors [N, vector_size] of features [T, n_bins], and the state for the frames that follow.
 
         T is 33 + 16 N at first, and 16 N after a ``state``.
         """
         ...
 
-    def judge(self, vectors: Float32Array) -> Answer:
-        """Answer for encoder vectors [P, encoder_size] alone."""
+    def judge(self, vectors: Vectors) -> Answer:
+        """Answer for encoder vectors [P, vector_size] alone."""
         ...
 
 
@@ -76,6 +96,10 @@ def open_backend(model: ModelFile, name: str, threads: int, spinning: bool, prov
         from edge_ser.backends.tflite import TfliteBackend
 
         return TfliteBackend(model, threads, spinning, provider)
+    if suffix == BACKENDS["native"]:
+        from edge_ser.backends.native import NativeBackend
+
+        return NativeBackend(model, threads, spinning, provider)
     from edge_ser.backends.onnx import OnnxBackend
 
     return OnnxBackend(model, threads, spinning, provider)

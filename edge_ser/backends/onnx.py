@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edge_ser.backends import STATE_FRAMES, Answer, EncoderState
 from edge_ser.backends.providers import onnx_session
 from edge_ser.errors import BackendError, ModelFileError
-from edge_ser.features import ENCODER_FRAMES
+from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, transform
 from edge_ser.model_file import ModelFile
 
 Float32Array = npt.NDArray[np.float32]
@@ -24,6 +24,10 @@ class OnnxBackend:
     One thread and no spinning unless told otherwise: the network is small, and threads that spin while they wait burn a core
     of an idle device.
     """
+
+    transform = staticmethod(transform)
+    vector_dtype: npt.DTypeLike = np.float32
+    block_frames, kept_frames = 4 * ENCODER_STRIDE, ENCODER_STRIDE
 
     def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False, provider: str = "cpu") -> None:
         try:
@@ -42,6 +46,7 @@ class OnnxBackend:
         except Exception as error:  # the engine's exceptions share no narrower base
             raise BackendError(f"{model.path}: ONNX Runtime {ort.__version__} refused the graph: {_first_line(error)}") from None
         manifest = model.manifest
+        self.vector_size = manifest.encoder_size
         n_bins, encoder_size = manifest.front_end.n_bins, manifest.encoder_size
         _check(model, "input", self._session.get_inputs(), {"features": (3, n_bins), "past": (3, encoder_size)})
         outputs = {

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edge_ser.backends import STATE_FRAMES, Answer, EncoderState
 from edge_ser.backends.providers import tflite_delegates
 from edge_ser.errors import BackendError, ModelFileError
+from edge_ser.features import ENCODER_STRIDE, transform
 from edge_ser.model_file import ModelFile
 
 Float32Array = npt.NDArray[np.float32]
@@ -44,6 +45,10 @@ def _engine() -> tuple[type[Any], str]:
 class TfliteBackend:
     """A model in LiteRT, on the CPU or through a delegate; an interpreter serves one thread, so every thread gets its own."""
 
+    transform = staticmethod(transform)
+    vector_dtype: npt.DTypeLike = np.float32
+    block_frames, kept_frames = 4 * ENCODER_STRIDE, ENCODER_STRIDE
+
     def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False, provider: str = "cpu") -> None:
         self._interpreter, self.engine = _engine()
         self._delegates, self.provider = tflite_delegates(self._interpreter, provider)
@@ -54,6 +59,7 @@ class TfliteBackend:
         if found != SIGNATURES:
             raise ModelFileError(f"{model.path}: its signatures are {found}; expected {SIGNATURES}")
         manifest = model.manifest
+        self.vector_size = manifest.encoder_size
         size, n_bins = manifest.encoder_size, manifest.front_end.n_bins
         runners = self._of_thread.runners = self._runners(interpreter)
         encode, classify = runners["encode"], runners["classify"]

@@ -78,7 +78,7 @@ typedef struct {
     float novelty_distance;     /* distance to the nearest centre that 99 % of the development clips stay within */
 } eser_model;
 
-#define ESER_MODEL_FORMAT 1u
+#define ESER_MODEL_FORMAT 2u
 
 typedef struct eser eser;       /* a stream */
 

@@ -12,16 +12,23 @@
 
 #define POWER_FLOOR 1e-10f
 
-/* A pass of Stockham's FFT by radix 4: n points at distance stride, from x to y; the order comes out right. */
-static void pass4(int n, int stride, const float *xr, const float *xi, float *yr, float *yi) {
+#if defined(__GNUC__) || defined(__clang__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
+#endif
+
+/* A pass of Stockham's FFT by radix 4: n points at distance stride, from x to y; the order comes out right. The loops are written
+ * for compilers that make SIMD of them: constant bounds where the pass is inlined, and arrays that do not overlap. */
+INLINE void pass4(int n, int stride, const float *restrict xr, const float *restrict xi, float *restrict yr, float *restrict yi) {
     const int quarter = n / 4, step = 1024 / n, far = stride * quarter;
     for (int p = 0; p < quarter; p++) {
         /* w^k = cos - i sin of 2 pi k / n; the sine is a cosine a quarter later. */
         const float *w = eser_cosine + p * step;
         const float c1 = w[0], s1 = w[256], c2 = w[p * step], s2 = w[p * step + 256];
         const float c3 = w[2 * p * step], s3 = w[2 * p * step + 256];
-        const float *ar = xr + stride * p, *ai = xi + stride * p;
-        float *br = yr + 4 * stride * p, *bi = yi + 4 * stride * p;
+        const float *restrict ar = xr + stride * p, *restrict ai = xi + stride * p;
+        float *restrict br = yr + 4 * stride * p, *restrict bi = yi + 4 * stride * p;
         for (int q = 0; q < stride; q++) {
             const float sum0r = ar[q] + ar[q + 2 * far], sum0i = ai[q] + ai[q + 2 * far];
             const float sum1r = ar[q + far] + ar[q + 3 * far], sum1i = ai[q + far] + ai[q + 3 * far];
@@ -58,6 +65,22 @@ static float decibels(float x) {
     return (float)exponent * 3.01029996f + t * series * 8.68588964f;
 }
 
+/* The power of bins 1..511 of the real signal, whose even samples were the real parts and whose odd ones the imaginary parts of the
+ * complex signal with spectrum re, im; upper is working memory. Bins 0 and 512 lie on the outermost edges of the Mel bands and weigh nothing. */
+INLINE void powers(const float *restrict re, const float *restrict im, float *restrict power, float *restrict upper) {
+    /* Bins k and 512 - k share their even part e and their odd part o: 2 X[k] = e + w o, 2 X[512 - k] = conj(e - w o). */
+    for (int k = 1; k <= 256; k++) {
+        const float evr = re[k] + re[512 - k], evi = im[k] - im[512 - k];
+        const float odr = im[k] + im[512 - k], odi = re[512 - k] - re[k];
+        const float c = eser_cosine[k], s = eser_cosine[k + 256];
+        const float tr = c * odr - s * odi, ti = c * odi + s * odr;
+        upper[k - 1] = 0.25f * ((evr - tr) * (evr - tr) + (evi - ti) * (evi - ti));
+        power[k] = 0.25f * ((evr + tr) * (evr + tr) + (evi + ti) * (evi + ti));
+    }
+    for (int k = 1; k < 256; k++)
+        power[512 - k] = upper[k - 1];
+}
+
 void eser_features(const float *samples, float *db, eser_scratch *scratch) {
     float(*re)[512] = scratch->spectrum.re, (*im)[512] = scratch->spectrum.im;
     /* A real DFT of 1024 is a complex one of 512 over even and odd samples. */
@@ -77,17 +100,8 @@ void eser_features(const float *samples, float *db, eser_scratch *scratch) {
         re[1][i + 256] = re[0][i] - re[0][i + 256];
         im[1][i + 256] = im[0][i] - im[0][i + 256];
     }
-    /* Bins k and 512 - k share their even part e and their odd part o: 2 X[k] = e + w o, 2 X[512 - k] = conj(e - w o).
-     * Bins 0 and 512 lie on the outermost edges of the Mel bands and weigh nothing. */
-    float *power = re[0];
-    for (int k = 1; k <= 256; k++) {
-        const float evr = re[1][k] + re[1][512 - k], evi = im[1][k] - im[1][512 - k];
-        const float odr = im[1][k] + im[1][512 - k], odi = re[1][512 - k] - re[1][k];
-        const float c = eser_cosine[k], s = eser_cosine[k + 256];
-        const float tr = c * odr - s * odi, ti = c * odi + s * odr;
-        power[512 - k] = 0.25f * ((evr - tr) * (evr - tr) + (evi - ti) * (evi - ti));
-        power[k] = 0.25f * ((evr + tr) * (evr + tr) + (evi + ti) * (evi + ti));
-    }
+    powers(re[1], im[1], re[0], im[0]);
+    const float *power = re[0];
     const float *weight = eser_mel_weight;
     for (int band = 0; band < ESER_N_BINS; band++) {
         const float *bins = power + eser_mel_first[band];

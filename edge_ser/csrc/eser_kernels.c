@@ -52,6 +52,24 @@ static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_
 }
 #endif
 
+void eser_dot_16_scalar(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel) {
+    for (int32_t o = 0; o < ESER_PANEL; o += 4) {
+        const int8_t *w = panel + 4 * o;
+        int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+        for (int32_t k = 0; k < n; k += 4, w += 4 * ESER_PANEL) {
+            const int32_t x0 = x[k], x1 = x[k + 1], x2 = x[k + 2], x3 = x[k + 3];
+            a0 += x0 * w[0] + x1 * w[1] + x2 * w[2] + x3 * w[3];
+            a1 += x0 * w[4] + x1 * w[5] + x2 * w[6] + x3 * w[7];
+            a2 += x0 * w[8] + x1 * w[9] + x2 * w[10] + x3 * w[11];
+            a3 += x0 * w[12] + x1 * w[13] + x2 * w[14] + x3 * w[15];
+        }
+        acc[o] = a0;
+        acc[o + 1] = a1;
+        acc[o + 2] = a2;
+        acc[o + 3] = a3;
+    }
+}
+
 void eser_activate_scalar(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                           const int32_t *multiplier, int32_t keep) {
     for (int32_t p = 0; p < n; p++) {
@@ -70,12 +88,21 @@ void eser_activate_scalar(uint8_t *out, int32_t out_step, const int32_t *acc, in
     }
 }
 
-const eser_kernels eser_kernels_scalar = {"scalar", dot, dot, eser_activate_scalar};
+static const eser_kernels SCALAR_SET = {"scalar", dot, dot, eser_dot_16_scalar, eser_activate_scalar};
+
+#if !defined(ESER_X86) && !defined(ESER_NEON) && !defined(ESER_HAS_DSP)
+uint32_t eser_kernels_simd(const eser_kernels **found) {
+    (void)found;
+    return 0;
+}
+#endif
+
+const eser_kernels *eser_kernels_at(uint32_t i) {
+    const eser_kernels *found[1 + ESER_MAX_SIMD] = {&SCALAR_SET};
+    return i <= eser_kernels_simd(found + 1) ? found[i] : NULL;
+}
 
 const eser_kernels *eser_kernels_best(void) {
-#ifdef ESER_HAS_DSP
-    return &eser_kernels_dsp;
-#else
-    return &eser_kernels_scalar;
-#endif
+    const eser_kernels *found[1 + ESER_MAX_SIMD] = {&SCALAR_SET};
+    return found[eser_kernels_simd(found + 1)];
 }

@@ -58,6 +58,11 @@ static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_
     }
 }
 
-const eser_kernels eser_kernels_dsp = {"dsp", dot, dot, eser_activate_scalar};
+static const eser_kernels DSP_SET = {"dsp", dot, dot, eser_dot_16_scalar, eser_activate_scalar};
+
+uint32_t eser_kernels_simd(const eser_kernels **found) {
+    found[0] = &DSP_SET;
+    return 1;
+}
 
 #endif

@@ -75,22 +75,13 @@ static int32_t rescale(const eser_layer *layer, int32_t row, int64_t acc) {
     return clamp_q16((acc * layer->multiplier[row] + ((int64_t)1 << (layer->shift - 1))) >> layer->shift);
 }
 
-/* A matrix times 16-bit numbers, of which the high bytes (offset by 128, which the bias undoes) and the low bytes are multiplied
- * side by side. */
+/* A matrix times 16-bit numbers. */
 static void multiply(const eser_layer *layer, const eser_kernels *kernels, const int16_t *x, int32_t *out, eser_scratch *scratch) {
-    uint8_t *high = scratch->head.bytes[0], *low = high + layer->n_in;
-    const uint8_t *const run = high;
     int32_t *acc = scratch->head.acc;
-    for (int32_t i = 0; i < layer->n_in; i++) {
-        high[i] = (uint8_t)((x[i] >> 8) + 128);
-        low[i] = (uint8_t)(x[i] & 255);
-    }
     for (int32_t panel = 0; panel < layer->n_out; panel += ESER_PANEL) {
-        kernels->dot_wide(acc, &run, 1, layer->n_in, layer->n_in, 2, layer->weight + panel * layer->n_in);
-        for (int32_t o = 0; o < ESER_PANEL; o++) {
-            int64_t sum = (int64_t)layer->bias[panel + o] + 256 * (int64_t)acc[o] + acc[ESER_PANEL + o];
-            out[panel + o] = rescale(layer, panel + o, sum);
-        }
+        kernels->dot_16(acc, x, layer->n_in, layer->weight + panel * layer->n_in);
+        for (int32_t o = 0; o < ESER_PANEL; o++)
+            out[panel + o] = rescale(layer, panel + o, (int64_t)layer->bias[panel + o] + acc[o]);
     }
 }
 
@@ -121,37 +112,43 @@ static void gru_step(const int32_t *input, const int32_t *recurrent, int16_t *h)
     }
 }
 
+/* The input products of n vectors, at most ESER_GRU_BLOCK, which lie step bytes apart, in one direction. */
+static void project(const eser_model *model, const eser_kernels *kernels, int backward, const uint8_t *vectors, int32_t step,
+                    uint32_t n, int32_t *out, int32_t out_step, eser_scratch *scratch) {
+    const eser_layer *layer = &model->gru_input[backward];
+    for (int32_t panel = 0; panel < 3 * ESER_GRU; panel += ESER_PANEL) {
+        const int32_t *acc = scratch->head.acc;
+        kernels->dot_wide(scratch->head.acc, &vectors, 1, ESER_VECTOR, step, (int32_t)n, layer->weight + panel * ESER_VECTOR);
+        for (uint32_t p = 0; p < n; p++)
+            for (int32_t o = panel; o < panel + ESER_PANEL; o++)
+                out[(int32_t)p * out_step + o] = rescale(layer, o, (int64_t)*acc++ + layer->bias[o]);
+    }
+}
+
+static void recur(const eser_model *model, const eser_kernels *kernels, int backward, const int32_t *input, int16_t *h,
+                  eser_scratch *scratch) {
+    multiply(&model->gru_recurrent[backward], kernels, h, scratch->head.recurrent, scratch);
+    gru_step(input, scratch->head.recurrent, h);
+}
+
 static void gru(const eser_model *model, const eser_kernels *kernels, int backward, const uint8_t *ring, uint32_t first,
                 uint32_t n, int16_t *h, eser_scratch *scratch) {
-    const eser_layer *layer = &model->gru_input[backward];
-    const int32_t step = backward ? -ESER_VECTOR : ESER_VECTOR;
-    memset(h, 0, ESER_GRU * sizeof *h);
     for (uint32_t t = 0; t < n;) {
         const uint32_t at = (first + (backward ? n - 1 - t : t)) % ESER_MAX_VECTORS;
         const uint32_t until_wrap = backward ? at + 1 : ESER_MAX_VECTORS - at;
         uint32_t block = n - t < until_wrap ? n - t : until_wrap;
         block = block < ESER_GRU_BLOCK ? block : ESER_GRU_BLOCK;
-        const uint8_t *const run = ring + at * ESER_VECTOR;
-        for (int32_t panel = 0; panel < 3 * ESER_GRU; panel += ESER_PANEL) {
-            int32_t *acc = scratch->head.acc;
-            kernels->dot_wide(acc, &run, 1, ESER_VECTOR, step, (int32_t)block, layer->weight + panel * ESER_VECTOR);
-            for (uint32_t p = 0; p < block; p++)
-                for (int32_t o = panel; o < panel + ESER_PANEL; o++)
-                    scratch->head.input[p][o] = rescale(layer, o, (int64_t)*acc++ + layer->bias[o]);
-        }
-        for (uint32_t p = 0; p < block; p++) {
-            multiply(&model->gru_recurrent[backward], kernels, h, scratch->head.recurrent, scratch);
-            gru_step(scratch->head.input[p], scratch->head.recurrent, h);
-        }
+        project(model, kernels, backward, ring + at * ESER_VECTOR, backward ? -ESER_VECTOR : ESER_VECTOR, block,
+                scratch->head.input[0], 3 * ESER_GRU, scratch);
+        for (uint32_t p = 0; p < block; p++)
+            recur(model, kernels, backward, scratch->head.input[p], h, scratch);
         t += block;
     }
 }
 
-void eser_head(const eser_model *model, const eser_kernels *kernels, const uint8_t *ring, uint32_t first, uint32_t n,
-               int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch) {
-    int16_t *h = scratch->head.h;
-    gru(model, kernels, 0, ring, first, n, h, scratch);
-    gru(model, kernels, 1, ring, first, n, h + ESER_GRU, scratch);
+/* From the last state of both directions. */
+static void judge(const eser_model *model, const eser_kernels *kernels, const int16_t *h, int32_t *embedding_q16,
+                  int32_t *logits_q16, eser_scratch *scratch) {
     multiply(&model->fc1, kernels, h, embedding_q16, scratch);
     for (int i = 0; i < ESER_EMBEDDING_SIZE; i++)
         if (embedding_q16[i] < 0)
@@ -163,4 +160,30 @@ void eser_head(const eser_model *model, const eser_kernels *kernels, const uint8
             sum += (int64_t)model->fc2.weight[row * ESER_EMBEDDING_SIZE + i] * embedding_q16[i];
         logits_q16[row] = rescale(&model->fc2, row, sum);
     }
+}
+
+void eser_head(const eser_model *model, const eser_kernels *kernels, const uint8_t *ring, uint32_t first, uint32_t n,
+               int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch) {
+    int16_t *h = scratch->head.h;
+    memset(h, 0, sizeof scratch->head.h);
+    gru(model, kernels, 0, ring, first, n, h, scratch);
+    gru(model, kernels, 1, ring, first, n, h + ESER_GRU, scratch);
+    judge(model, kernels, h, embedding_q16, logits_q16, scratch);
+}
+
+void eser_project(const eser_model *model, const eser_kernels *kernels, const uint8_t *vectors, uint32_t n,
+                  int32_t (*projected)[ESER_PROJECTED], eser_scratch *scratch) {
+    for (int backward = 0; backward < 2; backward++)
+        project(model, kernels, backward, vectors, ESER_VECTOR, n, projected[0] + backward * 3 * ESER_GRU, ESER_PROJECTED, scratch);
+}
+
+void eser_head_projected(const eser_model *model, const eser_kernels *kernels, const int32_t (*projected)[ESER_PROJECTED],
+                         uint32_t n, int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch) {
+    int16_t *h = scratch->head.h;
+    memset(h, 0, sizeof scratch->head.h);
+    for (uint32_t t = 0; t < n; t++) {
+        recur(model, kernels, 0, projected[t], h, scratch);
+        recur(model, kernels, 1, projected[n - 1 - t] + 3 * ESER_GRU, h + ESER_GRU, scratch);
+    }
+    judge(model, kernels, h, embedding_q16, logits_q16, scratch);
 }

@@ -26,6 +26,7 @@ extern "C" {
 #define ESER_VECTOR 480
 #define ESER_MAX_VECTORS 85         /* of 1400 frames, 14 s */
 #define ESER_GRU 128
+#define ESER_PROJECTED (2 * 3 * ESER_GRU)
 #define ESER_PANEL 16               /* output channels that a kernel computes side by side */
 #define ESER_GRU_BLOCK 4            /* vectors whose input products are computed side by side */
 
@@ -37,31 +38,49 @@ extern "C" {
 typedef struct {
     const char *name;
     /* acc[p][o] = sum over r, k of runs[r][p * step + k] * weight[r * run + k of channel o], for p < n, o < 16.
-     * run is a multiple of 4, at least 8; step may be negative; nothing but those bytes is read. Weights are within -63..63, so
+     * run is a multiple of 8; step may be negative; nothing but those bytes is read. Weights are within -63..63, so
      * that two products fit 16 bits. */
     void (*dot)(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
                 const int8_t *panel);
     /* The same for weights within -127..127. */
     void (*dot_wide)(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
                      const int8_t *panel);
+    /* acc[o] = sum over k of x[k] * weight[k of channel o], for k < n, o < 16. n is a multiple of 4, at most 512. */
+    void (*dot_16)(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel);
     /* out[p * out_step + o] = min(255, (max(0, a) * multiplier[o] + 2^30) >> 31), where a is acc[p][o] + bias[o], of pool = 2 the
      * larger of acc[2p][o] and acc[2p + 1][o]; with keep, the larger of that and what out held. p < n. */
     void (*activate)(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                      const int32_t *multiplier, int32_t keep);
 } eser_kernels;
 
-extern const eser_kernels eser_kernels_scalar;
+void eser_dot_16_scalar(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel);
 void eser_activate_scalar(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                           const int32_t *multiplier, int32_t keep);
 
 /* Cortex-M4, M7, M33 and above have instructions for two 16-bit products at a time. */
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 #define ESER_HAS_DSP
-extern const eser_kernels eser_kernels_dsp;
 #endif
 
 /* The fastest kernels that this processor runs. */
 const eser_kernels *eser_kernels_best(void);
+
+/* All kernels that this processor runs, in plain C first and fastest last; NULL from their number on. */
+const eser_kernels *eser_kernels_at(uint32_t i);
+
+/* SIMD where the library has any for this kind of processor; -DESER_NO_SIMD leaves it out. */
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(ESER_NO_SIMD)
+#if defined(__x86_64__)
+#define ESER_X86
+#elif defined(__aarch64__) && defined(__linux__) && !defined(__ARM_BIG_ENDIAN)
+#define ESER_NEON
+#endif
+#endif
+
+#define ESER_MAX_SIMD 3
+
+/* Put the SIMD kernels that this processor runs into found, fastest last, and return how many they are. */
+uint32_t eser_kernels_simd(const eser_kernels **found);
 
 typedef struct {
     uint8_t frames[8][ESER_N_BINS];
@@ -85,7 +104,6 @@ typedef union {
         int32_t recurrent[3 * ESER_GRU];
         int32_t acc[ESER_GRU_BLOCK * ESER_PANEL];
         int16_t h[2 * ESER_GRU];
-        uint8_t bytes[2][2 * ESER_GRU];
     } head;
 } eser_scratch;
 
@@ -119,6 +137,15 @@ int eser_encode(eser_encoder *encoder, const eser_model *model, const eser_kerne
 void eser_head(const eser_model *model, const eser_kernels *kernels, const uint8_t *ring, uint32_t first, uint32_t n,
                int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
 
+/* What the GRU takes of a vector, in 1/65536: its product with the input weights of both directions. The head spends most of its
+ * time on these products; who has the memory computes them vector by vector while the speaker speaks. n <= ESER_GRU_BLOCK. */
+void eser_project(const eser_model *model, const eser_kernels *kernels, const uint8_t *vectors, uint32_t n,
+                  int32_t (*projected)[ESER_PROJECTED], eser_scratch *scratch);
+
+/* eser_head of n vectors that were projected. */
+void eser_head_projected(const eser_model *model, const eser_kernels *kernels, const int32_t (*projected)[ESER_PROJECTED],
+                         uint32_t n, int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
+
 /* Feed a stream with frames of features, of levels, or with whole vectors instead of samples. */
 eser_status eser_push_features(eser *stream, const float *db, size_t n_frames);
 eser_status eser_push_levels(eser *stream, const uint8_t *levels, size_t n_frames);
@@ -126,6 +153,18 @@ eser_status eser_push_vectors(eser *stream, const uint8_t *vectors, size_t n_vec
 
 /* Copy the kept vectors out, oldest first: [n][480]; return n. */
 size_t eser_vectors(const eser *stream, uint8_t *vectors);
+
+/* Many frames a call, for bindings of languages in which a call is dear. */
+
+/* Format of models, and bytes of an eser_model, an eser_encoder and an eser_scratch. */
+void eser_sizes(uint32_t *sizes);
+
+/* Features of n_frames frames, the first at samples[0], the next ESER_HOP later: [n_frames][128] in dB. */
+void eser_features_batch(const float *samples, size_t n_frames, float *db, eser_scratch *scratch);
+
+/* Encode frames [n_frames][128] in dB; project the vectors they complete, at most room, and return how many those are. */
+size_t eser_encode_batch(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, const float *db,
+                         size_t n_frames, int32_t (*projected)[ESER_PROJECTED], size_t room, eser_scratch *scratch);
 
 /* tables: logmel-v1 and the hyperbolic tangent; eser_tables.c is written by tests/golden/make_c_tables.py */
 extern const float eser_window[ESER_FRAME];

@@ -7,18 +7,19 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edge_ser.errors import AudioError, ConfigError
-from edge_ser.terminal import backend_option, model_option, profile_option, threads_option
+from edge_ser.terminal import backend_option, configured, model_option, profile_option, require_extra, threads_option
 
 if TYPE_CHECKING:
     from edge_ser.capture import Captured, Device
     from edge_ser.listening import Event
+    from edge_ser.mqtt import Broker, Publisher
 
 
 @click.command("listen", short_help="Listen to a microphone, live.")
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
 @click.option("--jsonl", is_flag=True, help="For programs: one event a line, as JSON.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Such as hangover_ms=300; see below.")
 @click.option("--speed", default=1.0, type=click.FloatRange(0.01, 1000), metavar="X", help="With --realtime: X times as fast.")
+@click.option(
+    "--mqtt",
+    "mqtt_url",
+    envvar="EDGE_SER_MQTT",
+    show_envvar=True,
+    metavar="URL",
+    help="Publish utterances and tone: mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX], mqtts:// for TLS, or @FILE that holds it.",
+)
+@click.option("--home-assistant", is_flag=True, help="With --mqtt: appear in Home Assistant, as two sensors.")
 @model_option
 @backend_option
 @threads_option
@@ -47,6 +57,8 @@ def command(
     jsonl: bool,
     settings: tuple[str, ...],
     speed: float,
+    mqtt_url: str | None,
+    home_assistant: bool,
     model: Path | None,
     backend: str,
     threads: int,
@@ -68,19 +80,21 @@ def command(
         raise click.UsageError("--rate and --channels are of a microphone or a pipe; a recording says its own")
     if speed != 1 and realtime is None:
         raise click.UsageError("--speed goes with --realtime")
+    if home_assistant and not mqtt_url:
+        raise click.UsageError("--home-assistant goes with --mqtt")
     if list_devices:
         from edge_ser.capture import devices
 
         _list(devices())
         return
-    from edge_ser.listening import Listener, configured, listen
+    from edge_ser.listening import Listener, listen
     from edge_ser.recognizer import EmotionRecognizer
     from edge_ser.screen import Screen
+    from edge_ser.tone import ToneConfig
+    from edge_ser.utterances import SegmenterConfig
 
-    try:
-        segmenter, tone = configured(settings)
-    except ConfigError as error:
-        raise click.BadParameter(str(error), param_hint="--set") from None
+    segmenter, tone = configured(settings, SegmenterConfig, ToneConfig)
+    broker = _broker(mqtt_url) if mqtt_url else None
     # A service manager's way to say Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as opened:
@@ -89,11 +103,47 @@ def command(
             model, backend=backend, threads=threads, profile=profile, min_confidence=tone.min_confidence
         )
         listener = Listener(recognizer, found_hz, segmenter, tone)
-        if jsonl:
-            listen(listener, name, captured, _print_json, lambda: None)
-        else:
+        show, heard, note = _print_json, _nothing, _print_note
+        if not jsonl:
             screen = opened.enter_context(Screen(listener, sys.stdout, _can_redraw()))
-            listen(listener, name, captured, screen.show, screen.heard)
+            show, heard, note = screen.show, screen.heard, screen.note
+        if broker is None:
+            listen(listener, name, captured, show, heard)
+            return
+        from edge_ser.mqtt import Publisher
+
+        publisher = opened.enter_context(Publisher(broker, note, recognizer.labels if home_assistant else None))
+        listen(listener, name, captured, _published(show, publisher), heard)
+
+
+def _broker(url: str) -> Broker:
+    require_extra("mqtt", "paho")
+    from edge_ser.mqtt import Broker
+
+    try:
+        return Broker.from_url(url)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="--mqtt") from None
+
+
+def _published(show: Callable[[Event], None], publisher: Publisher) -> Callable[[Event], None]:
+    """Return what shows an event and publishes it, too, if it is one of those a smart home hears of."""
+    from edge_ser.mqtt import TOPICS
+
+    def both(event: Event) -> None:
+        show(event)
+        if event.name in TOPICS:
+            publisher.publish(event.record())
+
+    return both
+
+
+def _nothing() -> None:
+    pass
+
+
+def _print_note(line: str) -> None:
+    click.echo(f"edge-ser: {line}", err=True)
 
 
 def _print_json(event: Event) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.backends import Answer
+from edge_ser.backends import Answer, EncoderState, Vectors
 from edge_ser.errors import ExportError
-from edge_ser.features import LOGMEL_V1, extract
+from edge_ser.features import ENCODER_STRIDE, LOGMEL_V1, FrontEndConfig, extract
 
 Float32Array = npt.NDArray[np.float32]
 Uint8Array = npt.NDArray[np.uint8]
@@ -92,6 +92,11 @@ def build(folder: Path, output: Path, *flags: str) -> Path:
 class CModel:
     """A model in the C library; a stream of its own for every call."""
 
+    provider = "cpu"
+    vector_size = _ENCODER_SIZE
+    vector_dtype: npt.DTypeLike = np.uint8
+    block_frames, kept_frames = ENCODER_STRIDE, 0
+
     def __init__(self, library: Path) -> None:
         self.library = ctypes.CDLL(str(library))
         self.library.eser_strerror.restype = self.library.eser_version.restype = ctypes.c_char_p
@@ -109,15 +114,34 @@ class CModel:
         """Begin a stream."""
         return CStream(self)
 
-    def run(self, features: Float32Array, past: Float32Array | None = None) -> Answer:
-        """Answer for features [T, 128] in dB, following on encoder vectors ``past`` [P, 480] (their bytes, as floats)."""
-        stream = self.stream()
-        if past is not None:
-            stream.push_vectors(past.astype(np.uint8))
+    def run(self, features: Float32Array, past: Vectors | None = None, state: EncoderState | None = None) -> Answer:
+        """Answer for features [T, 128] in dB; after a ``state``, which holds the vectors, ``past`` is not looked at."""
+        stream = self._resume(state)
         stream.push_features(features)
-        result = stream.finish()
-        logits = np.array(result.logits[: result.n_labels], dtype=np.float32)
-        return Answer(logits, np.array(result.embedding, dtype=np.float32), stream.vectors().astype(np.float32))
+        return stream.answer()
+
+    def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Vectors, EncoderState]:
+        """Return the encoder vectors [N, 480] of features [T, 128], and the state: the stream's memory."""
+        stream = self._resume(state)
+        before = len(stream.vectors())
+        stream.push_features(features)
+        return stream.vectors()[before:], (stream.memory(),)
+
+    def judge(self, vectors: Vectors) -> Answer:
+        """Answer for encoder vectors [P, 480] alone."""
+        stream = self.stream()
+        stream.push_vectors(vectors)
+        return stream.answer()
+
+    def _resume(self, state: EncoderState | None) -> CStream:
+        stream = self.stream()
+        if state is not None:
+            stream.restore(state[0])
+        return stream
+
+    def transform(self, samples: Float32Array, config: FrontEndConfig) -> Float32Array:
+        """Return every frame that fits into ``samples`` [n], in dB, [T, 128]."""
+        return self.features(samples)
 
     def features(self, samples: Float32Array) -> Float32Array:
         """Return the features of samples [n], 16 kHz, in dB, [T, 128]."""
@@ -166,6 +190,20 @@ class CStream:
         """Return the encoder vectors that are kept, [P, 480]."""
         out = np.empty((_MAX_VECTORS, _ENCODER_SIZE), dtype=np.uint8)
         return out[: self._library.eser_vectors(self._stream, _pointer(out))]
+
+    def memory(self) -> Uint8Array:
+        """Return a copy of all that the stream is."""
+        return np.frombuffer(bytes(self._memory), dtype=np.uint8)
+
+    def restore(self, memory: Uint8Array) -> None:
+        """Go on from where another stream's :meth:`memory` was taken."""
+        ctypes.memmove(self._memory, _pointer(memory), memory.nbytes)
+
+    def answer(self) -> Answer:
+        """End the utterance and return the answer as a backend gives it."""
+        result = self.finish()
+        logits = np.array(result.logits[: result.n_labels], dtype=np.float32)
+        return Answer(logits, np.array(result.embedding, dtype=np.float32), self.vectors())
 
     def estimate(self) -> Result:
         """Return the answer for what came so far."""

@@ -21,6 +21,9 @@ from torch import Tensor
 
 from edge_ser import __version__
 from edge_ser.errors import ExportError
+from edge_ser.eser_file import FORMAT, MAX_LABELS, packed
+from edge_ser.eser_file import layers as order
+from edge_ser.eser_file import serialise as pack_eser
 from edge_ser.features import LOGMEL_V1
 from edge_ser.model_file import Manifest
 from edge_ser_export.quantize import QuantizedNet, QuantizedRows, frequency_major
@@ -28,7 +31,6 @@ from edge_ser_train.model import EmotionNet
 
 Int32Array = npt.NDArray[np.int32]
 
-MAX_LABELS = 16
 _PANEL = 16
 _ONE = 65536  # the unit of everything behind the encoder is 1/65536
 _STATE_UNIT = 2.0**-15  # of the GRU's state
@@ -82,10 +84,8 @@ def layers(net: EmotionNet, quantized: QuantizedNet) -> dict[str, Layer]:
         rows_in, rows_h = (quantized.gru[f"weight_{source}_l0{suffix}"] for source in ("ih", "hh"))
         rows_in = replace(rows_in, weight=frequency_major(rows_in.weight, size))
         found[f"gru_input_{direction}"] = _rows(f"GRU {direction}", rows_in, state[f"bias_ih_l0{suffix}"], given.scale)
-        found[f"gru_recurrent_{direction}"] = _rows(
-            f"GRU {direction}", rows_h, state[f"bias_hh_l0{suffix}"], _STATE_UNIT, in_bytes=True
-        )
-    found["fc1"] = _rows("FC1", quantized.fc1, net.fc1.bias, _STATE_UNIT, in_bytes=True)
+        found[f"gru_recurrent_{direction}"] = _rows(f"GRU {direction}", rows_h, state[f"bias_hh_l0{suffix}"], _STATE_UNIT)
+    found["fc1"] = _rows("FC1", quantized.fc1, net.fc1.bias, _STATE_UNIT)
     found["fc2"] = _rows("FC2", quantized.fc2, net.fc2.bias, 1 / _ONE, panels=False, bits=20)
     return found
 
@@ -101,18 +101,12 @@ def _rows(
     rows: QuantizedRows,
     bias: Tensor,
     scale_in: float,
-    in_bytes: bool = False,
     panels: bool = True,
     bits: int = 24,
 ) -> Layer:
-    """Return a matrix whose product comes out in 1/65536, with multipliers below 2^bits.
-
-    ``in_bytes``: the inputs are 16 bits and enter as a high byte, offset by 128, and a low one; the bias takes the offset back.
-    """
+    """Return a matrix whose product comes out in 1/65536, with multipliers below 2^bits."""
     unit = rows.scale.astype(np.float64) * scale_in
     steps = np.rint(bias.detach().cpu().numpy().astype(np.float64) / unit)
-    if in_bytes:
-        steps -= 256 * 128 * rows.weight.sum(axis=1, dtype=np.int64)
     shift = bits - int(np.ceil(np.log2((unit * _ONE).max() * (1 + 2.0**-bits))))
     weight = _panels(rows.weight) if panels else rows.weight
     return _layer(name, weight, steps, np.rint(unit * _ONE * 2.0**shift), shift, rows.weight.shape[1])
@@ -129,8 +123,8 @@ def _layer(
     return Layer(weight, bias.astype(np.int32), multiplier.astype(np.int32), shift, n_in)
 
 
-def build_c(net: EmotionNet, quantized: QuantizedNet, manifest: Manifest) -> CSource:
-    """Return the source files; the same text for the same arguments."""
+def numbers(net: EmotionNet, quantized: QuantizedNet) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Layer]]:
+    """Return the constants by their names, and the layers they make up."""
     gain = quantized.inverse_std.astype(np.float64) / quantized.input.scale
     offset = quantized.input.zero_point - quantized.mean * gain
     found = layers(net, quantized)
@@ -138,10 +132,25 @@ def build_c(net: EmotionNet, quantized: QuantizedNet, manifest: Manifest) -> CSo
         "feature_gain": gain.astype(np.float32),
         "feature_offset": offset.astype(np.float32),
         "prelu": np.rint(net.prelu.weight.detach().cpu().numpy().astype(np.float64) * _ONE).astype(np.int32),
-        "centres": np.array(manifest.centres, dtype=np.float32),
     }
     for name, layer in found.items():
         constants |= {f"{name}_weight": layer.weight, f"{name}_bias": layer.bias, f"{name}_multiplier": layer.multiplier}
+    return constants, found
+
+
+def build_eser(net: EmotionNet, quantized: QuantizedNet, manifest: Manifest) -> bytes:
+    """Return the ``.eser`` file of the same numbers."""
+    constants, found = numbers(net, quantized)
+    n_labels = len(manifest.labels)
+    constants["shift"] = np.array([found[name].shift for name in order(n_labels)], dtype=np.int32)
+    digest = hashlib.sha256(packed(constants, n_labels)).hexdigest()
+    return pack_eser(replace(manifest, graph_sha256=digest).to_json(), constants, n_labels)
+
+
+def build_c(net: EmotionNet, quantized: QuantizedNet, manifest: Manifest) -> CSource:
+    """Return the source files; the same text for the same arguments."""
+    constants, found = numbers(net, quantized)
+    constants["centres"] = np.array(manifest.centres, dtype=np.float32)
     shifts = {name: layer.shift for name, layer in found.items()}
     digest = hashlib.sha256(json.dumps([shifts, [(k, str(v.dtype), v.shape) for k, v in constants.items()]]).encode())
     for values in constants.values():
@@ -200,7 +209,7 @@ def _model(found: dict[str, Layer], manifest: Manifest) -> str:
         return "{\n        " + ",\n        ".join(layer(name) for name in names) + "}"
 
     values = [
-        "ESER_MODEL_FORMAT",
+        f"{FORMAT}u",
         f"{len(manifest.labels)}u",
         "labels",
         "feature_gain",

@@ -13,7 +13,10 @@ from edge_ser.terminal import require_extra
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--int8", is_flag=True, help="Convolutions, GRU and FC in int8; calibrated, verified, refused if it got worse.")
 @click.option(
-    "--format", "formats", metavar="NAMES", help="onnx, tflite or c, or several: onnx,tflite. Default: by the suffix of --output."
+    "--format",
+    "formats",
+    metavar="NAMES",
+    help="onnx, tflite, eser or c, or several: onnx,tflite. Default: by the suffix of --output.",
 )
 @click.option(
     "--calibration-data",

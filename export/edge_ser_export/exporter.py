@@ -1,4 +1,4 @@
-"""From a training run to verified model files: float32 or int8, ONNX or TFLite, or int8 in C.
+"""From a training run to verified model files: float32 or int8, ONNX or TFLite, or int8 for the C library.
 
 A file appears under its name only after it was loaded through the runtime and held against the network: float files at several
 lengths, int8 files on real dev clips as well. Below the stated agreement nothing is left behind but the report.
@@ -22,12 +22,14 @@ import torch
 
 from edge_ser import __version__
 from edge_ser.audio import AudioReader
+from edge_ser.backends import Backend
+from edge_ser.backends.native import load_library
 from edge_ser.errors import AudioError, CorpusError, ExportError, RunError, did_you_mean
 from edge_ser.features import extract_blocks
 from edge_ser.model_file import Manifest
 from edge_ser_export.c_library import CModel, compiler, require_same_in_chunks
 from edge_ser_export.c_source import require_c
-from edge_ser_export.formats import FORMATS, discard, install
+from edge_ser_export.formats import FORMATS, INTEGERS_ONLY, discard, install
 from edge_ser_export.onnx_graph import encoder_size
 from edge_ser_export.quantize import QuantizedNet, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
@@ -74,7 +76,7 @@ def export_run(
     data: Path | None = None,
     report: Path | None = None,
 ) -> list[FileReport]:
-    """Write the run's best weights as verified model files, ``outputs`` by format (``onnx``, ``tflite``, ``c``), atomically.
+    """Write the run's best weights as verified model files, ``outputs`` by format (``onnx``, ``tflite``, ``c``, ``eser``), atomically.
 
     int8 files are calibrated on training clips of the run and verified on its dev clips; ``calibration_data`` is a folder of
     recordings to calibrate on instead (and to verify on, where the run's corpora are gone), ``data`` where the corpora lie if
@@ -91,12 +93,15 @@ def export_run(
             raise ExportError(f"output is the file {output}; --format {name} writes source files into a folder: give its name")
         if not output.parent.is_dir():
             raise ExportError(f"cannot write {output}: the folder {output.parent} does not exist")
+    integers_only = [name for name in outputs if name in INTEGERS_ONLY]
+    if integers_only and not int8:
+        raise ExportError("the C library computes in integers; add --int8")
     if "c" in outputs:
-        if not int8:
-            raise ExportError("the C library computes in integers; add --int8")
         compiler()
+    if "eser" in outputs:
+        load_library()
     trained = load_run(run)
-    if "c" in outputs:
+    if integers_only:
         require_c(trained.front_end.name, len(trained.labels))
     if trained.config.loss.kind != "joint":
         raise ExportError(
@@ -210,8 +215,9 @@ def _write(
     agreement = against_onnx = None
     if clips:
         agreement = agree(infer(trained.net, clips.verification)[0], backend, clips.verification, clips.y, clips.described)
-    if isinstance(backend, CModel) and clips and quantized:
+    if isinstance(backend, CModel):
         require_same_in_chunks(backend)
+    if name in INTEGERS_ONLY and clips and quantized:
         against_onnx = _against_onnx(trained, quantized, manifest, backend, clips, path.parent)
     verified = {"verification": asdict(verification), "engine": f"{form.engine()}, {platform.machine()}"}
     if agreement:
@@ -232,9 +238,9 @@ _COVERED = (("weights", "weights"), ("macs", "macs_per_s"))
 
 
 def _against_onnx(
-    trained: TrainedModel, quantized: QuantizedNet, manifest: Manifest, backend: CModel, clips: _Clips, folder: Path
+    trained: TrainedModel, quantized: QuantizedNet, manifest: Manifest, backend: Backend, clips: _Clips, folder: Path
 ) -> Agreement:
-    """Compare the C library's answers with those of the int8 ONNX file of the same integers."""
+    """Compare the C library's answers with those of an int8 ONNX file of the same integers."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         path = Path(scratch) / "int8.onnx"
         FORMATS["onnx"].write(trained.net, quantized, manifest, path)

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_ser import __version__
 from edge_ser.backends import BACKENDS, Backend, open_backend
 from edge_ser.containers import seal_tflite
 from edge_ser.model_file import Manifest, read_model_file
 from edge_ser_export.c_library import CModel, compiler_version
-from edge_ser_export.c_source import build_c
+from edge_ser_export.c_source import build_c, build_eser
 from edge_ser_export.onnx_graph import build_graph, graph_sha256, serialise
 from edge_ser_export.quantize import QuantizedNet
 from edge_ser_export.tflite_graph import build_tflite
@@ -56,6 +57,12 @@ def _write_c(net: EmotionNet, quantized: QuantizedNet | None, manifest: Manifest
     return source.flash_bytes
 
 
+def _write_eser(net: EmotionNet, quantized: QuantizedNet | None, manifest: Manifest, path: Path) -> int:
+    if quantized is None:
+        raise ValueError("C has no float form")
+    return path.write_bytes(build_eser(net, quantized, manifest))
+
+
 def _open_file(path: Path) -> Backend:
     return open_backend(read_model_file(path), "auto", threads=1, spinning=False)
 
@@ -68,6 +75,12 @@ def _version_of(package: str) -> Callable[[], str]:
 
     return named
 
+
+def _library_version() -> str:
+    return f"edge-ser {__version__}'s C library"
+
+
+_ALL_INTEGERS = "int8: everything behind the features in integers (uint8 x int8, GRU state int16), the same bits on every target"
 
 FORMATS = {
     "onnx": Format(
@@ -91,10 +104,14 @@ FORMATS = {
         _write_c,
         CModel.of_sources,
         compiler_version,
-        "int8: everything behind the features in integers (uint8 x int8, GRU state int16), the same bits on every target",
+        _ALL_INTEGERS,
         head_macs_int8=True,
     ),
+    "eser": Format(BACKENDS["native"], _write_eser, _open_file, _library_version, _ALL_INTEGERS, head_macs_int8=True),
 }
+"""``c`` and ``eser`` hold the same integers: as source for firmware, and as a file for the native backend."""
+
+INTEGERS_ONLY = ("c", "eser")
 
 
 def install(written: Path, output: Path) -> None:

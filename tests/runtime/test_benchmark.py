@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -101,6 +102,21 @@ def test_json_has_the_documented_keys(measured: Report) -> None:
         assert timing["n"] == len(timing["times_ms"])
         assert timing["p50"] == pytest.approx(np.median(timing["times_ms"]), abs=1e-3)
         assert timing["max"] == max(timing["times_ms"])
+
+
+def test_every_key_is_documented(measured: Report) -> None:
+    text = (Path(__file__).parents[2] / "bench" / "README.md").read_text(encoding="utf-8")
+    documented = {part for name in re.findall(r"`([\w.\[\]]+)`", text) for part in name.replace("[]", "").split(".")}
+
+    def keys(value: Any) -> set[str]:
+        if isinstance(value, list):
+            return set().union(*map(keys, value))
+        return set(value).union(*map(keys, value.values())) if isinstance(value, dict) else set()
+
+    table = json.loads(to_json(measured))
+    table["machine"]["packages"] = {}  # its keys are names of packages
+    table["before"]["temperatures_c"] = table["after"]["temperatures_c"] = {}
+    assert keys(table) <= documented
 
 
 def test_json_survives_a_round_trip(measured: Report, tmp_path: Path) -> None:

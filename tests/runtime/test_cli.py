@@ -12,6 +12,7 @@ import soundfile
 
 from edge_ser import EmotionRecognizer
 from edge_ser.calibration import SpeechStatistics
+from edge_ser.profile import Profile
 
 COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 
@@ -65,7 +66,7 @@ def test_predict_with_a_profile(speech: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     statistics = SpeechStatistics()
     statistics.add((12 * rng.standard_normal((2000, 128)) - 50).astype(np.float32))
-    statistics.result().save(tmp_path / "mic.json")
+    Profile(statistics.result()).save(tmp_path / "mic.json")
     corrected = json.loads(run("predict", "--json", "--profile", tmp_path / "mic.json", speech).stdout)
     expected = EmotionRecognizer(profile=tmp_path / "mic.json").predict(speech)
     assert corrected["confidence"] == pytest.approx(expected.confidence, abs=1e-6)

@@ -15,13 +15,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_ser import ConfigError
+from edge_ser import ConfigError, EmotionRecognizer
 from edge_ser.mqtt import Broker, Publisher
 
+COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 WAIT_S = 30.0
 ANSWER = {"event": "utterance", "label": "happy", "confidence": 0.8, "text": "ü"}
 
@@ -191,7 +194,7 @@ def test_a_broker_that_comes_later_is_found(make_broker: Callable[..., Mosquitto
         broker.start()
         said(lines, "publishing")
         home = listen_at(broker.port)
-        assert home.next() == ("edge-ser/availability", "online", True)
+        assert home.next()[:2] == ("edge-ser/availability", "online")
         assert publisher.publish(ANSWER)
         assert home.next()[0] == "edge-ser/utterance"
 
@@ -230,7 +233,7 @@ def test_name_and_password(make_broker: Callable[..., Mosquitto], listen_at: Cal
     with Publisher(Broker.from_url(f"@{secret}"), lines.put) as publisher:
         said(lines, "publishing")
         home = listen_at(broker.port, username="me", password="p@ss/wörd")
-        assert home.next() == ("edge-ser/availability", "online", True)
+        assert home.next()[:2] == ("edge-ser/availability", "online")
 
 
 def test_tls(make_broker: Callable[..., Mosquitto], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,3 +311,92 @@ def test_a_wrong_url_is_one_line_without_the_password(url: str) -> None:
     assert "expected mqtt" in str(caught.value) or "cannot read" in str(caught.value) or "expected levels" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(Broker.from_url("mqtt://me:secret@broker"))
+
+
+def test_listen_publishes_what_it_prints_whatever_the_broker_does(
+    broker: Mosquitto, listen_at: Callable[..., Home], data_dir: Path
+) -> None:
+    clip = sorted((data_dir / "emodb" / "audio").glob("*.flac"))[10]
+    samples, rate_hz = soundfile.read(clip, dtype="int16")
+    talk = np.concatenate([np.zeros(8000, np.int16), samples, np.zeros(16000, np.int16)])
+    home = listen_at(broker.port)
+    listening = subprocess.Popen(
+        [*COMMAND, "listen", "-", "--jsonl", "--rate", str(rate_hz), "--home-assistant"],
+        env={**os.environ, "EDGE_SER_MQTT": f"{broker.url}/kitchen"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert listening.stdin is not None
+    assert listening.stdout is not None
+    assert listening.stderr is not None
+
+    def speak() -> dict[str, Any]:
+        """Say the clip, and return what is printed of it."""
+        assert listening.stdin is not None
+        assert listening.stdout is not None
+        listening.stdin.write(talk.tobytes())
+        listening.stdin.flush()
+        while (event := json.loads(listening.stdout.readline()))["event"] != "utterance":
+            pass
+        answer: dict[str, Any] = event
+        return answer
+
+    def hear() -> dict[str, Any]:
+        """Return what the home hears of it."""
+        while (message := home.next())[0] != "kitchen/utterance":
+            pass
+        heard: dict[str, Any] = json.loads(message[1])
+        return heard
+
+    try:
+        home.until("kitchen/availability", "online")
+        first = speak()
+        assert hear() == first
+        part = talk[round(first["start_s"] * rate_hz) : round(first["stop_s"] * rate_hz)]
+        expected = EmotionRecognizer(min_confidence=0.5).predict((part, rate_hz)).record()
+        assert {key: first[key] for key in expected} == expected
+        assert b"MQTT: publishing to 127.0.0.1 below kitchen/" in listening.stderr.readline()
+        broker.stop()
+        assert b"lost" in listening.stderr.readline()
+        speak()  # into the void; listening goes on
+        broker.start()
+        while b"publishing" not in (line := listening.stderr.readline()):
+            pass
+        assert b"events could not be sent" in line
+        home.until("kitchen/availability", "online")  # so the home has come back, too
+        third = speak()
+        assert hear() == third
+        listening.kill()
+        home.until("kitchen/availability", "offline")
+    finally:
+        listening.kill()
+        listening.communicate()
+
+
+def test_mistakes_of_the_command_are_one_line_without_the_password(tmp_path: Path) -> None:
+    for arguments, expected in (
+        (["--home-assistant"], "goes with --mqtt"),
+        (["--mqtt", "mqtt://me:secret@broker:port"], "expected mqtt://"),
+        (["--mqtt", f"@{tmp_path}/none"], "cannot read the MQTT URL"),
+    ):
+        done = subprocess.run([*COMMAND, "listen", "-", *arguments], capture_output=True, check=False, input=b"")
+        assert done.returncode == 2
+        assert expected in done.stderr.decode().replace("\n", " ")
+        assert b"secret" not in done.stderr
+    blocker = "import sys; sys.modules['paho'] = None; from edge_ser.cli import main; main()"
+    code = [sys.executable, "-c", blocker, "listen", "-", "--mqtt", "mqtt://broker"]
+    done = subprocess.run(code, capture_output=True, check=False, input=b"")
+    assert done.returncode == 1
+    assert b"pip install 'edge-ser[mqtt]'" in done.stderr
+
+
+def test_the_screen_tells_of_the_broker(speech: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [*COMMAND, "listen", "--realtime", str(speech), "--mqtt", f"mqtt://127.0.0.1:{port}"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    notes = [line for line in done.stdout.decode().splitlines() if "MQTT" in line]
+    assert len(notes) == 1  # however often it tried
+    assert f"127.0.0.1 port {port} cannot be reached: [Errno 111] Connection refused; trying again" in notes[0]

@@ -17,10 +17,10 @@ from edge_ser_train.evaluation import (
     evaluate_run,
     format_comparison,
     format_evaluation,
-    leave_corpus_out,
     robustness,
 )
 from edge_ser_train.run import MODEL, load_run
+from edge_ser_train.tuning import adaptation, leave_corpus_out
 
 
 def test_run_and_exported_file_score_alike(tiny_run: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -109,9 +109,16 @@ def test_other_corpora_and_conditions(
         leave_corpus_out(subject, tiny_data, tmp_path / "cache")
     shutil.copytree(tiny_data / "tiny", tmp_path / "data" / "other")
     results = leave_corpus_out(subject, tmp_path / "data", tmp_path / "cache")
-    assert [r["calibration"] for r in results] == ["none", "mean", "mean and std"]
+    assert results[0]["calibration"] == "none"
+    assert {r["calibration"].removeprefix("a minute of ") for r in results[1:]} == {
+        f"{who}, {speech}" for who in ("others", "the speaker") for speech in ("ordinary", "mixed")
+    }
     assert {r["n_clips"] for r in results} == {48}
     assert "zero-shot" in results[0]["protocol"]
+    answers = {r["calibration"]: r["confusion"] for r in results}
+    # Seven vowels of a second are too short a measurement, those of five speakers are not.
+    assert answers["a minute of the speaker, mixed"] == answers["none"]
+    assert answers["a minute of others, mixed"] != answers["none"]
     conditions = robustness(subject, tiny_data, "tiny", "test")
     plain = (evaluate_run(tiny_run, tiny_data, "tiny", "test", None) if what == "run" else None) or evaluate_model(
         tiny_model, tiny_data, "tiny", "test"
@@ -124,6 +131,27 @@ def test_other_corpora_and_conditions(
     shutil.copytree(tiny_run, copied)
     command = ["evaluate", str(copied), "--data", str(tmp_path / "data"), "--leave-corpus-out"]
     output = CliRunner().invoke(cli, command, catch_exceptions=False).output
-    assert "mean and std" in output
+    assert "a minute of others, ordinary" in output
     assert json.loads((copied / "leave-corpus-out.json").read_text())[0]["corpus"] == "other"
-    assert CliRunner().invoke(cli, [*command, "--corpus", "tiny"]).exit_code == 2
+    for wrong in (["--corpus", "tiny"], ["--robustness"], ["--adaptation"]):
+        assert CliRunner().invoke(cli, [*command, *wrong]).exit_code == 2
+
+
+def test_adaptation_is_scored_on_clips_that_it_did_not_hear(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    command = ["evaluate", str(tmp_path / "run"), "--data", str(tiny_data), "--corpus", "tiny", "--split", "all", "--adaptation"]
+    output = CliRunner().invoke(cli, command, catch_exceptions=False).output
+    assert "4 utterances an emotion" in output
+    results = json.loads((tmp_path / "run" / "adaptation-tiny-all.json").read_text())
+    assert [r["adaptation"] for r in results] == ["none", *(f"{n} utterance{'s' * (n > 1)} an emotion" for n in (1, 2, 4))]
+    assert {r["n_clips"] for r in results} == {48}
+    assert results[0]["confusion"] == evaluate_run(tiny_run, tiny_data, "tiny", "all", None)["confusion"]
+    # There are two takes of every emotion: no more utterances to be heard, however many are asked for.
+    assert results[2]["confusion"] == results[3]["confusion"]
+    assert results[1]["confusion"] != results[2]["confusion"]
+    assert np.sum(results[1]["confusion"]) == 10 * 48
+    for r in results[1:]:
+        low, high = r["change_95"]
+        assert low <= r["change"] <= high
+        assert r["change"] == pytest.approx(r["ua"] - results[0]["ua"])
+    assert adaptation(tmp_path / "run", tiny_data, "tiny", "all", None)[3]["confusion"] == results[3]["confusion"]

@@ -137,6 +137,7 @@ def train(
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="train, dev, test, or all.")
 @click.option("--leave-corpus-out", is_flag=True, help="Every corpus below --data not trained on, without and with calibration.")
 @click.option("--robustness", is_flag=True, help="The same clips at other levels, in noise, over a telephone.")
+@click.option("--adaptation", is_flag=True, help="Without and with adaptation to the speaker by some other clips of theirs.")
 @click.option("--json", "as_json", is_flag=True, help="The scores as JSON, one object a line.")
 @_cache_option
 def evaluate(
@@ -146,6 +147,7 @@ def evaluate(
     split: str,
     leave_corpus_out: bool,
     robustness: bool,
+    adaptation: bool,
     as_json: bool,
     cache: Path | None,
 ) -> None:
@@ -159,21 +161,26 @@ def evaluate(
         from edge_ser.errors import RunError
 
         raise RunError(f"{run_or_model} does not exist; expected the folder of a training run, or a model file")
-    from edge_ser_train import evaluation
+    from edge_ser_train import evaluation, tuning
     from edge_ser_train.run import write_atomic
 
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
-    if leave_corpus_out and (corpus or robustness):
-        raise click.UsageError("--leave-corpus-out looks at every other corpus; give it without --corpus and --robustness")
+    if leave_corpus_out and corpus:
+        raise click.UsageError("--leave-corpus-out looks at every other corpus; give it without --corpus")
+    if leave_corpus_out + robustness + adaptation > 1:
+        raise click.UsageError("give one of --leave-corpus-out, --robustness, --adaptation")
     if leave_corpus_out:
-        results = evaluation.leave_corpus_out(run_or_model, data, cache)
+        results = tuning.leave_corpus_out(run_or_model, data, cache)
         text, name = evaluation.format_comparison(results, "calibration"), "leave-corpus-out"
     elif corpus is None:
         raise click.UsageError("missing --corpus: a folder name below --data")
     elif robustness:
         results = evaluation.robustness(run_or_model, data, corpus, split)
         text, name = evaluation.format_comparison(results, "condition"), f"robustness-{corpus}-{split}"
+    elif adaptation:
+        results = tuning.adaptation(run_or_model, data, corpus, split, cache)
+        text, name = evaluation.format_comparison(results, "adaptation"), f"adaptation-{corpus}-{split}"
     else:
         is_run = run_or_model.is_dir()
         score = evaluation.evaluate_run(run_or_model, data, corpus, split, cache) if is_run else None

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from edge_ser.audio import AudioReader
 from edge_ser.backends import open_backend
-from edge_ser.calibration import SpeechStatistics
 from edge_ser.errors import AudioError, CorpusError
 from edge_ser.features import FrontEndConfig, extract
 from edge_ser.model_file import read_model_file
@@ -76,12 +75,17 @@ class Subject:
     train_corpora: tuple[str, ...]
     speech_mean: Float32Array
     speech_std: Float32Array
-    answer: Callable[[Sequence[Float32Array]], Float32Array]
-    """Logits [n, n_labels] for features of n clips."""
+    centres: Float32Array
+    novelty_distance: float
+    answer: Callable[[Sequence[Float32Array]], tuple[Float32Array, Float32Array]]
+    """Logits [n, n_labels] and embeddings [n, 64] for features of n clips."""
 
     def score(self, clips: Sequence[Clip], split: str, features: Sequence[Float32Array]) -> dict[str, Any]:
         """Return the scores on clips whose features are given."""
-        logits = self.answer(features)
+        return self.score_logits(clips, split, self.answer(features)[0])
+
+    def score_logits(self, clips: Sequence[Clip], split: str, logits: Float32Array) -> dict[str, Any]:
+        """Return the scores of answers, logits [n, n_labels], on clips."""
         return _result(self.path, self.weights_sha256, clips, split, self.labels, logits, self.temperature, self.train_corpora)
 
 
@@ -101,14 +105,17 @@ def open_run_or_model(path: Path) -> Subject:
             tuple(trained.data["corpora"]),
             trained.speech_mean.numpy(),
             trained.speech_std.numpy(),
-            lambda features: infer(trained.net, features)[0],
+            trained.centres.numpy(),
+            trained.novelty_distance,
+            lambda features: infer(trained.net, features),
         )
     model = read_model_file(path)
     backend = open_backend(model, "auto", threads=1, spinning=False)
     manifest = model.manifest
 
-    def answer(features: Sequence[Float32Array]) -> Float32Array:
-        return np.stack([backend.run(np.ascontiguousarray(x)).logits for x in features])
+    def answer(features: Sequence[Float32Array]) -> tuple[Float32Array, Float32Array]:
+        answers = [backend.run(np.ascontiguousarray(x)) for x in features]
+        return np.stack([a.logits for a in answers]), np.stack([a.embedding for a in answers])
 
     return Subject(
         path,
@@ -119,6 +126,8 @@ def open_run_or_model(path: Path) -> Subject:
         tuple(c["name"] for c in manifest.training["corpora"]),
         np.array(manifest.speech_mean, dtype=np.float32),
         np.array(manifest.speech_std, dtype=np.float32),
+        np.array(manifest.centres, dtype=np.float32),
+        manifest.novelty_distance,
         answer,
     )
 
@@ -149,37 +158,6 @@ def evaluate_model(path: Path, data: Path, corpus: str, split: str) -> dict[str,
     )
 
 
-def leave_corpus_out(path: Path, data: Path, cache_dir: Path | None) -> list[dict[str, Any]]:
-    """Score on every corpus below ``data`` that was not trained on, without and with a device calibration.
-
-    The calibration is a :class:`~edge_ser.calibration.Profile` measured on the corpus' own recordings, without their labels:
-    what a device does that has heard its own microphone for a while. Raises CorpusError when every corpus was trained on.
-    """
-    from edge_ser_train.dataset import default_cache_dir, load_features
-
-    subject = open_run_or_model(path)
-    results = []
-    for corpus in sorted(p.parent.name for p in data.glob("*/labels.csv")):
-        clips = [c for c in read_corpus(data, corpus) if c.emotion in subject.labels]
-        if corpus in subject.train_corpora or not clips:
-            continue
-        features = load_features(clips, subject.front_end, cache_dir or default_cache_dir())
-        statistics = SpeechStatistics(subject.front_end)
-        for x in features:
-            statistics.add(x)
-        for calibrated in (None, False, True):
-            heard = features
-            if calibrated is not None:
-                profile = statistics.result(scale=calibrated)
-                correction = profile.correction(subject.front_end, subject.speech_mean, subject.speech_std)
-                heard = [correction.apply(x) for x in features]
-            named = {None: "none", False: "mean", True: "mean and std"}[calibrated]
-            results.append(subject.score(clips, "all", heard) | {"calibration": named})
-    if not results:
-        raise CorpusError(f"{data} holds no corpus that {path} was not trained on; expected one at least to leave out")
-    return results
-
-
 def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str, Any]]:
     """Score the same clips under every condition of :mod:`edge_ser_train.conditions`, applied to the samples."""
     from edge_ser_train.conditions import CONDITIONS
@@ -198,18 +176,23 @@ def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str
 def format_comparison(results: Sequence[dict[str, Any]], key: str) -> str:
     """Return results that differ in ``key`` as a table, UA against the first of the same corpus."""
     first = results[0]
+    width = max(len(r[key]) for r in results)
     lines = [f"{first['model']}, {len(first['labels'])} classes: {', '.join(first['labels'])}"]
-    lines.append(f"  {'corpus':<10} {key:<25} {'clips':>5}  {'UA':>6}  {'95 % over speakers':<18} {'change':>6}  {'ECE':>5}")
+    lines.append(
+        f"  {'corpus':<10} {key:<{width}} {'clips':>5}  {'UA':>6}  {'95 % over speakers':<18} {'change':<21}  {'ECE':>5}"
+    )
     base: dict[str, float] = {}
     for r in results:
-        change = 100 * (r["ua"] - base.setdefault(r["corpus"], r["ua"]))
+        change = f"{100 * (r['ua'] - base.setdefault(r['corpus'], r['ua'])):+.1f}"
+        if "change_95" in r:
+            change += f" [{100 * r['change_95'][0]:+.1f}, {100 * r['change_95'][1]:+.1f}]"
         interval = f"[{r['ua_95'][0]:.1%}, {r['ua_95'][1]:.1%}]"
-        scores = f"{r['n_clips']:>5}  {r['ua']:>6.1%}  {interval:<18} {change:>+6.1f}  {r['ece']:>5.3f}"
-        lines.append(f"  {r['corpus']:<10} {r[key]:<25} {scores}")
+        scores = f"{r['n_clips']:>5}  {r['ua']:>6.1%}  {interval:<18} {change:<21}  {r['ece']:>5.3f}"
+        lines.append(f"  {r['corpus']:<10} {r[key]:<{width}} {scores}")
     if len(base) > 1:
         for value in dict.fromkeys(r[key] for r in results):
             of = [r["ua"] for r in results if r[key] == value]
-            lines.append(f"  {'mean':<10} {value:<25} {'':>5}  {np.mean(of):>6.1%}")
+            lines.append(f"  {'mean':<10} {value:<{width}} {'':>5}  {np.mean(of):>6.1%}")
     return "\n".join(lines)
 
 

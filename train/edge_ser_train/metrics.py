@@ -50,6 +50,25 @@ def macro_f1(confusion: npt.NDArray[Any]) -> FloatArray:
     return mean
 
 
+def paired_change(
+    y: IntArray, before: IntArray, after: IntArray, speakers: Sequence[str], n_classes: int
+) -> tuple[float, tuple[float, float]]:
+    """Return by how much UA rises from the answers ``before`` to those ``after``, both [n], and its 95 % interval.
+
+    The bootstrap draws whole speakers, the same for both.
+    """
+    names, who = np.unique(np.asarray(speakers), return_inverse=True)
+    draws = np.random.default_rng(0).integers(0, len(names), size=(BOOTSTRAP_SAMPLES, len(names)))
+
+    def ua(predicted: IntArray) -> tuple[FloatArray, FloatArray]:
+        of = np.stack([confusion_matrix(y[who == s], predicted[who == s], n_classes) for s in range(len(names))])
+        return unweighted_accuracy(of.sum(axis=0)), unweighted_accuracy(of[draws].sum(axis=1))
+
+    (whole, drawn), (whole_before, drawn_before) = ua(after), ua(before)
+    low, high = np.percentile(drawn - drawn_before, [2.5, 97.5])
+    return float(whole - whole_before), (float(low), float(high))
+
+
 def expected_calibration_error(probabilities: FloatArray, y: IntArray, n_bins: int = 15) -> float:
     """Return ECE (Guo et al. 2017): the gap between confidence and accuracy, averaged over equal-width confidence bins."""
     confidence = probabilities.max(axis=1)

@@ -13,4 +13,4 @@ edge-ser evaluate runs/shipped-3 --data "$data" --corpus cremad
 edge-ser evaluate runs/shipped-3 --data "$data" --corpus ravdess --split all
 edge-ser evaluate runs/shipped-3 --data "$data" --corpus cremad --robustness
 edge-ser evaluate runs/shipped-3 --data "$data" --leave-corpus-out
-edge-ser export runs/shipped-3 --int8 --format onnx,tflite -o edge_ser/models/edge-ser
+edge-ser export runs/shipped-3 --int8 --format onnx,tflite,eser -o edge_ser/models/edge-ser

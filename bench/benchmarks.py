@@ -1,0 +1,323 @@
+"""Measure everything that BENCHMARKS.md states, and write it: edge-ser itself, its peers, its limits, its scaling.
+
+python bench/benchmarks.py -o BENCHMARKS.md
+
+Needs ``pip install 'edge-ser[bench]'``. One thread; what is compared is run in turn. About ten minutes on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+# What pip installs is compiled already; a checkout must be let to, or every start would compile it anew.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import attainable
+import click
+import numpy as np
+import numpy.typing as npt
+import peers
+import scaling
+
+from edge_ser import EmotionRecognizer
+from edge_ser.benchmark.clips import RATE_HZ, speech_like
+from edge_ser.benchmark.measurement import Rule, measure
+from edge_ser.benchmark.results import Report, Subject
+from edge_ser.benchmark.table import condition_lines, machine_lines
+from edge_ser.features import extract
+from edge_ser.machine import installed_version, read_condition
+from edge_ser.model_file import shipped_model_path
+from edge_ser_train.run import write_atomic
+
+LENGTHS_S = (1, 2, 3, 4, 6, 8, 10, 12, 14)
+HOURS = (0.25, 1.0, 2.0)
+STREAMS = (16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
+LATE_MS = 20.0
+"""A stream keeps up while 99 of 100 chunks are taken before the next one is due."""
+
+
+def samples_of(seconds: float) -> npt.NDArray[np.float32]:
+    """Return speech-like samples, float32 [n]."""
+    samples: npt.NDArray[np.float32] = speech_like(seconds) * np.float32(2**-15)
+    return samples
+
+
+def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return how long each call took, in ms: three times a round, every round beginning with another call; two rounds of warm-up.
+
+    Three times, so that most of them find the caches as they left them themselves.
+    """
+    names = list(calls)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for n in range(rounds + 2):
+        for k in range(len(names)):
+            name = names[(n + k) % len(names)]
+            for _ in range(3):
+                start = time.perf_counter()
+                calls[name]()
+                if n >= 2:
+                    times[name].append(1000 * (time.perf_counter() - start))
+    return times
+
+
+def ours(subjects: Sequence[Subject], duration_s: float, starts: int) -> tuple[Report, list[str]]:
+    """Measure the models with what ``edge-ser benchmark`` is made of; return that, and the rows of a table."""
+    report = measure(subjects, rule=Rule(duration_s=duration_s), starts=starts)
+    names = [f"{r.subject.name}, {r.subject.engine}" for r in report.results]
+    rows = [f"| median, one thread | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+
+    def row(name: str, cells: Sequence[str]) -> None:
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+
+    for i, case in enumerate(report.results[0].cases):
+        cases = [r.cases[i] for r in report.results]
+        row(f"{case.seconds:g} s, file to answer", [f"{_p50(c.answer.times_ms):.2f} ms" for c in cases])
+        for stage in case.stages:
+            row(f"... {stage.replace('_', ' ')}", [f"{_p50(c.stages[stage].times_ms):.2f} ms" for c in cases])
+        row("... 99th percentile", [f"{c.answer.statistics()['p99']:.2f} ms" for c in cases])
+        row(
+            f"{case.seconds:g} s, end of speech to answer",
+            ["-" if c.stream_answer is None else f"{_p50(c.stream_answer.times_ms):.2f} ms" for c in cases],
+        )
+    starts_of = [r.start for r in report.results if r.start is not None]
+    if len(starts_of) == len(report.results):
+        for name in ("import", "load", "first_answer", "cold_start"):
+            row(name.replace("_", " "), [f"{_p50(s.series[name].times_ms) / 1000:.3f} s" for s in starts_of])
+        row("memory, steady", [f"{s.steady_mb or 0:.0f} MB" for s in starts_of])
+        row("idle, a stream open", [f"{s.idle_cpu_percent:.2f} % of a core" for s in starts_of])
+    row("file", [f"{r.subject.bytes / 1e6:.3f} MB" for r in report.results])
+    row("int8: weights, operations", [_coverage(r.subject) for r in report.results])
+    return report, rows
+
+
+def _coverage(subject: Subject) -> str:
+    return f"{subject.weights_int8_percent:.1f} %, {subject.macs_int8_percent:.1f} %"
+
+
+def against_peers(rounds: int, folder: Path) -> tuple[list[str], dict[str, float]]:
+    """Return a table of the time for 3 s of speech, samples to answer, features included; and the peers' ratios."""
+    samples = samples_of(3)
+    recognizer = EmotionRecognizer()
+    wav2vec2, size = peers.wav2vec2_int8(len(samples), folder)
+    smile = peers.opensmile_egemaps()
+    calls: dict[str, Callable[[], object]] = {
+        "edge-ser": lambda: recognizer.predict((samples, RATE_HZ)),
+        "openSMILE": lambda: smile(samples),
+        "wav2vec2": lambda: wav2vec2(samples),
+    }
+    times = in_turn(calls, rounds)
+    described = {
+        "edge-ser": f"the shipped int8 model, {recognizer.path.stat().st_size / 1e6:.2f} MB",
+        "openSMILE": f"eGeMAPSv02 functionals, opensmile {installed_version('opensmile')}; no classifier",
+        "wav2vec2": f"wav2vec2-base classifier, ONNX Runtime, dynamic int8, {size / 1e6:.0f} MB; random weights",
+    }
+    rows = [
+        "| 3 s of samples to an answer | median | fastest | times edge-ser's (middle half of the rounds) |",
+        "|---|---|---|---|",
+    ]
+    ratios = {}
+    for name, of in times.items():
+        each = np.array(of) / np.array(times["edge-ser"])
+        ratios[name] = _p50(of) / _p50(times["edge-ser"])
+        low, high = np.percentile(each, [25, 75])
+        shown = "1" if name == "edge-ser" else f"{ratios[name]:.1f} ({low:.1f} to {high:.1f})"
+        rows.append(f"| {described[name]} | {_p50(of):.2f} ms | {min(of):.2f} ms | {shown} |")
+    return rows, ratios
+
+
+def against_the_machine(rounds: int, folder: Path) -> tuple[list[str], float]:
+    """Return a table of the encoder's rate beside the fastest large int8 convolution's, and their ratio."""
+    features = extract(samples_of(3))
+    macs = {"encoder": attainable.encoder_macs(*features.shape)}
+    calls = {"encoder": attainable.encoder(shipped_model_path(), folder, features)}
+    for shape in attainable.SHAPES:
+        name = f"one QLinearConv, {shape[0]} to {shape[1]} channels, 3x3, {shape[2]} x {shape[3]}"
+        calls[name], macs[name] = attainable.single_convolution(*shape)
+    times = in_turn(calls, rounds)
+    rates = {name: macs[name] / _p50(of) / 1e6 for name, of in times.items()}
+    fastest = {name: macs[name] / min(of) / 1e6 for name, of in times.items()}
+    best = max(rate for name, rate in rates.items() if name != "encoder")
+    rows = ["| one thread, int8 | multiply-accumulates | rate (median) | rate (fastest run) |", "|---|---|---|---|"]
+    for name in calls:
+        rows.append(f"| {name} | {macs[name] / 1e6:.0f} M | {rates[name]:.1f} GMAC/s | {fastest[name]:.1f} GMAC/s |")
+    return rows, rates["encoder"] / best
+
+
+def lengths(rounds: int, plot: Path) -> list[str]:
+    """Return a table of time against length, and draw it."""
+    from matplotlib.figure import Figure
+
+    times = scaling.lengths(LENGTHS_S, rounds)
+    x, y = np.array(list(times)), np.array(list(times.values()))
+    slope, offset = np.polyfit(x, y, 1)
+    rows = ["| audio | answer | of it, a second of audio |", "|---|---|---|"]
+    rows += [f"| {s:g} s | {ms:.2f} ms | {ms / s:.2f} ms |" for s, ms in times.items()]
+    figure = Figure(figsize=(6, 3.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(x, y, "o", label="measured (medians, in turn)")
+    axes.plot(x, offset + slope * x, label=f"{offset:.2f} ms + {slope:.2f} ms a second")
+    axes.set(xlabel="audio, s", ylabel="samples to answer, ms", xlim=(0, None), ylim=(0, None))
+    axes.legend()
+    figure.savefig(plot)
+    residual = float(np.abs(offset + slope * x - y).max() / y.max())
+    rows += [
+        "",
+        f"The line is {offset:.2f} ms + {slope:.2f} ms a second; no point lies farther off than {residual:.1%} of the longest.",
+    ]
+    return rows
+
+
+def hours(folder: Path, longest: float) -> list[str]:
+    """Return a table of what recordings of hours cost."""
+    rows = ["| recording (16 kHz WAV) | answer | times real time | memory, peak |", "|---|---|---|---|"]
+    for length in (h for h in HOURS if h <= longest):
+        found = scaling.long_recording(length, folder)
+        rows.append(f"| {length:g} h | {found['s']:.2f} s | {3600 * length / found['s']:,.0f} | {found['peak_mb']:.0f} MB |")
+    return rows
+
+
+def parallel_streams(seconds: float, cores: int) -> tuple[list[str], int]:
+    """Return a table of streams in real time, and the most of them that kept up."""
+    rows = [
+        "| streams | chunk late, 99th percentile | at most | end of speech to answer, median | 99th |",
+        "|---|---|---|---|---|",
+    ]
+    most = 0
+    for n in STREAMS:
+        found = scaling.streams(n, seconds, cores)
+        cells = [f"{found[key]:.1f} ms" for key in ("late_p99", "late_max", "answer_p50", "answer_p99")]
+        rows.append(f"| {n} | {' | '.join(cells)} |")
+        if found["late_p99"] > LATE_MS:
+            break
+        most = n
+    return rows, most
+
+
+def _p50(times: Sequence[float]) -> float:
+    return float(np.median(times))
+
+
+def goals(report: Report, ratios: dict[str, float], encoder_share: float, most_streams: int) -> Iterator[str]:
+    """Yield a table of what was aimed at and what was measured, for the first model."""
+    first = report.results[0]
+    by_length = {case.seconds: case for case in first.cases}
+    three, longest = by_length[3.0], by_length[14.0]
+    front_end = _p50(three.stages["front_end"].times_ms) / _p50(three.answer.times_ms)
+    yield "| aim | measured |"
+    yield "|---|---|"
+    yield f"| 3 s of speech in at most 1/20 of openSMILE eGeMAPSv02's time | 1/{ratios['openSMILE']:.0f} |"
+    yield f"| and 1/70 of a wav2vec2-base classifier's | 1/{ratios['wav2vec2']:.0f} |"
+    yield f"| encoder at 60 % or more of the attainable int8 convolution rate | {encoder_share:.0%} |"
+    yield f"| front end at most 30 % of the whole (3 s) | {front_end:.0%} |"
+    if longest.stream_answer is not None:
+        yield f"| 14 s: end of speech to answer within 0.9 ms | {_p50(longest.stream_answer.times_ms):.2f} ms |"
+    if first.start is not None:
+        series = {name: _p50(timing.times_ms) / 1000 for name, timing in first.start.series.items()}
+        yield f"| `import edge_ser` within 0.15 s | {series['import']:.3f} s |"
+        yield f"| a new process to its first answer within 0.45 s | {series['cold_start']:.3f} s |"
+        yield f"| steady memory at most 90 MB | {first.start.steady_mb or 0:.0f} MB |"
+        yield f"| at most 0.5 % of a core while idle, a stream open | {first.start.idle_cpu_percent:.2f} % |"
+    yield f"| 16 streams in real time | {most_streams} keep up |"
+
+
+@click.command()
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Markdown file; the plot lies beside this script."
+)
+@click.option(
+    "--float", "float_model", type=click.Path(path_type=Path, exists=True), help="A float ONNX file of the same network."
+)
+@click.option("--quick", is_flag=True, help="A tenth of the rounds: to try the script, not to publish.")
+def main(out: Path, float_model: Path | None, quick: bool) -> None:
+    """Measure, and write the tables."""
+
+    def note(text: str) -> None:
+        click.echo(f"{text} ...", err=True)
+
+    subjects = [Subject(None), Subject(None, backend="tflite")]
+    if float_model is not None:
+        subjects.insert(1, Subject(str(float_model)))
+    cores = len(os.sched_getaffinity(0))
+    plot = Path(__file__).with_name("scaling.png")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        note("models and engines")
+        report, own = ours(subjects, 6 if quick else 60, 2 if quick else 9)
+        note("peers")
+        peer_rows, ratios = against_peers(2 if quick else 15, folder)
+        note("attainable rate")
+        rate_rows, share = against_the_machine(4 if quick else 40, folder)
+        note("lengths")
+        length_rows = lengths(5 if quick else 50, plot)
+        note("hours")
+        hour_rows = hours(folder, 0.25 if quick else 2.0)
+        note("streams")
+        stream_rows, most = parallel_streams(2 if quick else 10, cores)
+    busy = (report.before.load or 0) > report.machine.cores
+    machine = [*machine_lines(report.machine), *condition_lines(report.before, read_condition())]
+    text = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench` (`python bench/benchmarks.py -o BENCHMARKS.md`); nothing here is typed by hand. One thread",
+        "unless it says otherwise; what stands in one table was run in turn, round by round. The clip is the speech-like sound",
+        "of `edge-ser benchmark`: what is said changes no time.",
+        *(["", "**A quick run, to try the script: too few rounds to be quoted.**"] if quick else []),
+        *(["", "**The machine was busy with other work: compare within a table, quote no time.**"] if busy else []),
+        "",
+        "## The machine",
+        "",
+        *(f"- {line}" for line in machine),
+        f"- edge-ser {report.edge_ser}, torch {installed_version('torch')}, opensmile {installed_version('opensmile')}",
+        "",
+        "## What was aimed at",
+        "",
+        *goals(report, ratios, share, most),
+        "",
+        "## Models and engines",
+        "",
+        f"`edge-ser benchmark`: {report.warm_up_rounds} rounds of warm-up, {report.rounds} rounds, {report.stopped_because}.",
+        "",
+        *own,
+        "",
+        "## Peers",
+        "",
+        "Samples in, features included, one thread, in one process.",
+        "",
+        *peer_rows,
+        "",
+        "## The encoder and the machine",
+        "",
+        f"The four convolutions for 3 s of speech run at {share:.0%} of the rate of the fastest of some large ones alone.",
+        "",
+        *rate_rows,
+        "",
+        "## Length",
+        "",
+        *length_rows,
+        "",
+        f"![Time against length](bench/{plot.name})",
+        "",
+        "Of a recording longer than 14 s the middle 14 s are judged; all of it is read and checked.",
+        "",
+        *hour_rows,
+        "",
+        "## Streams",
+        "",
+        f"{cores} cores, a process each; every stream is fed 20 ms of sound every 20 ms and answers every 3 s. It keeps up",
+        f"while 99 of 100 chunks are taken before the next is due: **{most} streams** did.",
+        "",
+        *stream_rows,
+        "",
+    ]
+    write_atomic(out, "\n".join(text))
+    click.echo(f"wrote {out} and {plot}", err=True)
+
+
+if __name__ == "__main__":
+    main()

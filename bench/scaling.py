@@ -1,0 +1,130 @@
+"""How time grows with the length of the audio, and how many streams the machine carries; each in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_ser import EmotionRecognizer
+from edge_ser.benchmark.clips import RATE_HZ, speech_like
+from edge_ser.machine import memory_mb
+
+CHUNK_MS = 20
+UTTERANCE_S = 3.0
+
+
+def lengths(seconds: Sequence[float], rounds: int) -> dict[float, float]:
+    """Return the median time, in ms, of an answer about so many seconds of samples, measured in turn."""
+    recognizer = EmotionRecognizer()
+    clips = {s: speech_like(s) for s in seconds}
+    times: dict[float, list[float]] = {s: [] for s in seconds}
+    for n in range(rounds + 1):
+        for s, clip in clips.items():
+            start = time.perf_counter()
+            recognizer.predict((clip, RATE_HZ))
+            if n:
+                times[s].append(1000 * (time.perf_counter() - start))
+    return {s: float(np.median(of)) for s, of in times.items()}
+
+
+def long_recording(hours: float, folder: Path) -> dict[str, float]:
+    """Return the seconds and the peak memory, MB, that an answer about a WAV file of so many hours takes a process."""
+    import soundfile
+
+    path = folder / f"{hours:g}h.wav"
+    minute = speech_like(60)
+    with soundfile.SoundFile(path, "w", RATE_HZ, 1, "PCM_16") as file:
+        for _ in range(round(60 * hours)):
+            file.write(minute)
+    found: dict[str, float] = _child("recording", str(path))
+    path.unlink()
+    return found
+
+
+def streams(n: int, seconds: float, cores: int) -> dict[str, float]:
+    """Run ``n`` streams in real time, spread over a process a core; return how late chunks and answers were, in ms.
+
+    Every stream is fed a chunk of 20 ms when its time has come, ends after 3 s of speech, answers and begins anew; no two
+    begin together. ``late``: from when a chunk was due until it was taken; ``answer``: from when the last chunk was due until
+    the answer.
+    """
+    shares = [n // cores + (i < n % cores) for i in range(cores)]
+    command = [sys.executable, __file__, "streams"]
+    begin = str(time.time() + 3)  # all are loaded by then
+    running = [
+        subprocess.Popen([*command, str(share), str(seconds), begin], stdout=subprocess.PIPE, text=True)
+        for share in shares
+        if share
+    ]
+    late: list[float] = []
+    answers: list[float] = []
+    for process in running:
+        text, _ = process.communicate()
+        found = json.loads(text)
+        late += found["late"]
+        answers += found["answers"]
+    return {
+        "late_p99": float(np.percentile(late, 99)),
+        "late_max": max(late),
+        "answer_p50": float(np.median(answers)),
+        "answer_p99": float(np.percentile(answers, 99)),
+    }
+
+
+def _child(*arguments: str) -> Any:
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def _recording(path: str) -> dict[str, float]:
+    recognizer = EmotionRecognizer()
+    recognizer.predict((speech_like(14), RATE_HZ))
+    start = time.perf_counter()
+    recognizer.predict(path)
+    return {"s": time.perf_counter() - start, "peak_mb": (memory_mb() or (0.0, 0.0))[1]}
+
+
+def _streams(n: int, seconds: float, begin: float) -> dict[str, list[float]]:
+    recognizer = EmotionRecognizer()
+    size = RATE_HZ * CHUNK_MS // 1000
+    speech = speech_like(UTTERANCE_S)
+    chunks = [speech[i : i + size] for i in range(0, len(speech), size)]
+    running = [recognizer.stream() for _ in range(n)]
+    position = [i * len(chunks) // n for i in range(n)]
+    late, answers = [], []
+    for stream, at in zip(running, position, strict=True):
+        for chunk in chunks[:at]:
+            stream.feed(chunk)
+    time.sleep(max(0.0, begin - time.time()))
+    start = time.perf_counter()
+    for tick in range(round(1000 * seconds / CHUNK_MS)):
+        for i, stream in enumerate(running):
+            due = start + (tick + i / n) * CHUNK_MS / 1000
+            wait = due - time.perf_counter()
+            if wait > 0:
+                time.sleep(wait)
+            stream.feed(chunks[position[i]])
+            late.append(1000 * (time.perf_counter() - due))
+            position[i] += 1
+            if position[i] == len(chunks):
+                stream.finish()
+                answers.append(1000 * (time.perf_counter() - due))
+                stream.reset()
+                position[i] = 0
+    return {"late": late, "answers": answers}
+
+
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if sys.argv[1] == "recording":
+        print(json.dumps(_recording(sys.argv[2])))
+    else:
+        print(json.dumps(_streams(int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]))))

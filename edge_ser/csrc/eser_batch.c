@@ -1,0 +1,34 @@
+/* Many frames a call: for bindings of languages in which a call is dear. */
+#include <string.h>
+
+#include "eser_parts.h"
+
+void eser_sizes(uint32_t *sizes) {
+    sizes[0] = ESER_MODEL_FORMAT;
+    sizes[1] = (uint32_t)sizeof(eser_model);
+    sizes[2] = (uint32_t)sizeof(eser_encoder);
+    sizes[3] = (uint32_t)sizeof(eser_scratch);
+}
+
+void eser_features_batch(const float *samples, size_t n_frames, float *db, eser_scratch *scratch) {
+    for (size_t i = 0; i < n_frames; i++)
+        eser_features(samples + i * ESER_HOP, db + i * ESER_N_BINS, scratch);
+}
+
+size_t eser_encode_batch(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, const float *db,
+                         size_t n_frames, int32_t (*projected)[ESER_PROJECTED], size_t room, eser_scratch *scratch) {
+    size_t n = 0;
+    uint32_t held = 0;
+    uint8_t vectors[ESER_GRU_BLOCK][ESER_VECTOR], levels[ESER_N_BINS];
+    for (size_t i = 0; i < n_frames; i++) {
+        eser_quantise(model, db + i * ESER_N_BINS, levels);
+        if (eser_encode(encoder, model, kernels, levels, scratch) && n + held < room)
+            memcpy(vectors[held++], encoder->vector, ESER_VECTOR);
+        if (held == ESER_GRU_BLOCK || (held > 0 && i + 1 == n_frames)) {
+            eser_project(model, kernels, vectors[0], held, projected + n, scratch);
+            n += held;
+            held = 0;
+        }
+    }
+    return n;
+}

@@ -1,0 +1,127 @@
+/* The inner loops for x86-64: AVX2, and the same with the dot products of VNNI.
+ *
+ * Every function names the instructions it needs, so that one build without -m options serves all processors.
+ */
+#include "eser_parts.h"
+
+#ifdef ESER_X86
+#include <cpuid.h>
+#include <immintrin.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define AVX2 __attribute__((target("avx2")))
+
+AVX2 INLINE __m256i load(const void *from) {
+    return _mm256_loadu_si256((const __m256i *)from);
+}
+
+AVX2 INLINE void store(void *to, __m256i x) {
+    _mm256_storeu_si256((__m256i *)to, x);
+}
+
+INLINE int32_t four_bytes(const uint8_t *x) {
+    int32_t bytes;
+    memcpy(&bytes, x, sizeof bytes);
+    return bytes;
+}
+
+/* Two products of 255 * 63 add up within 16 bits, so nothing saturates. */
+AVX2 INLINE __m256i accumulate_narrow(__m256i sum, __m256i x, __m256i w) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+}
+
+/* Two of 255 * 127 do not: the upper seven bits of x are multiplied apart from the lowest. */
+AVX2 INLINE __m256i accumulate_wide(__m256i sum, __m256i x, __m256i w) {
+    const __m256i ones = _mm256_set1_epi16(1), lowest = _mm256_set1_epi8(1);
+    const __m256i upper = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(x, 1), _mm256_set1_epi8(127)), w);
+    const __m256i low = _mm256_maddubs_epi16(_mm256_and_si256(x, lowest), w);
+    return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(upper, _mm256_set1_epi16(2)), _mm256_madd_epi16(low, ones)));
+}
+
+#define DOT dot_avx2
+#define TARGET AVX2
+#define ACCUMULATE accumulate_narrow
+#include "eser_kernels_x86.h"
+
+#define DOT dot_wide_avx2
+#define TARGET AVX2
+#define ACCUMULATE accumulate_wide
+#include "eser_kernels_x86.h"
+
+#define DOT dot_vnni
+#define TARGET __attribute__((target("avx2,avxvnni")))
+#define ACCUMULATE _mm256_dpbusd_avx_epi32
+#include "eser_kernels_x86.h"
+
+#define DOT dot_vnni512
+#define TARGET __attribute__((target("avx2,avx512f,avx512vl,avx512vnni")))
+#define ACCUMULATE _mm256_dpbusd_epi32
+#include "eser_kernels_x86.h"
+
+/* Sixteen numbers at a time: four inputs against those of four channels, whose sums of two are added up at the end. */
+AVX2 static void dot_16_avx2(int32_t *acc, const int16_t *x, int32_t n, const int8_t *w) {
+    __m256i sum[4];
+    for (int i = 0; i < 4; i++)
+        sum[i] = _mm256_setzero_si256();
+    for (int32_t k = 0; k < n; k += 4, w += 4 * ESER_PANEL) {
+        int64_t bytes;
+        memcpy(&bytes, x + k, sizeof bytes);
+        const __m256i four = _mm256_set1_epi64x(bytes);
+        for (int i = 0; i < 4; i++) {
+            const __m256i of_four = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(w + 16 * i)));
+            sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(of_four, four));
+        }
+    }
+    for (int i = 0; i < 4; i += 2) {
+        const __m256i halves = _mm256_hadd_epi32(sum[i], sum[i + 1]); /* channels 0 1 4 5, 2 3 6 7 */
+        store(acc + 4 * i, _mm256_permute4x64_epi64(halves, _MM_SHUFFLE(3, 1, 2, 0)));
+    }
+}
+
+AVX2 INLINE __m256i scaled(__m256i a, __m256i multiplier) {
+    const __m256i half = _mm256_set1_epi64x(1 << 30);
+    a = _mm256_max_epi32(a, _mm256_setzero_si256());
+    const __m256i even = _mm256_add_epi64(_mm256_mul_epu32(a, multiplier), half);
+    const __m256i odd =
+        _mm256_add_epi64(_mm256_mul_epu32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(multiplier, 32)), half);
+    const __m256i both = _mm256_blend_epi32(_mm256_srli_epi64(even, 31), _mm256_slli_epi64(odd, 1), 0xaa);
+    return _mm256_min_epu32(both, _mm256_set1_epi32(255));
+}
+
+AVX2 static void activate_avx2(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
+                               const int32_t *multiplier, int32_t keep) {
+    const __m256i bias0 = load(bias), bias1 = load(bias + 8), multiplier0 = load(multiplier), multiplier1 = load(multiplier + 8);
+    for (int32_t p = 0; p < n; p++, acc += pool * ESER_PANEL, out += out_step) {
+        __m256i a0 = load(acc), a1 = load(acc + 8);
+        if (pool == 2) {
+            a0 = _mm256_max_epi32(a0, load(acc + ESER_PANEL));
+            a1 = _mm256_max_epi32(a1, load(acc + ESER_PANEL + 8));
+        }
+        const __m256i words = _mm256_packus_epi32(scaled(_mm256_add_epi32(a0, bias0), multiplier0),
+                                                  scaled(_mm256_add_epi32(a1, bias1), multiplier1));
+        const __m256i bytes = _mm256_packus_epi16(words, words); /* by fours: 0 2 0 2, 1 3 1 3 */
+        __m128i levels = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+        if (keep)
+            levels = _mm_max_epu8(levels, _mm_loadu_si128((const __m128i *)out));
+        _mm_storeu_si128((__m128i *)out, levels);
+    }
+}
+
+static const eser_kernels AVX2_SET = {"avx2", dot_avx2, dot_wide_avx2, dot_16_avx2, activate_avx2};
+static const eser_kernels VNNI_SET = {"avxvnni", dot_vnni, dot_vnni, dot_16_avx2, activate_avx2};
+static const eser_kernels VNNI512_SET = {"avx512vnni", dot_vnni512, dot_vnni512, dot_16_avx2, activate_avx2};
+
+uint32_t eser_kernels_simd(const eser_kernels **found) {
+    uint32_t n = 0, a, b, c, d;
+    if (__builtin_cpu_supports("avx2")) {
+        found[n++] = &AVX2_SET;
+        /* Not every compiler has a name for this one. */
+        if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1)
+            found[n++] = &VNNI_SET;
+        if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
+            found[n++] = &VNNI512_SET;
+    }
+    return n;
+}
+#endif

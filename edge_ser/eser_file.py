@@ -1,0 +1,130 @@
+"""The ``.eser`` file: a manifest and the integers of the C library's ``eser_model``, at places that the labels alone decide.
+
+    "edge-ser" | format u32 | length of the manifest u32 | manifest, JSON padded with spaces to a multiple of 4 | constants
+
+Little-endian. The constants follow one another without gaps, in the order of :func:`constants`, and end with the file; so there is
+no offset or size in the file that could point elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_ser.errors import ModelFileError
+
+FORMAT = 2
+"""``ESER_MODEL_FORMAT`` of edge_ser/csrc/eser.h."""
+MAX_LABELS = 16
+N_BINS, EMBEDDING_SIZE = 128, 64
+
+_MAGIC = b"edge-ser"
+_HEADER = struct.Struct("<8sII")
+
+
+class Layer(NamedTuple):
+    """A matrix of the model."""
+
+    n_in: int
+    n_out: int
+    limit: int
+    """Largest weight: of convolutions two products have to fit 16 bits."""
+    bits: int
+    """Of the multipliers."""
+
+
+def layers(n_labels: int) -> dict[str, Layer]:
+    """Return the matrices in the order of ``eser_model``."""
+    return {
+        "conv1": Layer(7 * 8, 48, 63, 31),
+        "conv2": Layer(9 * 48, 64, 63, 31),
+        "conv3": Layer(9 * 64, 80, 63, 31),
+        "conv4": Layer(9 * 80, 96, 63, 31),
+        "gru_input_forward": Layer(480, 384, 127, 24),
+        "gru_input_backward": Layer(480, 384, 127, 24),
+        "gru_recurrent_forward": Layer(128, 384, 127, 24),
+        "gru_recurrent_backward": Layer(128, 384, 127, 24),
+        "fc1": Layer(256, EMBEDDING_SIZE, 127, 24),
+        "fc2": Layer(EMBEDDING_SIZE, n_labels, 127, 20),
+    }
+
+
+def constants(n_labels: int) -> dict[str, tuple[str, int]]:
+    """Return type and length of every array in the file, in order: words first, so that all of them are aligned."""
+    named = layers(n_labels)
+    found = {"feature_gain": ("<f4", N_BINS), "feature_offset": ("<f4", N_BINS), "prelu": ("<i4", EMBEDDING_SIZE)}
+    found["shift"] = ("<i4", len(named))
+    for name, layer in named.items():
+        found |= {f"{name}_bias": ("<i4", layer.n_out), f"{name}_multiplier": ("<i4", layer.n_out)}
+    return found | {f"{name}_weight": ("<i1", layer.n_in * layer.n_out) for name, layer in named.items()}
+
+
+def read_eser(content: bytes) -> tuple[str, str]:
+    """Return the manifest of a file and the SHA-256 of its constants."""
+    if len(content) < _HEADER.size:
+        raise ModelFileError("it is no complete .eser file; it was truncated, damaged or is something else")
+    magic, version, length = _HEADER.unpack_from(content)
+    if magic != _MAGIC:
+        raise ModelFileError("it is no .eser file; expected a file made by edge-ser export --format eser")
+    if version != FORMAT:
+        raise ModelFileError(f"its .eser format is {version}; this version of edge-ser reads {FORMAT} (export it again)")
+    end = _HEADER.size + length
+    try:
+        manifest = content[_HEADER.size : end].decode()
+    except UnicodeDecodeError:
+        manifest = ""
+    if end > len(content) or length % 4 or not manifest:
+        raise ModelFileError("it is no complete .eser file; it was truncated, damaged or is something else")
+    return manifest, hashlib.sha256(memoryview(content)[end:]).hexdigest()
+
+
+def parse(content: bytes, n_labels: int) -> dict[str, npt.NDArray[Any]]:
+    """Return the constants of a file that :func:`read_eser` took; ModelFileError for numbers the C library must not see."""
+    if n_labels > MAX_LABELS:
+        raise ModelFileError(f"it has {n_labels} labels; the C library has room for {MAX_LABELS}")
+    position = _HEADER.size + int(_HEADER.unpack_from(content)[2])
+    expected = constants(n_labels)
+    n_bytes = sum(np.dtype(kind).itemsize * n for kind, n in expected.values())
+    if len(content) - position != n_bytes:
+        raise ModelFileError(f"it holds {len(content) - position} bytes of constants; expected {n_bytes} for {n_labels} labels")
+    found = {}
+    for name, (kind, n) in expected.items():
+        values = np.frombuffer(content, kind, n, position)
+        found[name] = values.astype(values.dtype.newbyteorder("="), copy=False)
+        position += values.nbytes
+    for name, layer in layers(n_labels).items():
+        within = {
+            "weight": (-layer.limit, layer.limit),
+            "bias": (-(2**30), 2**30) if layer.bits == 31 else (-(2**31), 2**31 - 1),
+            "multiplier": (0, 2**layer.bits - 1 if layer.bits == 31 else 2**layer.bits),
+        }
+        for kind, (low, high) in within.items():
+            values = found[f"{name}_{kind}"]
+            if values.min() < low or values.max() > high:
+                raise ModelFileError(f"{name} has a {kind} beyond {low}..{high}; the file was edited, export it again")
+    if found["shift"].min() < 1 or found["shift"].max() > 62:
+        raise ModelFileError("a shift is not within 1..62; the file was edited, export it again")
+    if not all(np.isfinite(found[name]).all() for name in ("feature_gain", "feature_offset")):
+        raise ModelFileError("its feature scales are not finite; the file was edited, export it again")
+    return found
+
+
+def serialise(manifest: str, values: dict[str, npt.NDArray[Any]], n_labels: int) -> bytes:
+    """Return a file's bytes; ``values`` by the names of :func:`constants`."""
+    text = manifest.encode()
+    text += b" " * (-len(text) % 4)
+    return _HEADER.pack(_MAGIC, FORMAT, len(text)) + text + packed(values, n_labels)
+
+
+def packed(values: dict[str, npt.NDArray[Any]], n_labels: int) -> bytes:
+    """Return the constants as they lie in the file, which is what its SHA-256 is of."""
+    parts = []
+    for name, (kind, n) in constants(n_labels).items():
+        if values[name].size != n:
+            raise ValueError(f"{name} has {values[name].size} numbers; expected {n}")
+        parts.append(np.ascontiguousarray(values[name], dtype=kind).tobytes())
+    return b"".join(parts)

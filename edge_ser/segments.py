@@ -1,0 +1,106 @@
+"""``edge-ser predict --segments``: timelines of recordings, printed or written to a file, and drawn."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from edge_ser.audio import AudioReader
+from edge_ser.errors import AudioError, ConfigError
+from edge_ser.recognizer import EmotionRecognizer
+from edge_ser.terminal import complain, utterance_header, utterance_row
+from edge_ser.timeline import Envelope, Float32Array, Segment, audacity, csv_header, csv_rows, jsonl, rttm, timeline
+from edge_ser.utterances import SegmenterConfig
+
+FORMATS: dict[str, Callable[[str, Sequence[Segment]], str]] = {
+    "table": lambda name, segments: "".join(f"{utterance_row(s.start_s, s.stop_s, s.prediction, s.cut)}\n" for s in segments),
+    "jsonl": jsonl,
+    "csv": csv_rows,
+    "audacity": audacity,
+    "rttm": rttm,
+}
+"""How a recording's segments are written; `table` and `audacity` do not say which recording it is."""
+
+
+def print_segments(
+    recognizer: EmotionRecognizer,
+    recordings: Sequence[tuple[str, Any]],
+    config: SegmenterConfig,
+    form: str,
+    output: Path | None,
+    plot: Path | None,
+) -> int:
+    """Write the timelines of ``recordings``, (name, source) each, in the format ``form``; return how many have none.
+
+    To ``output``, or standard output; of a recording that cannot be read to its end, nothing but the reason on standard error.
+    The picture ``plot`` is of the last one. ConfigError when a file cannot be written.
+    """
+    failed = 0
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(replaced(output)) if output is not None else None
+
+        def write(text: str) -> None:
+            file.write(text.encode()) if file else click.echo(text, nl=False)
+
+        if form == "csv":
+            write(csv_header(recognizer.labels))
+        elif form == "table":
+            write(utterance_header(recognizer.labels) + "\n")
+        for name, source in recordings:
+            try:
+                with AudioReader(source) as reader:
+                    envelope = Envelope(reader.n_samples)
+                    segments = _segments(recognizer, reader, config, envelope)
+            except AudioError as error:
+                complain(error)
+                failed += 1
+                continue
+            if form == "table" and len(recordings) > 1:
+                write(f"{name}\n")
+            write(FORMATS[form](name, segments))
+            if not segments:
+                click.echo(f"edge-ser: {name}: no speech was found", err=True)
+            if plot is not None:
+                from edge_ser.timeline_plot import draw_timeline
+
+                title = f"{Path(name).name}, {len(segments)} utterances"
+                with replaced(plot) as picture:
+                    draw_timeline(picture, title, reader.duration_s, envelope, segments, recognizer.labels)
+    return failed
+
+
+def _segments(recognizer: EmotionRecognizer, reader: AudioReader, config: SegmenterConfig, envelope: Envelope) -> list[Segment]:
+    """Return the timeline of an open recording, with a progress bar where somebody may see it."""
+    with contextlib.ExitStack() as shown:
+        progress = None
+        if sys.stderr.isatty():
+            name = Path(reader.name).name
+            progress = shown.enter_context(click.progressbar(length=reader.n_samples, file=sys.stderr, label=name))
+
+        def heard(block: Float32Array) -> None:
+            envelope.add(block)
+            if progress is not None:
+                progress.update(len(block))
+
+        return list(timeline(recognizer, reader, config, heard))
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file beside ``path`` that takes its place when all is well; ConfigError when it cannot be written."""
+    partial = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        with partial.open("wb") as file:
+            yield file
+        os.replace(partial, path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()

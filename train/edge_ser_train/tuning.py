@@ -1,0 +1,128 @@
+"""What calibration to a microphone and adaptation to a person bring, to speakers and corpora a model was not trained on.
+
+Every clip is judged by itself, tuned by other clips alone: what a device heard before it. Both are the runtime's own code.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from edge_ser.adaptation import Person, evidence
+from edge_ser.calibration import MIN_SPEECH_S, Speech, SpeechStatistics
+from edge_ser.errors import CorpusError
+from edge_ser_train.corpora import Clip, read_corpus, select
+from edge_ser_train.evaluation import Subject, open_run_or_model
+from edge_ser_train.metrics import paired_change
+
+Float32Array = npt.NDArray[np.float32]
+
+MINUTE_S = 60.0
+"""Audio that a calibration hears, in seconds, or what there is."""
+ORDINARY = ("neutral", "calm")
+"""Emotions whose clips stand for ordinary speech."""
+UTTERANCES = (1, 2, 4)
+"""Utterances of each emotion that an adaptation hears."""
+N_DRAWS = 10
+"""Which utterances those are is drawn so many times for every clip."""
+
+
+def leave_corpus_out(path: Path, data: Path, cache_dir: Path | None) -> list[dict[str, Any]]:
+    """Score on every corpus below ``data`` that was not trained on, without and with a calibrated microphone.
+
+    A clip's calibration hears a minute of other clips, without their labels: of the same speaker or of others, ordinary speech
+    or every emotion. Where there are not ten seconds of such speech, the clip stays uncalibrated, as it would on a device.
+    Raises CorpusError when every corpus was trained on.
+    """
+    from edge_ser_train.dataset import default_cache_dir, load_features
+
+    subject = open_run_or_model(path)
+    results = []
+    for corpus in sorted(p.parent.name for p in data.glob("*/labels.csv")):
+        heard = read_corpus(data, corpus)
+        judged = [i for i, c in enumerate(heard) if c.emotion in subject.labels]
+        if corpus in subject.train_corpora or not judged:
+            continue
+        features = load_features(heard, subject.front_end, cache_dir or default_cache_dir())
+        clips = [heard[i] for i in judged]
+        plain, _ = subject.answer([features[i] for i in judged])
+        results.append(subject.score_logits(clips, "all", plain) | {"calibration": "none"})
+        for speech in get_args(Speech):
+            for who in ("others", "the speaker"):
+                name = f"a minute of {who}, {speech}"
+                indexes = tqdm(judged, desc=f"{corpus}, {name}", unit="clip", disable=None)
+                logits, _ = subject.answer([_calibrated(subject, heard, features, i, speech, who == "others") for i in indexes])
+                results.append(_changed(subject, clips, "all", plain, logits) | {"calibration": name})
+    if not results:
+        raise CorpusError(f"{data} holds no corpus that {path} was not trained on; expected one at least to leave out")
+    return results
+
+
+def _calibrated(
+    subject: Subject, clips: Sequence[Clip], features: Sequence[Float32Array], judged: int, speech: Speech, others: bool
+) -> Float32Array:
+    """Return the features of clip number ``judged`` through a microphone measured on a minute of other clips."""
+    statistics = SpeechStatistics(subject.front_end)
+    seconds_per_frame = subject.front_end.hop_samples / subject.front_end.rate_hz
+    seconds = 0.0
+    for i in np.random.default_rng(judged).permutation(len(clips)):
+        fits = speech == "mixed" or clips[i].emotion in ORDINARY
+        if i == judged or not fits or (clips[i].speaker != clips[judged].speaker) is not others:
+            continue
+        statistics.add(features[i])
+        seconds += len(features[i]) * seconds_per_frame
+        if seconds >= MINUTE_S:
+            break
+    if statistics.speech_s < MIN_SPEECH_S:
+        return features[judged]
+    correction = statistics.result(speech).correction(subject.front_end, subject.speech_mean, subject.speech_std)
+    return correction.apply(features[judged])
+
+
+def adaptation(path: Path, data: Path, corpus: str, split: str, cache_dir: Path | None) -> list[dict[str, Any]]:
+    """Score without and with adaptation to the speaker, by 1, 2 and 4 utterances of every emotion.
+
+    Those that a clip's answer is adapted by are drawn from the speaker's other clips, ten times, and the answers of all draws
+    are scored together. Where a speaker has fewer other clips of an emotion, it is those.
+    """
+    from edge_ser_train.dataset import default_cache_dir, load_features
+
+    subject = open_run_or_model(path)
+    clips = select(read_corpus(data, corpus), split, subject.labels)
+    plain, z = subject.answer(load_features(clips, subject.front_end, cache_dir or default_cache_dir()))
+    results = [subject.score_logits(clips, split, plain) | {"adaptation": "none"}]
+    of: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, clip in enumerate(clips):
+        of[clip.speaker, clip.emotion].append(i)
+
+    def answer(i: int, draw: int, n: int) -> npt.NDArray[np.float64]:
+        rng = np.random.default_rng((draw, i))
+        person = Person(subject.weights_sha256)
+        for label in subject.labels:
+            for j in rng.permutation([j for j in of[clips[i].speaker, label] if j != i])[:n]:
+                person = person.hear(label, z[int(j)])
+        says = evidence(z[i], subject.centres, person.centres(subject.labels, subject.centres), subject.novelty_distance)
+        logits: npt.NDArray[np.float64] = plain[i] + subject.temperature * says  # the score divides them by the temperature
+        return logits
+
+    for n in UTTERANCES:
+        draws = tqdm(range(N_DRAWS), desc=f"{corpus}, {n} utterances", unit="draw", disable=None)
+        logits = np.array([answer(i, draw, n) for draw in draws for i in range(len(clips))], dtype=np.float32)
+        name = f"{n} utterance{'s' * (n > 1)} an emotion"
+        changed = _changed(subject, N_DRAWS * clips, split, np.tile(plain, (N_DRAWS, 1)), logits)
+        results.append(changed | {"adaptation": name, "n_clips": len(clips), "n_draws": N_DRAWS})
+    return results
+
+
+def _changed(subject: Subject, clips: Sequence[Clip], split: str, before: Float32Array, after: Float32Array) -> dict[str, Any]:
+    """Return the scores of the answers ``after``, logits [n, n_labels], and how UA changed from those ``before``."""
+    speakers = [c.speaker for c in clips]
+    y = np.array([subject.labels.index(c.emotion) for c in clips])
+    change, change_95 = paired_change(y, before.argmax(axis=1), after.argmax(axis=1), speakers, len(subject.labels))
+    return subject.score_logits(clips, split, after) | {"change": change, "change_95": change_95}
