@@ -23,7 +23,17 @@ def tool(name: str, package: str) -> str:
 
 def compiled(compiler: str, output: Path, *flags: str) -> Path:
     sources = (*sorted(SOURCES.glob("*.c")), PROGRAM)
-    command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{SOURCES}", *flags, *map(str, sources)]
+    command = [
+        compiler,
+        "-std=c99",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-ffp-contract=off",
+        f"-I{SOURCES}",
+        *flags,
+        *map(str, sources),
+    ]
     done = subprocess.run([*command, "-lm", "-o", str(output)], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     return output
