@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import edge_ser
-from edge_ser.backends import BACKENDS
+from edge_ser.backends import ENGINE_PACKAGES
 from edge_ser.backends.providers import ONNX_PROVIDERS
 from edge_ser.benchmark.table import condition_lines, machine_lines
 from edge_ser.machine import ROOT, Condition, Machine, installed_version, read_condition, read_machine
@@ -158,8 +158,8 @@ print(json.dumps([device["name"], rate, len(names), sounddevice.__version__]))
 def check_engines() -> Iterator[EngineCheck]:
     """Answer with every engine on every provider it may have, ONNX Runtime's CPU first."""
     reference: list[float] | None = None
-    for backend, provider in [*(("onnx", name) for name in ONNX_PROVIDERS), ("tflite", "cpu")]:
-        package = next((f"{name} {v}" for name in _PACKAGES[backend] if (v := installed_version(name))), None)
+    for backend, provider in [*(("onnx", name) for name in ONNX_PROVIDERS), ("tflite", "cpu"), ("native", "cpu")]:
+        package = next((f"{name} {v}" for name in ENGINE_PACKAGES[backend] if (v := installed_version(name))), None)
         with tempfile.TemporaryDirectory() as folder:
             found, reason = _in_child(_ANSWER, backend, provider, folder)
         if found is not None and "reason" in found:
@@ -182,10 +182,6 @@ def check_engines() -> Iterator[EngineCheck]:
             median_ms=found["median_ms"],
             nodes=found["nodes"],
         )
-
-
-_PACKAGES = {"onnx": ("onnxruntime", "onnxruntime-gpu"), "tflite": ("ai-edge-litert", "tflite-runtime")}
-assert _PACKAGES.keys() == BACKENDS.keys()
 
 
 def _in_child(code: str, *arguments: str) -> tuple[Any, str]:

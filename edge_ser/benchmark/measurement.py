@@ -19,6 +19,7 @@ from pathlib import Path
 
 import edge_ser
 from edge_ser.audio import AudioReader
+from edge_ser.backends import BACKENDS, ENGINE_PACKAGES
 from edge_ser.benchmark.clips import Clip, read_clip, write_clips
 from edge_ser.benchmark.results import STAGES, START_SERIES, Case, Report, Result, Start, Subject, Timing
 from edge_ser.decision import decide
@@ -68,7 +69,7 @@ class _Runner:
         with AudioReader(clip.path, front_end.rate_hz) as reader:
             blocks = list(reader.blocks())
         mark()
-        features = extract_blocks(blocks, reader.n_samples, front_end)
+        features = extract_blocks(blocks, reader.n_samples, front_end, backend.transform)
         mark()
         answer = backend.run(features)
         mark()
@@ -98,12 +99,12 @@ class _Runner:
 
 def _described(recognizer: EmotionRecognizer, asked: Subject) -> Subject:
     quantization = recognizer.manifest.quantization
-    tflite = recognizer.path.suffix == ".tflite"
-    packages = ("ai-edge-litert", "tflite-runtime") if tflite else ("onnxruntime", "onnxruntime-gpu")
+    backend = next(name for name, suffix in BACKENDS.items() if suffix == recognizer.path.suffix)
+    packages = ENGINE_PACKAGES[backend]
     engine = next((f"{name} {v}" for name in packages if (v := installed_version(name))), packages[0])
     return Subject(
         model=str(recognizer.path),
-        backend="tflite" if tflite else "onnx",
+        backend=backend,
         threads=asked.threads,
         provider=recognizer.provider,
         name=recognizer.path.name,
@@ -193,6 +194,7 @@ recognizer.predict(clip)
 print(born, imported, loaded, time.perf_counter(), flush=True)
 if float(idle_s):
     from edge_ser.audio import AudioReader
+from edge_ser.backends import BACKENDS, ENGINE_PACKAGES
     for _ in range(int(answers) - 1):
         recognizer.predict(clip)
     print("steady", flush=True)
