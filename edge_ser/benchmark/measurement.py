@@ -59,6 +59,7 @@ class _Runner:
         """Answer once about ``clip``, whole, in stages and as a stream, and append how long each took, in ms."""
         recognizer, manifest = self.recognizer, self.recognizer.manifest
         backend, front_end = recognizer._backend, manifest.front_end
+        cpu = time.process_time()
         marks = [time.perf_counter()]
 
         def mark() -> None:
@@ -66,6 +67,7 @@ class _Runner:
 
         recognizer.predict(clip.path)
         mark()
+        times.setdefault("answer_cpu", []).append((time.process_time() - cpu) * 1000)
         with AudioReader(clip.path, front_end.rate_hz) as reader:
             blocks = list(reader.blocks())
         mark()
@@ -94,7 +96,8 @@ class _Runner:
     def case(self, clip: Clip, times: dict[str, list[float]], warm_up: int) -> Case:
         timing = {name: Timing(tuple(t[1 + warm_up :]), t[0]) for name, t in times.items()}
         stages = {name: timing[name] for name in STAGES}
-        return Case(clip.seconds, timing["answer"], stages, timing.get("stream_answer"), timing.get("stream_feed"))
+        streamed = timing.get("stream_answer"), timing.get("stream_feed")
+        return Case(clip.seconds, timing["answer"], timing["answer_cpu"], stages, *streamed)
 
 
 def _described(recognizer: EmotionRecognizer, asked: Subject) -> Subject:
