@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,7 @@ def reply_style(answer: Prediction) -> str:
 class WakeWord:
     """Stands for a wake word engine, such as openWakeWord or Porcupine: fires at the first sound above -40 dBFS."""
 
-    def heard(self, chunk: npt.NDArray[np.generic]) -> bool:
+    def heard(self, chunk: npt.NDArray[Any]) -> bool:
         """Return whether the wake word ends in this chunk."""
         full_scale = 32768 if chunk.dtype == np.int16 else 1
         return bool(np.sqrt(np.mean(np.square(chunk / full_scale))) > 10 ** (-40 / 20))
@@ -55,7 +56,7 @@ class Assistant:
         self.stream = recognizer.stream()  # of what the segmenter hands out, 16 kHz whatever the microphone's rate
         self.segmenter: Segmenter | None = None  # None: asleep
 
-    def feed(self, chunk: npt.NDArray[np.generic]) -> None:
+    def feed(self, chunk: npt.NDArray[Any]) -> None:
         """Take the microphone's next samples."""
         if self.segmenter is None and self.wake_word.heard(chunk):
             self.segmenter = Segmenter(self.rate_hz)

@@ -135,31 +135,36 @@ def answers(processor: Sequence[str], package: Path, backends: Sequence[str], re
     """Return [backend, recording, label, probabilities] of each, from the package in ``package`` on an emulated processor."""
     root = board_root()
     environment = {"PYTHONPATH": f"{package}:{dependencies()}", "QEMU_LD_PREFIX": str(root), "OMP_NUM_THREADS": "1"}
-    words = [*processor, root / "usr" / "bin" / f"python{_PYTHON}", "-c", _PROBE, ",".join(backends), *recordings]
+    words: list[str | Path] = [
+        *processor,
+        root / "usr" / "bin" / f"python{_PYTHON}",
+        "-c",
+        _PROBE,
+        ",".join(backends),
+        *recordings,
+    ]
     output = execute(["env", "-i", *(f"{k}={v}" for k, v in environment.items()), *words])
     return [json.loads(line) for line in output.splitlines()]
 
 
-def differences(recordings: Sequence[Path], say: Callable[[str], None]) -> list[str]:
+def differences(package: Path, recordings: Sequence[Path], say: Callable[[str], None]) -> list[str]:
     """Answer on every processor and engine; return what is labelled otherwise than on this machine."""
     from edge_ser import EmotionRecognizer
 
     here = {b: EmotionRecognizer(backend=b) for b in BACKENDS}
     expected = {(b, str(r)): here[b].predict(r) for b in BACKENDS for r in recordings}
     wrong = []
-    with tempfile.TemporaryDirectory() as folder:
-        install(Path(folder))
-        for name, processor in PROCESSORS.items():
-            found = answers(processor, Path(folder), BACKENDS, recordings)
-            if len(found) != len(expected):
-                raise RuntimeError(f"{name}: {len(found)} answers; expected {len(expected)}")
-            for backend, recording, label, probabilities in found:
-                other = expected[backend, recording]
-                apart = max(abs(p - q) for p, q in zip(probabilities, other.probabilities.values(), strict=True))
-                line = f"{name:12}{backend:8}{Path(recording).name:32}{label:10}{other.label:10}{apart:.4f}"
-                say(line)
-                if label != other.label:
-                    wrong.append(line)
+    for name, processor in PROCESSORS.items():
+        found = answers(processor, package, BACKENDS, recordings)
+        if [(backend, recording) for backend, recording, *_ in found] != list(expected):
+            raise RuntimeError(f"{name}: {len(found)} answers, or others than asked for; expected {len(expected)}")
+        for backend, recording, label, probabilities in found:
+            other = expected[backend, recording]
+            apart = max(abs(p - q) for p, q in zip(probabilities, other.probabilities.values(), strict=True))
+            line = f"{name:12}{backend:8}{Path(recording).name:32}{label:10}{other.label:10}{apart:.4f}"
+            say(line)
+            if label != other.label:
+                wrong.append(line)
     return wrong
 
 
@@ -167,4 +172,8 @@ if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     print(f"{'processor':12}{'engine':8}{'recording':32}{'there':10}{'here':10}apart")
-    sys.exit(len(differences([Path(argument).resolve() for argument in sys.argv[1:]], lambda line: print(line, flush=True))))
+    with tempfile.TemporaryDirectory() as scratch:
+        install(Path(scratch))
+        differing = differences(Path(scratch), [Path(x).resolve() for x in sys.argv[1:]], lambda line: print(line, flush=True))
+    print(f"{len(differing)} labels differ")
+    sys.exit(bool(differing))
