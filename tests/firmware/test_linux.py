@@ -149,7 +149,7 @@ def test_cpp_on_a_board(processor: str, cpp: Path, cpp_for_boards: Path, samples
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as it is installed on a board."""
-    need("qemu-aarch64-static", "apt-get", "dpkg-deb")
+    need(*aarch64.TOOLS)
     folder = tmp_path_factory.mktemp("package")
     aarch64.install(folder)
     return folder
