@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check fix bench golden model results
+.PHONY: demo test check fix bench golden native model results
 demo: .venv/runtime
 	@$(BIN)/edge-ser predict "$(WAV)"
 
@@ -25,6 +25,10 @@ bench: .venv/bench
 
 golden: .venv/test
 	$(BIN)/python tests/golden/make_golden.py
+
+# The C library beside the package, for work on it; an installation compiles its own.
+native:
+	$(CC) -std=c99 -O3 -ffp-contract=off -fPIC -shared edge_ser/csrc/*.c -lm -o edge_ser/libeser.so
 
 # The shipped model, from the corpora to the files in the package.
 model: .venv/test

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import edge_ser
-from edge_ser.backends import BACKENDS
+from edge_ser.backends import ENGINE_PACKAGES
 from edge_ser.backends.providers import ONNX_PROVIDERS
 from edge_ser.benchmark.table import condition_lines, machine_lines
 from edge_ser.machine import ROOT, Condition, Machine, installed_version, read_condition, read_machine
@@ -52,7 +52,9 @@ class EngineCheck:
     median_ms: float | None = None
     """Median of ten answers."""
     nodes: dict[str, int] | None = None
-    """How many of the graph's nodes ran where."""
+    """How many of the graph's nodes ran where, as ONNX Runtime tells."""
+    xnnpack: bool | None = None
+    """Whether LiteRT says that it made an XNNPACK delegate, whose kernels are twice as fast as its own."""
 
 
 @dataclass(frozen=True)
@@ -158,10 +160,10 @@ print(json.dumps([device["name"], rate, len(names), sounddevice.__version__]))
 def check_engines() -> Iterator[EngineCheck]:
     """Answer with every engine on every provider it may have, ONNX Runtime's CPU first."""
     reference: list[float] | None = None
-    for backend, provider in [*(("onnx", name) for name in ONNX_PROVIDERS), ("tflite", "cpu")]:
-        package = next((f"{name} {v}" for name in _PACKAGES[backend] if (v := installed_version(name))), None)
+    for backend, provider in [*(("onnx", name) for name in ONNX_PROVIDERS), ("tflite", "cpu"), ("native", "cpu")]:
+        package = next((f"{name} {v}" for name in ENGINE_PACKAGES[backend] if (v := installed_version(name))), None)
         with tempfile.TemporaryDirectory() as folder:
-            found, reason = _in_child(_ANSWER, backend, provider, folder)
+            found, reason, log = _in_child(_ANSWER, backend, provider, folder)
         if found is not None and "reason" in found:
             reason = found["reason"].removeprefix(f"provider {provider}: ").removesuffix("; answering on the CPU")
             found = None
@@ -181,34 +183,31 @@ def check_engines() -> Iterator[EngineCheck]:
             logit_error=max(abs(a - b) for a, b in zip(logits, reference, strict=True)),
             median_ms=found["median_ms"],
             nodes=found["nodes"],
+            xnnpack="XNNPACK delegate" in log if backend == "tflite" else None,
         )
 
 
-_PACKAGES = {"onnx": ("onnxruntime", "onnxruntime-gpu"), "tflite": ("ai-edge-litert", "tflite-runtime")}
-assert _PACKAGES.keys() == BACKENDS.keys()
-
-
-def _in_child(code: str, *arguments: str) -> tuple[Any, str]:
-    """Run ``code`` in a fresh process; return the JSON that it prints, or None and what became of it."""
+def _in_child(code: str, *arguments: str) -> tuple[Any, str, str]:
+    """Run ``code`` in a fresh process; return the JSON that it prints, or None and what became of it, and its standard error."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return None, f"no answer within {_TIMEOUT_S} s"
+        return None, f"no answer within {_TIMEOUT_S} s", ""
     if done.returncode < 0:
-        return None, f"the process died of {signal.Signals(-done.returncode).name}"
+        return None, f"the process died of {signal.Signals(-done.returncode).name}", done.stderr
     if done.returncode > 0:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return None, last.removeprefix("edge_ser.errors.BackendError: ")
-    return json.loads(done.stdout.strip().splitlines()[-1]), ""
+        return None, last.removeprefix("edge_ser.errors.BackendError: "), done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1]), "", done.stderr
 
 
 def _microphone() -> str:
     """Return what is there to hear with, on one line."""
     if installed_version("sounddevice") is None:
         return "not looked for: sounddevice is missing; install it with: pip install 'edge-ser[mic]'"
-    found, reason = _in_child(_LISTEN)
+    found, reason, _ = _in_child(_LISTEN)
     if found is None:
         return f"none: {reason}"
     name, rate, count, version = found
@@ -323,7 +322,8 @@ def _engine_line(e: EngineCheck) -> str:
         return f"not here: {e.reason}" if e.package is None or e.provider != "cpu" else f"BROKEN: {e.reason}"
     agreement = "same label" if e.same_label else "ANOTHER LABEL"
     nodes = "" if e.nodes is None else "; nodes: " + ", ".join(f"{n} on {where}" for where, n in e.nodes.items())
-    return f"works: {e.package}, {e.median_ms:.1f} ms for 3 s; {agreement}, logits within {e.logit_error:.2g}{nodes}"
+    xnnpack = "" if e.xnnpack is None else "; with XNNPACK" if e.xnnpack else "; without XNNPACK"
+    return f"works: {e.package}, {e.median_ms:.1f} ms for 3 s; {agreement}, logits within {e.logit_error:.2g}{nodes}{xnnpack}"
 
 
 def _wrapped(key: str, text: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -39,39 +39,50 @@ def print_segments(
     """Write the timelines of ``recordings``, (name, source) each, in the format ``form``; return how many have none.
 
     To ``output``, or standard output; of a recording that cannot be read to its end, nothing but the reason on standard error.
-    The picture ``plot`` is of the last one. ConfigError when a file cannot be written.
+    Where all of them fail, ``output`` stays as it was. The picture ``plot`` is of the last one. ConfigError when a file cannot
+    be written, before the work if that can be known.
     """
+    texts: list[str] = []  # of a file, which is written when all is known
+
+    def write(text: str) -> None:
+        if output is None:
+            click.echo(text, nl=False)
+        else:
+            texts.append(text)
+
+    for path in filter(None, (output, plot)):
+        with _beside(path) as partial:
+            partial.touch()
     failed = 0
-    with contextlib.ExitStack() as opened:
-        file = opened.enter_context(replaced(output)) if output is not None else None
+    if form == "csv":
+        write(csv_header(recognizer.labels))
+    elif form == "table":
+        write(utterance_header(recognizer.labels) + "\n")
+    for name, source in recordings:
+        try:
+            with AudioReader(source) as reader:
+                envelope = Envelope(reader.n_samples)
+                segments = _segments(recognizer, reader, config, envelope)
+        except AudioError as error:
+            complain(error)
+            failed += 1
+            continue
+        if form == "table" and len(recordings) > 1:
+            write(f"{name}\n")
+        write(FORMATS[form](name, segments))
+        if not segments:
+            click.echo(f"edge-ser: {name}: no speech was found", err=True)
+        if plot is not None:
+            from edge_ser.timeline_plot import draw_timeline
 
-        def write(text: str) -> None:
-            file.write(text.encode()) if file else click.echo(text, nl=False)
-
-        if form == "csv":
-            write(csv_header(recognizer.labels))
-        elif form == "table":
-            write(utterance_header(recognizer.labels) + "\n")
-        for name, source in recordings:
-            try:
-                with AudioReader(source) as reader:
-                    envelope = Envelope(reader.n_samples)
-                    segments = _segments(recognizer, reader, config, envelope)
-            except AudioError as error:
-                complain(error)
-                failed += 1
-                continue
-            if form == "table" and len(recordings) > 1:
-                write(f"{name}\n")
-            write(FORMATS[form](name, segments))
-            if not segments:
-                click.echo(f"edge-ser: {name}: no speech was found", err=True)
-            if plot is not None:
-                from edge_ser.timeline_plot import draw_timeline
-
-                title = f"{Path(name).name}, {len(segments)} utterances"
-                with replaced(plot) as picture:
-                    draw_timeline(picture, title, reader.duration_s, envelope, segments, recognizer.labels)
+            title = f"{Path(name).name}, {len(segments)} utterance{'s' * (len(segments) != 1)}"
+            with _beside(plot) as partial:
+                draw_timeline(partial, title, reader.duration_s, envelope, segments, recognizer.labels)
+                os.replace(partial, plot)
+    if output is not None and failed < len(recordings):
+        with _beside(output) as partial:
+            partial.write_text("".join(texts), encoding="utf-8")
+            os.replace(partial, output)
     return failed
 
 
@@ -92,13 +103,13 @@ def _segments(recognizer: EmotionRecognizer, reader: AudioReader, config: Segmen
 
 
 @contextlib.contextmanager
-def replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file beside ``path`` that takes its place when all is well; ConfigError when it cannot be written."""
+def _beside(path: Path) -> Iterator[Path]:
+    """Give the path of a file that is to take the place of ``path``; ConfigError when it cannot be written or replaced."""
     partial = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-        with partial.open("wb") as file:
-            yield file
-        os.replace(partial, path)
+        if path.is_dir():
+            raise IsADirectoryError(None, "Is a directory")
+        yield partial
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from None
     finally:

@@ -61,6 +61,17 @@ def speech() -> Path:
 
 
 @pytest.fixture(scope="session")
+def native_library() -> Path:
+    """The compiled C library of the native backend."""
+    from edge_ser.backends.native import library_path
+
+    found = library_path()
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no libeser.so (install a C compiler, then: make native)")
+    return found
+
+
+@pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real corpora: EDGE_SER_DATA, or ../shared/data beside the checkout."""
     folder = Path(os.environ.get("EDGE_SER_DATA") or ROOT.parent / "shared" / "data")

@@ -18,7 +18,12 @@ Vectors: TypeAlias = npt.NDArray[Any]
 
 BACKENDS = {"onnx": ".onnx", "tflite": ".tflite", "native": ".eser"}
 """Engines and the files they read."""
-
+ENGINE_PACKAGES = {
+    "onnx": ("onnxruntime", "onnxruntime-gpu"),
+    "tflite": ("ai-edge-litert", "tflite-runtime"),
+    "native": ("edge-ser",),
+}
+"""The packages an engine may come from."""
 
 STATE_FRAMES = 5
 """Frames the first convolution (7 frames, every second one) sees again when a stream goes on."""

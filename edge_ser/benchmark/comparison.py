@@ -64,6 +64,7 @@ def _series(a: Result, b: Result) -> Iterator[tuple[str, Timing, Timing]]:
         if other is None:
             continue
         yield f"{case.seconds:.3g} s, file to answer", case.answer, other.answer
+        yield "  of it on a processor", case.answer_cpu, other.answer_cpu
         for stage, timing in case.stages.items():
             yield f"  {stage.replace('_', ' ')}", timing, other.stages[stage]
         if case.stream_answer is not None and other.stream_answer is not None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import edge_ser
 from edge_ser.audio import AudioReader
+from edge_ser.backends import BACKENDS, ENGINE_PACKAGES
 from edge_ser.benchmark.clips import Clip, read_clip, write_clips
 from edge_ser.benchmark.results import STAGES, START_SERIES, Case, Report, Result, Start, Subject, Timing
 from edge_ser.decision import decide
@@ -58,6 +59,7 @@ class _Runner:
         """Answer once about ``clip``, whole, in stages and as a stream, and append how long each took, in ms."""
         recognizer, manifest = self.recognizer, self.recognizer.manifest
         backend, front_end = recognizer._backend, manifest.front_end
+        cpu = time.process_time()
         marks = [time.perf_counter()]
 
         def mark() -> None:
@@ -65,10 +67,11 @@ class _Runner:
 
         recognizer.predict(clip.path)
         mark()
+        times.setdefault("answer_cpu", []).append((time.process_time() - cpu) * 1000)
         with AudioReader(clip.path, front_end.rate_hz) as reader:
             blocks = list(reader.blocks())
         mark()
-        features = extract_blocks(blocks, reader.n_samples, front_end)
+        features = extract_blocks(blocks, reader.n_samples, front_end, backend.transform)
         mark()
         answer = backend.run(features)
         mark()
@@ -93,17 +96,18 @@ class _Runner:
     def case(self, clip: Clip, times: dict[str, list[float]], warm_up: int) -> Case:
         timing = {name: Timing(tuple(t[1 + warm_up :]), t[0]) for name, t in times.items()}
         stages = {name: timing[name] for name in STAGES}
-        return Case(clip.seconds, timing["answer"], stages, timing.get("stream_answer"), timing.get("stream_feed"))
+        streamed = timing.get("stream_answer"), timing.get("stream_feed")
+        return Case(clip.seconds, timing["answer"], timing["answer_cpu"], stages, *streamed)
 
 
 def _described(recognizer: EmotionRecognizer, asked: Subject) -> Subject:
     quantization = recognizer.manifest.quantization
-    tflite = recognizer.path.suffix == ".tflite"
-    packages = ("ai-edge-litert", "tflite-runtime") if tflite else ("onnxruntime", "onnxruntime-gpu")
+    backend = next(name for name, suffix in BACKENDS.items() if suffix == recognizer.path.suffix)
+    packages = ENGINE_PACKAGES[backend]
     engine = next((f"{name} {v}" for name in packages if (v := installed_version(name))), packages[0])
     return Subject(
         model=str(recognizer.path),
-        backend="tflite" if tflite else "onnx",
+        backend=backend,
         threads=asked.threads,
         provider=recognizer.provider,
         name=recognizer.path.name,
@@ -193,6 +197,7 @@ recognizer.predict(clip)
 print(born, imported, loaded, time.perf_counter(), flush=True)
 if float(idle_s):
     from edge_ser.audio import AudioReader
+from edge_ser.backends import BACKENDS, ENGINE_PACKAGES
     for _ in range(int(answers) - 1):
         recognizer.predict(clip)
     print("steady", flush=True)

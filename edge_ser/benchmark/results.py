@@ -81,6 +81,8 @@ class Case:
     """Length of the clip."""
     answer: Timing
     """``predict`` of the file: reading, front end, network and decision."""
+    answer_cpu: Timing
+    """Processor time of the same, all threads together; a machine busy with other work takes longer, but this hardly grows."""
     stages: dict[str, Timing]
     """The same in its parts, run one by one: ``audio``, ``front_end``, ``network`` (encoder and head), ``decision``."""
     stream_answer: Timing | None
@@ -228,6 +230,7 @@ def _report(table: dict[str, Any]) -> Report:
                 Case(
                     case["seconds"],
                     _timing(case["answer"]),
+                    _timing(case["answer_cpu"]),
                     {name: _timing(case["stages"][name]) for name in STAGES},
                     *(None if case[name] is None else _timing(case[name]) for name in ("stream_answer", "stream_feed")),
                 )

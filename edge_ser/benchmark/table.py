@@ -28,6 +28,7 @@ def format_report(report: Report) -> str:
         lines.append(f"{'ms':<{_NAME_WIDTH}}" + "".join(f"{name:>9}" for name in (*STATISTICS, "outliers")))
         for case in result.cases:
             lines.append(_row(f"{case.seconds:.3g} s, file to answer", case.answer))
+            lines.append(_row("  of it on a processor", case.answer_cpu))
             lines += [_row(f"  {name.replace('_', ' ')}", timing) for name, timing in case.stages.items()]
             if case.stream_answer is not None:
                 lines.append(_row("  stream, end to answer", case.stream_answer))

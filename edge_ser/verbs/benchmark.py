@@ -48,7 +48,7 @@ def _limits(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
 @click.command(short_help="Measure how long answers take on this device.")
 @click.argument("models", nargs=-1, metavar="[MODEL]...", type=click.Path(path_type=Path))
 @click.option(
-    "--backend", "backends", callback=_words, default="auto", metavar="NAME,...", help="auto (by the file), onnx, tflite."
+    "--backend", "backends", callback=_words, default="auto", metavar="NAME,...", help="auto (by the file), onnx, tflite, native."
 )
 @click.option("--threads", callback=_numbers(int, 1, 256), default="1", show_default=True, metavar="N,...", help="CPU threads.")
 @click.option(

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from edge_ser import ConfigError, EmotionRecognizer
 from edge_ser.calibration import (
-    ORDINARY_DB,
-    ORDINARY_SPREAD,
+    GAIN_RANGE,
+    ORDINARY,
     STRENGTH,
     Correction,
     Microphone,
@@ -30,7 +30,7 @@ from edge_ser.calibration import (
     speech_frames,
 )
 from edge_ser.cli import cli
-from edge_ser.features import LOGMEL_PAPER, LOGMEL_V1, LOGSTFT_V1, FeatureStream, extract
+from edge_ser.features import LOGMEL_PAPER, LOGMEL_V1, LOGSTFT_V1, FeatureStream, bin_centres_hz, extract
 from edge_ser.model_file import read_model_file, shipped_model_path
 from edge_ser.profile import Profile
 
@@ -150,7 +150,8 @@ def test_a_correction_brings_the_microphone_nearer_to_the_model() -> None:
 
 def test_ordinary_speech_through_the_models_own_microphone_needs_no_correction() -> None:
     model_mean, model_std = of_the_model()
-    ordinary = Microphone("logmel-v1", model_mean + np.float32(ORDINARY_DB), model_std * np.float32(ORDINARY_SPREAD), 2000)
+    level_db, share = (np.interp(bin_centres_hz(LOGMEL_V1), ORDINARY[0], v).astype(np.float32) for v in ORDINARY[1:])
+    ordinary = Microphone("logmel-v1", model_mean + level_db, model_std * share, 2000)
     mixed = Microphone("logmel-v1", model_mean, model_std, 2000, speech="mixed")
     for microphone in (ordinary, mixed):
         correction = microphone.correction(LOGMEL_V1, model_mean, model_std)
@@ -162,7 +163,10 @@ def test_the_gain_is_bounded() -> None:
     std[:3] = 0, 1, 90
     microphone = Microphone("logmel-v1", std - 50, std, 2000, speech="mixed")
     gain = microphone.correction(LOGMEL_V1, std - 40, np.full(128, 10, dtype=np.float32)).gain
-    assert gain[:4].tolist() == [2, 2, 0.5, 1]
+    low, high = GAIN_RANGE
+    assert gain[:2].tolist() == [high, high]
+    assert gain[2] == pytest.approx(max(low, (10 / 90) ** STRENGTH))
+    assert gain[3] == 1
 
 
 def test_a_profile_survives_its_file(saved: Path) -> None:
@@ -312,7 +316,7 @@ def test_calibrate_writes_what_the_recordings_show(speech: Path, tmp_path: Path)
     assert microphone is not None
     assert (microphone.n_frames, microphone.speech) == (expected.n_frames, "ordinary")
     np.testing.assert_allclose(microphone.mean, expected.mean, atol=1e-3)
-    level = float((expected.mean - of_the_model()[0]).mean() - ORDINARY_DB)
+    level = float((expected.mean - microphone.expected(*of_the_model())[0]).mean())
     assert f"{expected.speech_s:.1f} s in 13.0 s of audio" in result.output
     assert f"level     {level:+.1f} dB" in result.output
     # The same from raw samples, at another rate.
@@ -363,5 +367,8 @@ def test_ordinary_speech_is_as_loud_and_varied_as_stated(data_dir: Path) -> None
         everything.add(features)
         if row["emotion"] == "neutral":
             ordinary.add(features)
-    assert float((ordinary.mean - everything.mean).mean()) == pytest.approx(ORDINARY_DB, abs=0.8)
-    assert float((ordinary.std / everything.std).mean()) == pytest.approx(ORDINARY_SPREAD, abs=0.05)
+    level_db, share = (np.interp(bin_centres_hz(LOGMEL_V1), ORDINARY[0], v) for v in ORDINARY[1:])
+    difference = ordinary.mean - everything.mean - level_db
+    assert abs(difference.mean()) < 0.7
+    assert difference.std() < 0.8
+    np.testing.assert_allclose(ordinary.std / everything.std, share, atol=0.12)

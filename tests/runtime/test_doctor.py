@@ -35,6 +35,9 @@ def test_json_holds_what_the_screen_shows() -> None:
     # The whole graph ran, and nowhere else.
     assert list(cpu["nodes"]) == ["CPU"]
     assert cpu["nodes"]["CPU"] > 5
+    tflite = table["engines"][-1]
+    if tflite["works"]:
+        assert (tflite["same_label"], tflite["xnnpack"], tflite["nodes"]) == (True, True, None)
 
 
 def test_an_engine_that_kills_its_process_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner, Result
 
 from edge_ser import AudioError, EmotionRecognizer, capture
 from edge_ser.audio import AudioReader
 from edge_ser.capture import Microphone, devices, in_real_time, raw_pcm
+from edge_ser.cli import cli
 from edge_ser.errors import MissingExtraError
 
 COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
@@ -340,3 +342,35 @@ def test_without_portaudio_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(MissingExtraError, match=r"PortAudio library not found.*apt install libportaudio2"):
         Microphone()
+
+
+def listen_to_fake(*arguments: str) -> Result:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signal, "signal", lambda *_: None)
+        return CliRunner().invoke(cli, ["listen", *arguments])
+
+
+def test_the_command_lists_microphones(fake: FakeSounddevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = listen_to_fake("--list-devices")
+    assert (done.exit_code, done.stdout) == (0, "  1* webcam, ALSA  2 channels, 44100 Hz\n")
+    monkeypatch.setattr(fake, "query_devices", list)
+    assert isinstance(listen_to_fake("--list-devices").exception, AudioError)
+
+
+@pytest.mark.parametrize("device", ["1", "webcam"])
+def test_the_command_records_until_the_microphone_is_unplugged(fake: FakeSounddevice, talk: Path, device: str) -> None:
+    samples, rate_hz = soundfile.read(talk, dtype="int16", always_2d=True)
+
+    def start() -> None:
+        for block in np.split(samples, range(320, len(samples), 320)):
+            fake.hear(block)
+        fake.settings["finished_callback"]()
+
+    fake.start = start  # type: ignore[method-assign]
+    done = listen_to_fake("--device", device, "--rate", str(rate_hz), "--jsonl")
+    assert isinstance(done.exception, AudioError)
+    assert not fake.is_open
+    first, *_, last = (json.loads(line) for line in done.stdout.splitlines())
+    assert (first["source"], first["rate_hz"]) == ("webcam", 16000)
+    assert last["reason"] == "webcam gives no more audio; was it unplugged?"
+    assert (last["utterances"], last["time_s"], last["overruns"]) == (2, pytest.approx(len(samples) / rate_hz), 0)

@@ -21,10 +21,12 @@ from edge_ser.profile import Profile
 Samples = npt.NDArray[Any]
 
 
-@pytest.fixture(scope="module", params=["onnx", "tflite"])
+@pytest.fixture(scope="module", params=["onnx", "tflite", "native"])
 def recognizer(request: pytest.FixtureRequest) -> EmotionRecognizer:
     if request.param == "tflite":
         pytest.importorskip("ai_edge_litert")
+    if request.param == "native":
+        request.getfixturevalue("native_library")
     return EmotionRecognizer(backend=request.param)
 
 

@@ -294,13 +294,17 @@ def _ablation_table(own: dict[str, Summary]) -> str:
 def _shipped_tables(shipped: Path) -> str:
     """Return the tables of evaluate's JSON files in the record of the shipped model."""
     parts = []
-    for path in sorted([*shipped.glob("robustness-*.json"), *shipped.glob("leave-corpus-out*.json")]):
+    for path in sorted(
+        p for pattern in ("adaptation", "leave-corpus-out", "robustness") for p in shipped.glob(f"{pattern}*.json")
+    ):
         results = json.loads(path.read_text(encoding="utf-8"))
-        key = "condition" if "condition" in results[0] else "calibration"
+        key = next(key for key in ("adaptation", "calibration", "condition") if key in results[0])
         first: dict[str, float] = {}
         rows = []
         for r in results:
             change = f"{100 * (r['ua'] - first.setdefault(r['corpus'], r['ua'])):+.1f}"
+            if "change_95" in r:
+                change += f" [{100 * r['change_95'][0]:+.1f}, {100 * r['change_95'][1]:+.1f}]"
             interval = f"{100 * r['ua']:.1f} [{100 * r['ua_95'][0]:.1f}, {100 * r['ua_95'][1]:.1f}]"
             rows.append([f"{r['corpus']} {r['split']}", r[key], str(r["n_clips"]), interval, change, f"{r['ece']:.3f}"])
         parts.append(f"### {path.stem}\n\n" + table(["clips of", key, "clips", "UA %", "change", "ECE"], rows))

@@ -1,0 +1,67 @@
+"""Every set of SIMD kernels gives the bits of plain C: on this processor, and on emulated Arm."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edge_ser_export.c_library import SOURCES
+
+PROGRAM = Path(__file__).with_name("kernels.c")
+
+
+def tool(name: str, package: str) -> str:
+    """Return a tool's name; without it a visible skip, in CI a failure."""
+    if shutil.which(name) is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not installed (apt install {package})")
+    return name
+
+
+def compiled(compiler: str, output: Path, *flags: str) -> Path:
+    sources = (*sorted(SOURCES.glob("*.c")), PROGRAM)
+    command = [
+        compiler,
+        "-std=c99",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-ffp-contract=off",
+        f"-I{SOURCES}",
+        *flags,
+        *map(str, sources),
+    ]
+    done = subprocess.run([*command, "-lm", "-o", str(output)], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return output
+
+
+def kernels(*command: str | Path) -> list[str]:
+    """Run the program; return the sets that it compared."""
+    done = subprocess.run([str(x) for x in command], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("flags", [("-O3",), ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")])
+def test_kernels_of_this_processor(tmp_path: Path, compiler: str, flags: tuple[str, ...]) -> None:
+    found = kernels(compiled(tool(compiler, compiler), tmp_path / "kernels", *flags))
+    flags_of_processor = Path("/proc/cpuinfo").read_text().split()
+    assert found[0] == "scalar"
+    for flag, name in (("avx2", "avx2"), ("avx_vnni", "avxvnni"), ("avx512_vnni", "avx512vnni"), ("asimddp", "dotprod")):
+        assert (flag in flags_of_processor) == (name in found)
+
+
+def test_without_simd_there_is_plain_c(tmp_path: Path) -> None:
+    assert kernels(compiled(tool("gcc", "gcc"), tmp_path / "kernels", "-O2", "-DESER_NO_SIMD")) == ["scalar"]
+
+
+@pytest.mark.parametrize(("processor", "expected"), [("cortex-a53", "scalar neon"), ("cortex-a76", "scalar neon dotprod")])
+def test_kernels_of_arm(tmp_path: Path, processor: str, expected: str) -> None:
+    emulator = tool("qemu-aarch64-static", "qemu-user-static")
+    program = compiled(tool("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"), tmp_path / "kernels", "-O2", "-static")
+    assert kernels(emulator, "-cpu", processor, program) == expected.split()
