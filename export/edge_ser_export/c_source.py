@@ -10,8 +10,6 @@ The integers are those of every int8 format (see :mod:`edge_ser_export.quantize`
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,12 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from edge_ser import __version__
 from edge_ser.errors import ExportError
-from edge_ser.eser_file import FORMAT, MAX_LABELS, packed
+from edge_ser.eser_file import MAX_LABELS, packed, serialise
 from edge_ser.eser_file import layers as order
-from edge_ser.eser_file import serialise as pack_eser
 from edge_ser.features import LOGMEL_V1
+from edge_ser.firmware import CSource, c_source
 from edge_ser.model_file import Manifest
 from edge_ser_export.quantize import QuantizedNet, QuantizedRows, frequency_major
 from edge_ser_train.model import EmotionNet
@@ -45,16 +42,6 @@ class Layer:
     multiplier: Int32Array
     shift: int
     n_in: int
-
-
-@dataclass(frozen=True)
-class CSource:
-    """The two files, and what they weigh."""
-
-    source: str
-    header: str
-    flash_bytes: int
-    """Of the constants, manifest included; the library's code and tables come on top."""
 
 
 def require_c(front_end: str, n_labels: int) -> None:
@@ -123,8 +110,8 @@ def _layer(
     return Layer(weight, bias.astype(np.int32), multiplier.astype(np.int32), shift, n_in)
 
 
-def numbers(net: EmotionNet, quantized: QuantizedNet) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Layer]]:
-    """Return the constants by their names, and the layers they make up."""
+def numbers(net: EmotionNet, quantized: QuantizedNet) -> dict[str, npt.NDArray[Any]]:
+    """Return the constants by their names in :mod:`edge_ser.eser_file`."""
     gain = quantized.inverse_std.astype(np.float64) / quantized.input.scale
     offset = quantized.input.zero_point - quantized.mean * gain
     found = layers(net, quantized)
@@ -132,120 +119,25 @@ def numbers(net: EmotionNet, quantized: QuantizedNet) -> tuple[dict[str, npt.NDA
         "feature_gain": gain.astype(np.float32),
         "feature_offset": offset.astype(np.float32),
         "prelu": np.rint(net.prelu.weight.detach().cpu().numpy().astype(np.float64) * _ONE).astype(np.int32),
+        "shift": np.array([found[name].shift for name in order(net.fc2.out_features)], dtype=np.int32),
     }
     for name, layer in found.items():
         constants |= {f"{name}_weight": layer.weight, f"{name}_bias": layer.bias, f"{name}_multiplier": layer.multiplier}
-    return constants, found
+    return constants
 
 
 def build_eser(net: EmotionNet, quantized: QuantizedNet, manifest: Manifest) -> bytes:
-    """Return the ``.eser`` file of the same numbers."""
-    constants, found = numbers(net, quantized)
-    n_labels = len(manifest.labels)
-    constants["shift"] = np.array([found[name].shift for name in order(n_labels)], dtype=np.int32)
-    digest = hashlib.sha256(packed(constants, n_labels)).hexdigest()
-    return pack_eser(replace(manifest, graph_sha256=digest).to_json(), constants, n_labels)
+    """Return the ``.eser`` file."""
+    constants = numbers(net, quantized)
+    return serialise(_signed(manifest, constants).to_json(), constants, len(manifest.labels))
 
 
 def build_c(net: EmotionNet, quantized: QuantizedNet, manifest: Manifest) -> CSource:
-    """Return the source files; the same text for the same arguments."""
-    constants, found = numbers(net, quantized)
-    constants["centres"] = np.array(manifest.centres, dtype=np.float32)
-    shifts = {name: layer.shift for name, layer in found.items()}
-    digest = hashlib.sha256(json.dumps([shifts, [(k, str(v.dtype), v.shape) for k, v in constants.items()]]).encode())
-    for values in constants.values():
-        digest.update(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
-    manifest = replace(manifest, graph_sha256=digest.hexdigest())
-    # As numbers: C compilers need not take strings longer than 4095 characters.
-    text = np.frombuffer(json.dumps(json.loads(manifest.to_json())).encode("ascii") + b"\0", dtype=np.int8)
-    parts = [_HEAD.format(version=__version__, sha=manifest.graph_sha256)]
-    parts += [c_array(f"static const {_C_TYPES[v.dtype.name]} {name}[{v.size}]", v) for name, v in constants.items()]
-    parts.append(f"\nstatic const char *const labels[] = {{{', '.join(_c_string(x) for x in manifest.labels)}}};\n")
-    parts.append(c_array(f"const char eser_model_manifest[{text.size}]", text))
-    parts.append(_model(found, manifest))
-    flash = sum(v.nbytes for v in (*constants.values(), text))
-    return CSource("".join(parts), _HEADER.format(version=__version__, sha=manifest.graph_sha256), flash)
+    """Return the source files of the same numbers; the same text for the same arguments."""
+    constants = numbers(net, quantized)
+    return c_source(_signed(manifest, constants), constants)
 
 
-_C_TYPES = {"int8": "int8_t", "int32": "int32_t", "float32": "float"}
-
-_HEAD = """/* Written by edge-ser {version} (edge-ser export --format c); compiles against the library in edge_ser/csrc.
- * SHA-256 of the numbers: {sha} */
-#include "eser_model.h"
-"""
-
-_HEADER = """/* Written by edge-ser {version} (edge-ser export --format c). */
-#ifndef ESER_MODEL_H
-#define ESER_MODEL_H
-
-#include "eser.h"
-
-#ifdef __cplusplus
-extern "C" {{
-#endif
-
-#define ESER_MODEL_SHA256 "{sha}"
-
-extern const eser_model eser_default_model;
-
-/* What the model says about itself, as JSON: labels, calibration, training corpora and licences, scores, intended use. */
-extern const char eser_model_manifest[];
-
-#ifdef __cplusplus
-}}
-#endif
-#endif
-"""
-
-
-def _model(found: dict[str, Layer], manifest: Manifest) -> str:
-    """Return the definition of the ``eser_model``."""
-
-    def layer(name: str) -> str:
-        x = found[name]
-        return f"{{{name}_weight, {name}_bias, {name}_multiplier, {x.shift}, {x.n_in}, {len(x.bias)}}}"
-
-    def several(names: Sequence[str]) -> str:
-        return "{\n        " + ",\n        ".join(layer(name) for name in names) + "}"
-
-    values = [
-        f"{FORMAT}u",
-        f"{len(manifest.labels)}u",
-        "labels",
-        "feature_gain",
-        "feature_offset",
-        several([f"conv{i}" for i in range(1, 5)]),
-        several(["gru_input_forward", "gru_input_backward"]),
-        several(["gru_recurrent_forward", "gru_recurrent_backward"]),
-        layer("fc1"),
-        layer("fc2"),
-        "prelu",
-        "centres",
-        _c_float(manifest.temperature),
-        _c_float(manifest.novelty_distance),
-    ]
-    return "\nconst eser_model eser_default_model = {\n    " + ",\n    ".join(values) + ",\n};\n"
-
-
-def c_array(declaration: str, values: npt.NDArray[Any]) -> str:
-    """Return the definition of a constant array, in lines of at most 130 characters."""
-    flat = values.reshape(-1)
-    texts = [_c_float(v) for v in flat] if flat.dtype.kind == "f" else [str(v) for v in flat.tolist()]
-    lines, line = [], "   "
-    for text in texts:
-        if len(line) + len(text) + 2 > 130:
-            lines.append(line)
-            line = "   "
-        line += f" {text},"
-    return f"\n{declaration} = {{\n" + "\n".join([*lines, line]) + "\n};\n"
-
-
-def _c_float(value: float) -> str:
-    text = f"{np.float32(value):.9g}"
-    return (text if "." in text or "e" in text else f"{text}.0") + "f"
-
-
-def _c_string(text: str) -> str:
-    """Return a string literal; bytes other than letters, digits, space, _ and - as octal escapes."""
-    plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-"
-    return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode()) + '"'
+def _signed(manifest: Manifest, constants: dict[str, npt.NDArray[Any]]) -> Manifest:
+    digest = hashlib.sha256(packed(constants, len(manifest.labels))).hexdigest()
+    return replace(manifest, graph_sha256=digest)

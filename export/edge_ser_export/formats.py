@@ -51,9 +51,7 @@ def _write_c(net: EmotionNet, quantized: QuantizedNet | None, manifest: Manifest
     if quantized is None:
         raise ValueError("C has no float form")
     source = build_c(net, quantized, manifest)
-    path.mkdir(exist_ok=True)
-    (path / "eser_model.c").write_bytes(source.source.encode())
-    (path / "eser_model.h").write_bytes(source.header.encode())
+    source.write(path)
     return source.flash_bytes
 
 

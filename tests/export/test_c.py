@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from edge_ser import EmotionRecognizer
+from edge_ser import EmotionRecognizer, firmware
 from edge_ser.audio import AudioReader
 from edge_ser.backends import Backend
 from edge_ser.cli import cli
@@ -169,12 +169,12 @@ def test_a_broken_calibration_is_refused(learnt: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["feature_gain", "gru_recurrent_backward_weight", "conv2_bias"])
 def test_wrong_numbers_in_c_are_refused(learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     tool("cc")
-    array = c_source.c_array
+    array = firmware.c_array
 
     def damaged(declaration: str, values: npt.NDArray[Any]) -> str:
         return array(declaration, -values if f" {what}[" in declaration else values)
 
-    monkeypatch.setattr(c_source, "c_array", damaged)
+    monkeypatch.setattr(firmware, "c_array", damaged)
     with pytest.raises(ExportError, match="same label"):
         export_run(learnt, {"c": tmp_path / "c"}, silent, int8=True)
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,6 @@
-"""Print what every target computes, as hashes; equal rows mean equal bits. python -m tests.firmware.exactness MODEL
+"""Print what every target computes, as hashes; equal rows mean equal bits. python -m tests.firmware.exactness
 
-MODEL is a folder that edge-ser export --format c wrote. Targets whose compiler or emulator is missing are named as such.
+Targets whose compiler or emulator is missing are named as such.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from edge_ser.firmware import source_of
 from tests.firmware.targets import CLIP_S, EXAMPLES, ROOT, TARGETS, Board, Linux, execute, missing
 
 PROGRAM = Path(__file__).with_suffix(".c")
@@ -45,19 +46,19 @@ def matrix(model: Path) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
             yield target.name, hashes(target, model, Path(folder))
 
 
-def main(model: Path) -> int:
-    """Print the table; return 1 when two rows differ."""
+def main() -> int:
+    """Print the table of the model that ships; return 1 when two rows differ."""
     print(f"{'target':24}{'':2}" + "".join(f"{column:10}" for column in COLUMNS))
     found = set()
-    for name, rows in matrix(model):
-        for row in rows or [("not installed",)]:
-            print(f"{name:24}{'':2}" + "".join(f"{text:10}" for text in row), flush=True)
-        found |= {row[1:] for row in rows}
+    with tempfile.TemporaryDirectory() as model:
+        source_of().write(Path(model))
+        for name, rows in matrix(Path(model)):
+            for row in rows or [("not installed",)]:
+                print(f"{name:24}{'':2}" + "".join(f"{text:10}" for text in row), flush=True)
+            found |= {row[1:] for row in rows}
     print("all equal" if len(found) == 1 else f"{len(found)} different results")
     return int(len(found) != 1)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    sys.exit(main(Path(sys.argv[1]).resolve()))
+    sys.exit(main())

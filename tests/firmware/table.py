@@ -1,7 +1,4 @@
-"""Measure the microcontroller example and write the table of firmware_examples/README.md: python -m tests.firmware.table MODEL
-
-MODEL is a folder that edge-ser export --format c wrote from the run that ships.
-"""
+"""Measure the microcontroller example and write the table of firmware_examples/README.md: python -m tests.firmware.table."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_ser.firmware import source_of
 from tests.firmware.targets import BOARDS, CLIP_S, EXAMPLES, Board, execute
 
 BUDGET_HZ = 480_000_000
@@ -77,12 +75,14 @@ def stated(text: str) -> dict[str, tuple[float, ...]]:
     return {name: tuple(float(number) for number in numbers) for name, *numbers in rows}
 
 
-def main(model: Path) -> None:
-    """Measure and write."""
+def main() -> None:
+    """Measure with the model that ships, and write."""
     rows = ""
-    for board in BOARDS:
-        with tempfile.TemporaryDirectory() as folder:
-            rows += row(board.name, measure(board, model, Path(folder)))
+    with tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch) / "model"
+        source_of().write(model)
+        for board in BOARDS:
+            rows += row(board.name, measure(board, model, Path(scratch) / board.board))
     text = README.read_text()
     before, begin, rest = text.partition(_BEGIN)
     after = rest.partition(_END)[2]
@@ -93,6 +93,4 @@ def main(model: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]).resolve())
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import soundfile
 from edge_ser import EmotionRecognizer
 from edge_ser.backends.native import library_path
 from edge_ser.model_file import shipped_model_path
+from edge_ser_export.c_library import CModel
 from tests.firmware import aarch64
-from tests.firmware.targets import A53, LINUXES, Linux, execute, make, need, refuse
+from tests.firmware.targets import A53, EXAMPLES, LINUXES, Linux, execute, make, need, refuse
 
 Int16Array = npt.NDArray[np.int16]
 
@@ -55,6 +57,25 @@ def test_pcm_in_utterances_out(native: Path, conversation: bytes) -> None:
         shares = dict(zip(("neutral", "angry", "happy", "sad"), map(int, match.groups()[4:8]), strict=True))
         assert abs(sum(shares.values()) - 100) <= 2
         assert shares[match[3]] == int(match[4]) == max(shares.values())
+
+
+def test_c_source_and_model_file_are_the_same_numbers(c_model: Path, samples: Int16Array) -> None:
+    need("cc")
+    if library_path() is None:
+        refuse("the C library is not installed here")
+    stream = CModel.of_sources(c_model).stream()
+    stream.feed(samples)
+    integers = stream.finish().integers()
+    expected = EmotionRecognizer(backend="native").predict((samples, 16000))
+    assert integers == tuple(np.rint(65536 * np.concatenate([expected.logits, expected.embedding])).astype(int).tolist())
+
+
+def test_what_is_no_eser_file_is_not_turned_into_c(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"model.py: .*edge-ser.onnx is no \.eser file; expected one that edge-ser export"):
+        execute([sys.executable, EXAMPLES / "model.py", shipped_model_path(".onnx")])
+    (tmp_path / "x.eser").write_bytes(shipped_model_path(".eser").read_bytes()[:-1])
+    with pytest.raises(RuntimeError, match=r"model.py: .*x\.eser"):
+        execute([sys.executable, EXAMPLES / "model.py", tmp_path / "x.eser"])
 
 
 def test_live_estimates_on_the_way(native: Path, conversation: bytes) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_ser.features import LOGMEL_V1, mel_filterbank
-from edge_ser_export.c_source import c_array
+from edge_ser.firmware import c_array
 
 TABLES = Path(__file__).parents[2] / "edge_ser" / "csrc" / "eser_tables.c"
 
