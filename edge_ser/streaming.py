@@ -4,8 +4,8 @@
     estimate or finish: the last block and the head over the vectors
 
 Samples wait until a block of frames is complete, and where the engine encodes and judges best in one run, the newest frames wait
-until the next block is: so every frame is encoded once, in runs long enough to be cheap, and what remains after the last sample is
-that block and the head.
+until the next block is. So every frame is encoded once, in runs long enough to be cheap, and what remains after the last sample
+is that block and the head.
 """
 
 from __future__ import annotations
