@@ -35,7 +35,7 @@ extern "C" {
 
 #define ESER_VERSION "0.1.0"
 #define ESER_RATE_HZ 16000
-#define ESER_STATE_BYTES 75776      /* memory that a stream takes, aligned to 8 bytes */
+#define ESER_STATE_BYTES 73728      /* memory that a stream takes, aligned to 8 bytes */
 #define ESER_MIN_SAMPLES 8320       /* 0.52 s: before, eser_estimate has no answer */
 #define ESER_MAX_LABELS 16
 #define ESER_EMBEDDING_SIZE 64
