@@ -39,7 +39,7 @@ min_confidence_option = click.option(
     help="Answer `uncertain` below this confidence, 0 to 1; default: never.",
 )
 profile_option = click.option(
-    "--profile", type=click.Path(path_type=Path), metavar="FILE", help="Profile of the microphone (JSON)."
+    "--profile", type=click.Path(path_type=Path), metavar="FILE", help="What calibrate and adapt learnt (JSON)."
 )
 
 
