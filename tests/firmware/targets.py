@@ -114,10 +114,15 @@ def missing(*tools: str) -> str:
 
 
 def need(*tools: str) -> None:
-    """Skip the test where a tool is missing; fail where REQUIRE_ARM or CI says that it must be there."""
+    """Refuse the test where a tool is missing."""
     reason = missing(*tools)
     if reason:
-        (pytest.fail if os.environ.get("REQUIRE_ARM") or os.environ.get("CI") else pytest.skip)(reason)
+        refuse(reason)
+
+
+def refuse(reason: str) -> None:
+    """Skip the test, visibly; fail where REQUIRE_ARM or CI says that what it needs must be there."""
+    (pytest.fail if os.environ.get("REQUIRE_ARM") or os.environ.get("CI") else pytest.skip)(reason)
 
 
 def make(example: str, *settings: str) -> str:

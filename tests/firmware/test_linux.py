@@ -11,9 +11,10 @@ import pytest
 import soundfile
 
 from edge_ser import EmotionRecognizer
+from edge_ser.backends.native import library_path
 from edge_ser.model_file import shipped_model_path
 from tests.firmware import aarch64
-from tests.firmware.targets import A53, LINUXES, Linux, execute, make, need
+from tests.firmware.targets import A53, LINUXES, Linux, execute, make, need, refuse
 
 Int16Array = npt.NDArray[np.int16]
 
@@ -150,6 +151,8 @@ def test_cpp_on_a_board(processor: str, cpp: Path, cpp_for_boards: Path, samples
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as it is installed on a board."""
     need(*aarch64.TOOLS)
+    if library_path() is None:
+        refuse("the C library is not installed here (pip install --editable . where there is a C compiler)")
     folder = tmp_path_factory.mktemp("package")
     aarch64.install(folder)
     return folder
