@@ -6,6 +6,7 @@
 ('neutral', 'angry', 'happy', 'sad')
 """
 
+from edge_ser.calibration import SpeechStatistics
 from edge_ser.decision import Prediction
 from edge_ser.errors import (
     AudioError,
@@ -14,6 +15,7 @@ from edge_ser.errors import (
     EdgeSerError,
     ModelFileError,
 )
+from edge_ser.profile import Profile
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.streaming import Stream
 
@@ -27,6 +29,8 @@ __all__ = [
     "EmotionRecognizer",
     "ModelFileError",
     "Prediction",
+    "Profile",
+    "SpeechStatistics",
     "Stream",
     "__version__",
 ]

@@ -109,7 +109,8 @@ class EmotionRecognizer:
     def stream(self, rate_hz: float = 16000, calibrate: SpeechStatistics | None = None) -> Stream:
         """Return a stream for one utterance that arrives in chunks, of samples at ``rate_hz``; see :class:`Stream`.
 
-        Every utterance that is finished is counted into ``calibrate``, as the microphone gives it.
+        Every finished utterance, and every minute of a longer one, is counted into ``calibrate`` as the microphone gives it;
+        ``Profile(calibrate.result())`` is then this microphone's profile.
 
         Raises AudioError for an impossible rate, ConfigError for a model whose front end needs the whole utterance, or
         statistics of another front end.

@@ -19,7 +19,7 @@ BAR_WIDTH = 10
 
 model_option = click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that ships.")
 backend_option = click.option(
-    "--backend", default="auto", show_default=True, metavar="NAME", help="auto (by the file), onnx or tflite."
+    "--backend", default="auto", show_default=True, metavar="NAME", help="auto (by the file), onnx, tflite or native."
 )
 threads_option = click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads for one answer."
@@ -39,7 +39,7 @@ min_confidence_option = click.option(
     help="Answer `uncertain` below this confidence, 0 to 1; default: never.",
 )
 profile_option = click.option(
-    "--profile", type=click.Path(path_type=Path), metavar="FILE", help="Profile of the microphone (JSON)."
+    "--profile", type=click.Path(path_type=Path), metavar="FILE", help="What calibrate and adapt learnt (JSON)."
 )
 
 

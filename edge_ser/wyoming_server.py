@@ -255,6 +255,8 @@ class _Conversation:
             await self._complain("audio", "another audio-start before the audio-stop; the utterance so far is dropped")
         self._stream, self._refused = None, False
         self._format = rate_hz, width, channels = _format(event)
+        if type(rate_hz) is not int or not 0 < rate_hz < 2**31:  # which of these it takes is the recogniser's affair
+            raise AudioError(f"the audio has a rate of {rate_hz!r}; expected a whole number of Hz")
         if type(width) is not int or width not in _DTYPES:
             raise AudioError(f"the audio has samples of {width!r} bytes; expected 2 or 4 (signed integers, little-endian)")
         if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
@@ -273,8 +275,8 @@ class _Conversation:
         if len(payload) % (width * channels):
             raise AudioError(f"an audio-chunk has {len(payload)} bytes; expected a multiple of {width * channels}")
         samples: npt.NDArray[Any] = np.frombuffer(payload, dtype=_DTYPES[width]).reshape(-1, channels)
-        for start in range(0, len(samples), int(rate_hz)):  # a second at a time, for other clients want the threads, too
-            await asyncio.to_thread(self._stream.feed, samples[start : start + int(rate_hz)])
+        for start in range(0, len(samples), rate_hz):  # a second at a time, for other clients want the threads, too
+            await asyncio.to_thread(self._stream.feed, samples[start : start + rate_hz])
 
     async def _stop(self) -> None:
         refused, stream = self._refused, self._stream

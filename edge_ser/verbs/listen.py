@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--channels", default=1, show_default=True, type=click.IntRange(1, 64), help="They are averaged.")
 @click.option("--jsonl", is_flag=True, help="For programs: one event a line, as JSON.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Such as hangover_ms=300; see below.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Such as hangover_ms=300; see above.")
 @click.option("--speed", default=1.0, type=click.FloatRange(0.01, 1000), metavar="X", help="With --realtime: X times as fast.")
 @click.option(
     "--mqtt",

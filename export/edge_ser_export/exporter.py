@@ -76,7 +76,7 @@ def export_run(
     data: Path | None = None,
     report: Path | None = None,
 ) -> list[FileReport]:
-    """Write the run's best weights as verified model files, atomically; ``outputs`` by format: onnx, tflite, c, eser.
+    """Write the run's best weights as verified model files, ``outputs`` by format (a name of FORMATS), atomically.
 
     int8 files are calibrated on training clips of the run and verified on its dev clips; ``calibration_data`` is a folder of
     recordings to calibrate on instead (and to verify on, where the run's corpora are gone), ``data`` where the corpora lie if

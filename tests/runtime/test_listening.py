@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -85,6 +86,22 @@ def test_chunks_change_nothing(recognizer: EmotionRecognizer, talk: Float32Array
     listener = Listener(recognizer, detector=loud)
     events = [event for chunk in np.split(talk, edges[edges < len(talk)]) for event in listener.feed(chunk)]
     assert untimed(events + listener.finish()) == expected
+
+
+def test_several_listeners_share_a_recogniser_in_asyncio(recognizer: EmotionRecognizer, talk: Float32Array) -> None:
+    plain = Listener(recognizer, detector=loud)
+    expected = untimed(plain.feed(talk) + plain.finish())
+
+    async def conversation(chunk_samples: int) -> list[str]:
+        listener, events = Listener(recognizer, detector=loud), list[Event]()
+        for chunk in np.split(talk, range(chunk_samples, len(talk), chunk_samples)):
+            events += await asyncio.to_thread(listener.feed, chunk)
+        return untimed(events + listener.finish())
+
+    async def everybody() -> list[list[str]]:
+        return await asyncio.gather(*(conversation(n) for n in (800, 1111, 4000)))
+
+    assert asyncio.run(everybody()) == [expected] * 3
 
 
 def test_the_schema(recognizer: EmotionRecognizer, talk: Float32Array) -> None:
