@@ -238,7 +238,7 @@ class Segmenter:
 
     def _send(self, stop: int, events: list[SpeechEvent]) -> None:
         """Hand out the samples up to ``stop``, and cut where the utterance is at its longest."""
-        while self._start is not None and stop > self._start + self._longest:
+        while self.speaking and self._start is not None and stop > self._start + self._longest:
             cut = self._start + self._longest
             self._end(cut, True, events)
             if self._speech_stop > cut:

@@ -97,6 +97,14 @@ def test_the_longest_utterance_is_cut_and_goes_on() -> None:
     assert len(bounds(signal((1, 0), (31, 1), (9, 0)), settings)) == 1
 
 
+def test_what_a_cut_leaves_is_an_utterance_only_if_it_may_begin_one() -> None:
+    settings = config(max_s=1.0, min_speech_ms=2000, hangover_ms=3000, post_roll_ms=3000)
+    segmenter = Segmenter(config=settings, detector=as_written)
+    events = [e for e in segmenter.feed(signal((80, 1), (120, 0))) if not isinstance(e, SpeechAudio)]
+    assert [type(event) for event in events] == [SpeechStart, SpeechEnd]
+    assert events[1] == SpeechEnd(stop=16000, speech_stop=16000, decided=63 * W, is_cut=True)
+
+
 def test_the_end_of_the_audio_ends_the_utterance() -> None:
     samples = signal((5, 0), (4, 1))[:-100]
     (utterance,) = utterances([samples], config=config(post_roll_ms=50), detector=as_written)
@@ -128,22 +136,31 @@ def told(segmenter: Segmenter, chunks: list[npt.NDArray[Any]]) -> tuple[list[Spe
     return [e for e in events if not isinstance(e, SpeechAudio)], np.concatenate([np.empty(0, np.float32), *audio])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
-    stretches=st.lists(st.tuples(st.integers(1, 12), st.sampled_from([0.0, 0.4, 0.6, 1.0])), min_size=1, max_size=30),
+    stretches=st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0.0, 0.4, 0.6, 1.0])), min_size=1, max_size=20),
     tail=st.integers(0, W - 1),
     cuts=st.lists(st.integers(1, 4000), min_size=1, max_size=20),
     pre=st.integers(0, 300),
-    post=st.integers(0, 96),
+    post=st.floats(0, 1),
+    hangover=st.sampled_from([32, 96, 600]),
+    least=st.sampled_from([0, 64, 2000]),
     max_s=st.sampled_from([1.0, 1.37, 14.0]),
 )
 def test_chunks_change_nothing(
-    stretches: list[tuple[int, float]], tail: int, cuts: list[int], pre: int, post: int, max_s: float
+    stretches: list[tuple[int, float]],
+    tail: int,
+    cuts: list[int],
+    pre: int,
+    post: float,
+    hangover: float,
+    least: float,
+    max_s: float,
 ) -> None:
     whole = signal(*stretches, (1, 0.0))[: W * sum(n for n, _ in stretches) + tail]
     rng = np.random.default_rng(len(whole))
     whole += rng.uniform(0, 1e-3, len(whole)).astype(np.float32)  # so that every sample is known by its value
-    settings = config(pre_roll_ms=pre, post_roll_ms=post, max_s=max_s)
+    settings = config(pre_roll_ms=pre, post_roll_ms=post * hangover, hangover_ms=hangover, min_speech_ms=least, max_s=max_s)
     expected, audio = told(Segmenter(config=settings, detector=as_written), [whole])
     edges = np.cumsum(np.resize(cuts, len(whole)))
     chunks = np.split(whole, edges[edges < len(whole)])
