@@ -15,7 +15,6 @@ A message says what was given, what was expected and what to do. The command lin
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -61,5 +60,7 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     >>> did_you_mean("hop_mss", ["hop_ms", "frame_ms"])
     " (did you mean 'hop_ms'?)"
     """
+    import difflib
+
     near = difflib.get_close_matches(given, list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""

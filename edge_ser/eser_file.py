@@ -2,8 +2,8 @@
 
     "edge-ser" | format u32 | length of the manifest u32 | manifest, JSON padded with spaces to a multiple of 4 | constants
 
-Little-endian. The constants follow one another without gaps, in the order of :func:`constants`, and end with the file; so no offset
-or size in it could point elsewhere.
+Little-endian. The constants follow one another without gaps, in the order of :func:`constants`, and end with the file; so nothing
+in it could point elsewhere.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ ENCODER_STRIDE = 16
 
 Transform: TypeAlias = "Callable[[Float32Array, FrontEndConfig], Float32Array]"
 """Samples [n] to the dB of every frame that fits into them, [T, n_bins]: :func:`transform`, or an engine's own."""
-
 _BLOCK_FRAMES = 64  # one block's spectra (260 kB) stay in the L2 cache; smaller blocks pay Python overhead
 _DB_PER_NEPER = np.float32(10.0 / np.log(10.0))  # 10 log10(x) = this * ln(x); numpy vectorises log, not log10
 

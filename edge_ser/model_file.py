@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +188,7 @@ class ModelFile:
 
 def shipped_model_path(suffix: str = ".onnx") -> Path:
     """Return the path of the model that comes with the package, as ONNX, TFLite or .eser."""
-    return Path(str(resources.files("edge_ser") / "models" / f"edge-ser{suffix}"))
+    return Path(__file__).with_name("models") / f"edge-ser{suffix}"
 
 
 def read_model_file(path: Path) -> ModelFile:
