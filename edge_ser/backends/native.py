@@ -1,7 +1,7 @@
 """The C library of ``edge_ser/csrc``, through ctypes: the front end in float, everything behind it in integers.
 
-Its features differ from numpy's by rounding errors of float32 (below 0.05 dB), so whole recordings and streams alike take its own,
-and both answer the same, bit for bit. Of an encoder vector it keeps what the GRU takes of it (two directions of 3 · 128 numbers in
+Its features differ from numpy's by rounding errors of float32 (below 0.05 dB), so recordings and streams alike take its own, and
+both answer the same, bit for bit. Of an encoder vector it keeps what the GRU takes of it (two directions of 3 · 128 numbers in
 1/65536), so that after the last sample little is left to be computed.
 """
 

@@ -294,8 +294,8 @@ def _gate(reports: Sequence[FileReport]) -> None:
             )
         if r.against_onnx is not None and not (error := r.against_onnx.mean_logit_error) <= INTEGER_TOLERANCE:
             raise ExportError(
-                f"the {r.format} file differs from ONNX with the same integers, logits by {error:.2g} in the mean; expected at most "
-                f"{INTEGER_TOLERANCE}; no model file was written"
+                f"the {r.format} file differs from ONNX with the same integers, logits by {error:.2g} in the mean; expected at "
+                f"most {INTEGER_TOLERANCE}; no model file was written"
             )
         for reference, agreement in (("the network", r.agreement), ("the int8 ONNX file", r.against_onnx)):
             if agreement is not None and agreement.argmax < AGREEMENT:
