@@ -87,12 +87,12 @@ static void multiply(const eser_layer *layer, const eser_kernels *kernels, const
 
 /* tanh of x in 1/65536, in 1/32768: a table of steps of 1/64, linear between them. */
 static int32_t tanh_q15(int32_t x) {
-    int32_t size = x < 0 ? -x : x, y = 32767;
-    if (size < 8 << 16) {
-        const int16_t *at = eser_tanh_q15 + (size >> 10);
-        y = at[0] + (((at[1] - at[0]) * (size & 1023) + 512) >> 10);
-    }
-    return x < 0 ? -y : y;
+    /* No branches on what cannot be predicted; from 7.98 on the table says 32767. */
+    const int32_t sign = x >> 31, size = (x ^ sign) - sign;
+    const int32_t within = size < 8 << 16 ? size : (8 << 16) - 1;
+    const int16_t *at = eser_tanh_q15 + (within >> 10);
+    const int32_t y = at[0] + (((at[1] - at[0]) * (within & 1023) + 512) >> 10);
+    return (y ^ sign) - sign;
 }
 
 /* The logistic function of x in 1/65536, in 1/32768. */
