@@ -194,7 +194,6 @@ recognizer.predict(clip)
 print(born, imported, loaded, time.perf_counter(), flush=True)
 if float(idle_s):
     from edge_ser.audio import AudioReader
-from edge_ser.backends import BACKENDS, ENGINE_PACKAGES
     for _ in range(int(answers) - 1):
         recognizer.predict(clip)
     print("steady", flush=True)
