@@ -30,6 +30,8 @@ from edge_ser.recognizer import EmotionRecognizer
 
 CHUNK_S = 0.02
 """Length of the chunks that a stream is fed with: what microphones give."""
+TYPICAL_S = 3.0
+"""Fresh processes answer about the clip that comes nearest to this length."""
 WARM_UP_ROUNDS = 5
 MIN_ROUNDS = 30
 PRECISION = 0.02
@@ -142,7 +144,8 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         clips = write_clips(Path(folder), lengths_s) if recording is None else [read_clip(recording)]
         runners = [_Runner(subject, clips) for subject in subjects]
-        begun = _start_all([r.subject for r in runners], clips[len(clips) // 2], starts, idle_s, progress)
+        typical = min(clips, key=lambda clip: abs(clip.seconds - TYPICAL_S))
+        begun = _start_all([r.subject for r in runners], typical, starts, idle_s, progress)
         rounds, warm_up, why = _rounds(runners, clips, rule, progress)
         results = [
             Result(r.subject, tuple(r.case(clip, times, warm_up) for clip, times in zip(clips, r.times, strict=True)), start)
@@ -226,7 +229,7 @@ def _start_all(subjects: list[Subject], clip: Clip, starts: int, idle_s: float, 
         _, memory, idle_cpu_percent = _start(subject, clip, idle_s)
         series = {name: Timing(times[1:], times[0]) for name, times in zip(START_SERIES, zip(*of, strict=True), strict=True)}
         steady_mb, peak_mb = memory or (None, None)
-        begun.append(Start(series, steady_mb, peak_mb, idle_cpu_percent))
+        begun.append(Start(clip.seconds, series, steady_mb, peak_mb, idle_cpu_percent))
     progress("starting", 1.0)
     return begun
 

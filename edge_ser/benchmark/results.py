@@ -107,6 +107,8 @@ class Case:
 class Start:
     """One subject in processes of its own."""
 
+    seconds: float
+    """Length of the clip they answer about."""
     series: dict[str, Timing]
     """``cold_start``: from the start of the process to the first answer; in it ``import``, ``load``, ``first_answer``."""
     steady_mb: float | None

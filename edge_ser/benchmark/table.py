@@ -33,7 +33,8 @@ def format_report(report: Report) -> str:
             if case.stream_answer is not None:
                 lines.append(_row("  stream, end to answer", case.stream_answer))
         if result.start is not None:
-            lines += [_row(name.replace("_", " "), timing) for name, timing in result.start.series.items()]
+            named = {**result.start.series, f"cold start, {result.start.seconds:.3g} s": result.start.series["cold_start"]}
+            lines += [_row(name.replace("_", " "), timing) for name, timing in named.items() if name != "cold_start"]
         lines += ["", *(f"{key:<{_NAME_WIDTH}}{text}" for key, text in _costs(result.start))]
         for case in result.cases:
             cpu = "" if case.stream_cpu_percent is None else f", {case.stream_cpu_percent:.2f} % of a core while speech arrives"

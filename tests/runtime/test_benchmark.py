@@ -49,7 +49,7 @@ def made_up(p50_ms: float = 10.0, name: str = "a.onnx", seconds: float = 3.0) ->
     spread = np.random.default_rng(1).uniform(0.9, 1.1, 51)
     timing = Timing(tuple(float(p50_ms * s) for s in spread / np.median(spread)), first_ms=4 * p50_ms)
     case = Case(seconds, timing, timing, dict.fromkeys(STAGES, timing), timing, timing)
-    start = Start(dict.fromkeys(START_SERIES, timing), steady_mb=80.0, peak_mb=90.0, idle_cpu_percent=0.1)
+    start = Start(3.0, dict.fromkeys(START_SERIES, timing), steady_mb=80.0, peak_mb=90.0, idle_cpu_percent=0.1)
     subject = Subject("x/" + name, "onnx", name=name, bytes=660_000, graph_sha256="0" * 64)
     condition = replace(read_condition(Path("/nowhere")), load=0.1)
     return Report("0", read_machine(), condition, condition, 5, 51, "as many", (Result(subject, (case,), start),))
@@ -70,6 +70,7 @@ def test_everything_is_measured(measured: Report) -> None:
             assert list(case.stages) == list(STAGES)
             assert case.rtf == pytest.approx(np.median(case.answer.times_ms) / 1000 / case.seconds)
         assert result.start is not None
+        assert result.start.seconds == 2  # the nearest to three
         of = {name: timing.times_ms[0] for name, timing in result.start.series.items()}
         assert of["cold_start"] > of["import"] + of["load"] + of["first_answer"]
         assert result.start.steady_mb is not None
