@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch counts the cores: runs in this process and in others must agree bit for bit
 
@@ -13,6 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a shell's background job; children would inherit it, and those that are to be interrupted never end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 TINY_SETTINGS = (
