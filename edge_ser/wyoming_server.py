@@ -206,16 +206,17 @@ class _Conversation:
         """Close the connection, after an error event if there is something to say; who does not read it is not waited for."""
 
         async def part() -> None:
-            if text:
-                await self._complain(code, text)
-                self._writer.write_eof()
-                while await self._reader.read(2**16):  # a socket closed on unread bytes would take the error event back
-                    pass
-            self._writer.close()
-            await self._writer.wait_closed()
+            await self._complain(code, text)
+            self._writer.write_eof()
+            while await self._reader.read(2**16):  # a socket closed on unread bytes would take the error event back
+                pass
 
-        with contextlib.suppress(OSError, asyncio.TimeoutError):
-            await asyncio.wait_for(part(), _LINGER_S)
+        if text:
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(part(), _LINGER_S)
+        self._writer.close()
+        with contextlib.suppress(OSError, asyncio.TimeoutError):  # asked for always: nobody else takes note of a lost connection
+            await asyncio.wait_for(self._writer.wait_closed(), _LINGER_S)
         self._writer.transport.abort()
 
     async def _next(self) -> Event | None:
