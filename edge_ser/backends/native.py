@@ -53,6 +53,7 @@ class _Model(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("prelu", "centres")),
         ("temperature", ctypes.c_float),
         ("novelty_distance", ctypes.c_float),
+        ("winograd", ctypes.c_void_p * 3),
     )
 
 
@@ -79,6 +80,7 @@ def load_library() -> tuple[ctypes.CDLL, tuple[int, ...]]:
         raise BackendError(f"{path} is of another version of edge-ser; install edge-ser again")
     library.eser_encode_batch.restype = ctypes.c_size_t
     library.eser_kernels_at.restype = ctypes.c_void_p
+    library.eser_winograd_size.restype = ctypes.c_size_t
     return library, tuple(sizes)
 
 
@@ -110,6 +112,7 @@ class NativeBackend:
         except ModelFileError as error:
             raise ModelFileError(f"{model.path}: {error}") from None
         self._model = self._struct(model.manifest)
+        self._winograd = [self._transformed(i) for i in (1, 2, 3)]
         self._n_labels = len(model.manifest.labels)
 
     def _struct(self, manifest: Manifest) -> _Model:
@@ -122,7 +125,16 @@ class NativeBackend:
         ]
         # Labels, centres and temperature are used in Python alone.
         gain, offset, prelu = at["feature_gain"], at["feature_offset"], at["prelu"]
-        return _Model(FORMAT, len(manifest.labels), None, gain, offset, (_Layer * 10)(*rows), prelu, None, 1.0, 1.0)
+        return _Model(FORMAT, len(manifest.labels), None, gain, offset, (_Layer * 10)(*rows), prelu, None, 1.0, 1.0, (None,) * 3)
+
+    def _transformed(self, i: int) -> npt.NDArray[np.int16]:
+        """Give the model the weights of convolution ``i`` a second time, transformed for speed, and return them."""
+        weights = np.empty(self._library.eser_winograd_size(ctypes.byref(self._model), self._kernels, i), dtype=np.int16)
+        if len(weights) == 0:  # no use for them here
+            return weights
+        self._library.eser_winograd_weights(ctypes.byref(self._model), i, _at(weights))
+        self._model.winograd[i - 1] = weights.ctypes.data
+        return weights
 
     def _scratch(self) -> ctypes.Array[Any]:
         return (ctypes.c_uint64 * -(-self._scratch_bytes // 8))()

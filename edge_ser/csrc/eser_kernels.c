@@ -88,7 +88,7 @@ void eser_activate_scalar(uint8_t *out, int32_t out_step, const int32_t *acc, in
     }
 }
 
-static const eser_kernels SCALAR_SET = {"scalar", dot, dot, eser_dot_16_scalar, eser_activate_scalar};
+static const eser_kernels SCALAR_SET = {"scalar", dot, dot, eser_dot_16_scalar, eser_activate_scalar, NULL};
 
 #if !defined(ESER_X86) && !defined(ESER_NEON) && !defined(ESER_HAS_DSP)
 uint32_t eser_kernels_simd(const eser_kernels **found) {

@@ -89,8 +89,8 @@ AVX2 INLINE __m256i scaled(__m256i a, __m256i multiplier) {
     return _mm256_min_epu32(both, _mm256_set1_epi32(255));
 }
 
-AVX2 static void activate_avx2(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
-                               const int32_t *multiplier, int32_t keep) {
+AVX2 void eser_activate_avx2(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
+                             const int32_t *multiplier, int32_t keep) {
     const __m256i bias0 = load(bias), bias1 = load(bias + 8), multiplier0 = load(multiplier), multiplier1 = load(multiplier + 8);
     for (int32_t p = 0; p < n; p++, acc += pool * ESER_PANEL, out += out_step) {
         __m256i a0 = load(acc), a1 = load(acc + 8);
@@ -108,9 +108,9 @@ AVX2 static void activate_avx2(uint8_t *out, int32_t out_step, const int32_t *ac
     }
 }
 
-static const eser_kernels AVX2_SET = {"avx2", dot_avx2, dot_wide_avx2, dot_16_avx2, activate_avx2};
-static const eser_kernels VNNI_SET = {"avxvnni", dot_vnni, dot_vnni, dot_16_avx2, activate_avx2};
-static const eser_kernels VNNI512_SET = {"avx512vnni", dot_vnni512, dot_vnni512, dot_16_avx2, activate_avx2};
+static const eser_kernels AVX2_SET = {"avx2", dot_avx2, dot_wide_avx2, dot_16_avx2, eser_activate_avx2, eser_winograd_avx2};
+static const eser_kernels VNNI_SET = {"avxvnni", dot_vnni, dot_vnni, dot_16_avx2, eser_activate_avx2, NULL};
+static const eser_kernels VNNI512_SET = {"avx512vnni", dot_vnni512, dot_vnni512, dot_16_avx2, eser_activate_avx2, NULL};
 
 uint32_t eser_kernels_simd(const eser_kernels **found) {
     uint32_t n = 0, a, b, c, d;

@@ -51,16 +51,24 @@ int eser_encode(eser_encoder *encoder, const eser_model *model, const eser_kerne
     convolve(&SHAPES[0], &model->conv[0], kernels, rows, encoder->conv1[encoder->next[1]], 0, scratch->acc);
 
     for (int i = 1; i < 4; i++) {
-        encoder->next[i] = (uint8_t)((encoder->next[i] + 1) % 3);
+        encoder->next[i] = (uint8_t)((encoder->next[i] + 1) % ESER_ROWS);
         if (--encoder->missing[i] > 0)
             return 0;
         encoder->missing[i] = 1;
-        for (int row = 0; row < 3; row++)
-            rows[row] = rings[i] + (size_t)((encoder->next[i] + row) % 3) * row_bytes[i];
-        uint8_t *out = i < 3 ? rings[i + 1] + encoder->next[i + 1] * row_bytes[i + 1] : encoder->vector;
-        convolve(&SHAPES[i], &model->conv[i], kernels, rows, out, encoder->half[i], scratch->acc);
+        const int second = encoder->half[i];
         encoder->half[i] ^= 1;
-        if (encoder->half[i])
+        const int together = kernels->winograd != NULL && model->winograd[i - 1] != NULL;
+        if (together && !second)
+            return 0;
+        const int n_rows = together ? 4 : 3;
+        for (int row = 0; row < n_rows; row++)
+            rows[row] = rings[i] + (size_t)((encoder->next[i] + ESER_ROWS - n_rows + row) % ESER_ROWS) * row_bytes[i];
+        uint8_t *out = i < 3 ? rings[i + 1] + encoder->next[i + 1] * row_bytes[i + 1] : encoder->vector;
+        if (together)
+            kernels->winograd(out, rows, SHAPES[i].n_positions, &model->conv[i], model->winograd[i - 1]);
+        else
+            convolve(&SHAPES[i], &model->conv[i], kernels, rows, out, second, scratch->acc);
+        if (!second)
             return 0;
     }
     return 1;

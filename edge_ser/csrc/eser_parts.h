@@ -8,6 +8,8 @@
  *     frames [7][128] -> conv1 7x7 / 2 -> [3][61 * 48] -> conv2 3x3, pool 2x2 -> [3][29 * 64]
  *                     -> conv3 3x3, pool 2x2 -> [3][13 * 80] -> conv4 3x3, pool 2x2 -> [5 * 96], a vector
  *
+ * On x86-64 the rings hold four rows, so that the two rows of a pooled pair may also be computed at once.
+ *
  * A row holds positions, a position channels, so that a kernel's row of weights meets one run of bytes.
  */
 #ifndef ESER_PARTS_H
@@ -51,6 +53,9 @@ typedef struct {
      * larger of acc[2p][o] and acc[2p + 1][o]; with keep, the larger of that and what out held. p < n. */
     void (*activate)(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                      const int32_t *multiplier, int32_t keep);
+    /* NULL, or both rows of a 3x3 convolution and their pooling, from four rows of inputs to a row of n positions, out of weights
+     * that eser_winograd_weights made: the same bits as dot and activate give. */
+    void (*winograd)(uint8_t *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 } eser_kernels;
 
 void eser_dot_16_scalar(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel);
@@ -77,6 +82,15 @@ const eser_kernels *eser_kernels_at(uint32_t i);
 #endif
 #endif
 
+#ifdef ESER_X86
+#define ESER_ROWS 4 /* that a ring holds */
+void eser_winograd_avx2(uint8_t *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
+void eser_activate_avx2(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
+                        const int32_t *multiplier, int32_t keep);
+#else
+#define ESER_ROWS 3
+#endif
+
 #define ESER_MAX_SIMD 3
 
 /* Put the SIMD kernels that this processor runs into found, fastest last, and return how many they are. */
@@ -84,9 +98,9 @@ uint32_t eser_kernels_simd(const eser_kernels **found);
 
 typedef struct {
     uint8_t frames[8][ESER_N_BINS];
-    uint8_t conv1[3][61 * 48];
-    uint8_t conv2[3][29 * 64];
-    uint8_t conv3[3][13 * 80];
+    uint8_t conv1[ESER_ROWS][61 * 48];
+    uint8_t conv2[ESER_ROWS][29 * 64];
+    uint8_t conv3[ESER_ROWS][13 * 80];
     uint8_t vector[ESER_VECTOR];
     uint8_t missing[4];             /* rows that convolution i waits for before its next one */
     uint8_t next[4];                /* where ring i takes its next row */
@@ -153,6 +167,11 @@ eser_status eser_push_vectors(eser *stream, const uint8_t *vectors, size_t n_vec
 
 /* Copy the kept vectors out, oldest first: [n][480]; return n. */
 size_t eser_vectors(const eser *stream, uint8_t *vectors);
+
+/* Who has the memory gives a model's convolution i, 1 to 3, its weights a second time, in the form that the kernels' winograd takes:
+ * eser_winograd_size numbers, 253 952 for all three, or 0 where the kernels have no winograd. The answers stay the same. */
+size_t eser_winograd_size(const eser_model *model, const eser_kernels *kernels, int i);
+void eser_winograd_weights(const eser_model *model, int i, int16_t *weights);
 
 /* Many frames a call, for bindings of languages in which a call is dear. */
 
