@@ -88,7 +88,44 @@ void eser_activate_scalar(uint8_t *out, int32_t out_step, const int32_t *acc, in
     }
 }
 
-static const eser_kernels SCALAR_SET = {"scalar", dot, dot, eser_dot_16_scalar, eser_activate_scalar, NULL};
+int32_t eser_rescaled(int64_t sum, int32_t multiplier, int32_t shift) {
+    const int64_t x = (sum * multiplier + ((int64_t)1 << (shift - 1))) >> shift;
+    return x > ESER_Q16_LIMIT ? ESER_Q16_LIMIT : x < -ESER_Q16_LIMIT ? -ESER_Q16_LIMIT : (int32_t)x;
+}
+
+void eser_rescale_scalar(int32_t *out, const int32_t *acc, const int32_t *bias, const int32_t *multiplier, int32_t shift) {
+    for (int o = 0; o < ESER_PANEL; o++)
+        out[o] = eser_rescaled((int64_t)acc[o] + bias[o], multiplier[o], shift);
+}
+
+/* tanh of x in 1/65536, in 1/32768: a table of steps of 1/64, linear between them. */
+static int32_t tanh_q15(int32_t x) {
+    /* No branches on what cannot be predicted; from 7.98 on the table says 32767. */
+    const int32_t sign = x >> 31, size = (x ^ sign) - sign;
+    const int32_t within = size < 8 << 16 ? size : (8 << 16) - 1;
+    const int16_t *at = eser_tanh_q15 + (within >> 10);
+    const int32_t y = at[0] + (((at[1] - at[0]) * (within & 1023) + 512) >> 10);
+    return (y ^ sign) - sign;
+}
+
+/* The logistic function of x in 1/65536, in 1/32768. */
+static int32_t sigmoid_q15(int32_t x) {
+    return (32768 + tanh_q15(x >> 1) + 1) >> 1;
+}
+
+/* r = s(Wr x + Rr h), z = s(Wz x + Rz h), n = tanh(Wn x + r * (Rn h)), h' = n + z * (h - n) */
+void eser_gru_step_scalar(const int32_t *input, const int32_t *recurrent, int16_t *h) {
+    for (int i = 0; i < ESER_GRU; i++) {
+        const int32_t reset = sigmoid_q15(input[i] + recurrent[i]);
+        const int32_t update = sigmoid_q15(input[ESER_GRU + i] + recurrent[ESER_GRU + i]);
+        const int64_t gated = ((int64_t)reset * recurrent[2 * ESER_GRU + i] + (1 << 14)) >> 15;
+        const int32_t new_h = tanh_q15(input[2 * ESER_GRU + i] + (int32_t)gated);
+        h[i] = (int16_t)(new_h + ((update * (h[i] - new_h) + (1 << 14)) >> 15));
+    }
+}
+
+static const eser_kernels SCALAR_SET = {"scalar", dot, dot, eser_dot_16_scalar, eser_activate_scalar, eser_rescale_scalar,
+                                        eser_gru_step_scalar, NULL};
 
 #if !defined(ESER_X86) && !defined(ESER_NEON) && !defined(ESER_HAS_DSP)
 uint32_t eser_kernels_simd(const eser_kernels **found) {

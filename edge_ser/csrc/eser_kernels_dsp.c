@@ -58,7 +58,8 @@ static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_
     }
 }
 
-static const eser_kernels DSP_SET = {"dsp", dot, dot, eser_dot_16_scalar, eser_activate_scalar, NULL};
+static const eser_kernels DSP_SET = {"dsp", dot, dot, eser_dot_16_scalar, eser_activate_scalar, eser_rescale_scalar,
+                                     eser_gru_step_scalar, NULL};
 
 uint32_t eser_kernels_simd(const eser_kernels **found) {
     found[0] = &DSP_SET;

@@ -160,8 +160,10 @@ static void activate_neon(uint8_t *out, int32_t out_step, const int32_t *acc, in
     }
 }
 
-static const eser_kernels NEON_SET = {"neon", dot_neon, dot_neon, dot_16_neon, activate_neon, NULL};
-static const eser_kernels DOTPROD_SET = {"dotprod", dot_dotprod, dot_dotprod, dot_16_neon, activate_neon, NULL};
+static const eser_kernels NEON_SET = {"neon", dot_neon, dot_neon, dot_16_neon, activate_neon, eser_rescale_scalar,
+                                      eser_gru_step_scalar, NULL};
+static const eser_kernels DOTPROD_SET = {"dotprod", dot_dotprod, dot_dotprod, dot_16_neon, activate_neon, eser_rescale_scalar,
+                                         eser_gru_step_scalar, NULL};
 
 uint32_t eser_kernels_simd(const eser_kernels **found) {
     found[0] = &NEON_SET;

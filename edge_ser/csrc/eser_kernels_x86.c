@@ -108,9 +108,66 @@ AVX2 void eser_activate_avx2(uint8_t *out, int32_t out_step, const int32_t *acc,
     }
 }
 
-static const eser_kernels AVX2_SET = {"avx2", dot_avx2, dot_wide_avx2, dot_16_avx2, eser_activate_avx2, eser_winograd_avx2};
-static const eser_kernels VNNI_SET = {"avxvnni", dot_vnni, dot_vnni, dot_16_avx2, eser_activate_avx2, NULL};
-static const eser_kernels VNNI512_SET = {"avx512vnni", dot_vnni512, dot_vnni512, dot_16_avx2, eser_activate_avx2, NULL};
+/* Four products of 64 bits, rescaled. */
+AVX2 INLINE __m256i rescaled(__m256i product, __m256i half, __m128i shift, __m256i sign) {
+    const __m256i limit = _mm256_set1_epi64x(ESER_Q16_LIMIT), least = _mm256_set1_epi64x(-ESER_Q16_LIMIT);
+    __m256i x = _mm256_srl_epi64(_mm256_add_epi64(product, half), shift);
+    x = _mm256_sub_epi64(_mm256_xor_si256(x, sign), sign); /* the shift took zeros for signs */
+    x = _mm256_blendv_epi8(x, limit, _mm256_cmpgt_epi64(x, limit));
+    return _mm256_blendv_epi8(x, least, _mm256_cmpgt_epi64(least, x));
+}
+
+AVX2 static void rescale_avx2(int32_t *out, const int32_t *acc, const int32_t *bias, const int32_t *multiplier, int32_t shift) {
+    const __m256i half = _mm256_set1_epi64x(1LL << (shift - 1)), sign = _mm256_set1_epi64x(1LL << (63 - shift));
+    const __m128i by = _mm_cvtsi32_si128(shift);
+    for (int o = 0; o < ESER_PANEL; o += 8) {
+        const __m256i sum = _mm256_add_epi32(load(acc + o), load(bias + o)), m = load(multiplier + o);
+        const __m256i even = rescaled(_mm256_mul_epi32(sum, m), half, by, sign);
+        const __m256i odd = rescaled(_mm256_mul_epi32(_mm256_srli_epi64(sum, 32), _mm256_srli_epi64(m, 32)), half, by, sign);
+        store(out + o, _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa));
+    }
+}
+
+AVX2 INLINE __m256i tanh_q15(__m256i x) {
+    const __m256i sign = _mm256_srai_epi32(x, 31);
+    const __m256i within = _mm256_min_epu32(_mm256_abs_epi32(x), _mm256_set1_epi32((8 << 16) - 1));
+    /* A number of the table, and in the upper half the next one. */
+    const __m256i at = _mm256_i32gather_epi32((const int *)eser_tanh_q15, _mm256_srli_epi32(within, 10), 2);
+    const __m256i first = _mm256_srai_epi32(_mm256_slli_epi32(at, 16), 16), rise = _mm256_sub_epi32(_mm256_srai_epi32(at, 16), first);
+    const __m256i part = _mm256_mullo_epi32(rise, _mm256_and_si256(within, _mm256_set1_epi32(1023)));
+    const __m256i y = _mm256_add_epi32(first, _mm256_srai_epi32(_mm256_add_epi32(part, _mm256_set1_epi32(512)), 10));
+    return _mm256_sub_epi32(_mm256_xor_si256(y, sign), sign);
+}
+
+AVX2 INLINE __m256i sigmoid_q15(__m256i x) {
+    return _mm256_srai_epi32(_mm256_add_epi32(tanh_q15(_mm256_srai_epi32(x, 1)), _mm256_set1_epi32(32768 + 1)), 1);
+}
+
+AVX2 static void gru_step_avx2(const int32_t *input, const int32_t *recurrent, int16_t *h) {
+    const __m256i half = _mm256_set1_epi64x(1 << 14);
+    for (int i = 0; i < ESER_GRU; i += 8) {
+        const int32_t *x = input + i, *y = recurrent + i;
+        const __m256i reset = sigmoid_q15(_mm256_add_epi32(load(x), load(y)));
+        const __m256i update = sigmoid_q15(_mm256_add_epi32(load(x + ESER_GRU), load(y + ESER_GRU)));
+        const __m256i of_h = load(y + 2 * ESER_GRU);
+        const __m256i even = _mm256_srli_epi64(_mm256_add_epi64(_mm256_mul_epi32(reset, of_h), half), 15);
+        const __m256i odd = _mm256_srli_epi64(
+            _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(reset, 32), _mm256_srli_epi64(of_h, 32)), half), 15);
+        const __m256i gated = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+        const __m256i new_h = tanh_q15(_mm256_add_epi32(load(x + 2 * ESER_GRU), gated));
+        const __m256i old_h = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(h + i)));
+        const __m256i kept = _mm256_mullo_epi32(update, _mm256_sub_epi32(old_h, new_h));
+        const __m256i next = _mm256_add_epi32(new_h, _mm256_srai_epi32(_mm256_add_epi32(kept, _mm256_set1_epi32(1 << 14)), 15));
+        /* Of its 32 bits the upper 16 are signs. */
+        const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(next, next), _MM_SHUFFLE(3, 1, 2, 0));
+        _mm_storeu_si128((__m128i *)(h + i), _mm256_castsi256_si128(words));
+    }
+}
+
+static const eser_kernels AVX2_SET = {"avx2",       dot_avx2,     dot_wide_avx2, dot_16_avx2,
+                                      eser_activate_avx2, rescale_avx2, gru_step_avx2, eser_winograd_avx2};
+static const eser_kernels VNNI_SET = {"avxvnni", dot_vnni, dot_vnni, dot_16_avx2, eser_activate_avx2, rescale_avx2, gru_step_avx2, NULL};
+static const eser_kernels VNNI512_SET = {"avx512vnni", dot_vnni512, dot_vnni512, dot_16_avx2, eser_activate_avx2, rescale_avx2, gru_step_avx2, NULL};
 
 uint32_t eser_kernels_simd(const eser_kernels **found) {
     uint32_t n = 0, a, b, c, d;

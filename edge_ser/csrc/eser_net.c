@@ -6,8 +6,6 @@
 /* >> of a negative number is arithmetic on every compiler of the last decades; where it is not, this does not compile. */
 typedef char eser_shifts_are_arithmetic[(-1 >> 1) == -1 ? 1 : -1];
 
-#define Q16_LIMIT (1 << 29) /* 8192: two of them add up within 32 bits */
-
 /* A pass of a convolution over one row of positions: run bytes of every input row meet the weights at each position. */
 typedef struct {
     int32_t n_runs, run, step, n_positions, pool;
@@ -74,49 +72,12 @@ int eser_encode(eser_encoder *encoder, const eser_model *model, const eser_kerne
     return 1;
 }
 
-static int32_t clamp_q16(int64_t x) {
-    return x > Q16_LIMIT ? Q16_LIMIT : x < -Q16_LIMIT ? -Q16_LIMIT : (int32_t)x;
-}
-
-/* An accumulator to 1/65536, rounded half up. */
-static int32_t rescale(const eser_layer *layer, int32_t row, int64_t acc) {
-    return clamp_q16((acc * layer->multiplier[row] + ((int64_t)1 << (layer->shift - 1))) >> layer->shift);
-}
-
 /* A matrix times 16-bit numbers. */
 static void multiply(const eser_layer *layer, const eser_kernels *kernels, const int16_t *x, int32_t *out, eser_scratch *scratch) {
     int32_t *acc = scratch->head.acc;
     for (int32_t panel = 0; panel < layer->n_out; panel += ESER_PANEL) {
         kernels->dot_16(acc, x, layer->n_in, layer->weight + panel * layer->n_in);
-        for (int32_t o = 0; o < ESER_PANEL; o++)
-            out[panel + o] = rescale(layer, panel + o, (int64_t)layer->bias[panel + o] + acc[o]);
-    }
-}
-
-/* tanh of x in 1/65536, in 1/32768: a table of steps of 1/64, linear between them. */
-static int32_t tanh_q15(int32_t x) {
-    /* No branches on what cannot be predicted; from 7.98 on the table says 32767. */
-    const int32_t sign = x >> 31, size = (x ^ sign) - sign;
-    const int32_t within = size < 8 << 16 ? size : (8 << 16) - 1;
-    const int16_t *at = eser_tanh_q15 + (within >> 10);
-    const int32_t y = at[0] + (((at[1] - at[0]) * (within & 1023) + 512) >> 10);
-    return (y ^ sign) - sign;
-}
-
-/* The logistic function of x in 1/65536, in 1/32768. */
-static int32_t sigmoid_q15(int32_t x) {
-    return (32768 + tanh_q15(x >> 1) + 1) >> 1;
-}
-
-/* One step; h [128] in 1/32768, input [384] in 1/65536.
- * r = s(Wr x + Rr h), z = s(Wz x + Rz h), n = tanh(Wn x + r * (Rn h)), h' = n + z * (h - n) */
-static void gru_step(const int32_t *input, const int32_t *recurrent, int16_t *h) {
-    for (int i = 0; i < ESER_GRU; i++) {
-        const int32_t reset = sigmoid_q15(input[i] + recurrent[i]);
-        const int32_t update = sigmoid_q15(input[ESER_GRU + i] + recurrent[ESER_GRU + i]);
-        const int64_t gated = ((int64_t)reset * recurrent[2 * ESER_GRU + i] + (1 << 14)) >> 15;
-        const int32_t new_h = tanh_q15(input[2 * ESER_GRU + i] + (int32_t)gated);
-        h[i] = (int16_t)(new_h + ((update * (h[i] - new_h) + (1 << 14)) >> 15));
+        kernels->rescale(out + panel, acc, layer->bias + panel, layer->multiplier + panel, layer->shift);
     }
 }
 
@@ -127,16 +88,15 @@ static void project(const eser_model *model, const eser_kernels *kernels, int ba
     for (int32_t panel = 0; panel < 3 * ESER_GRU; panel += ESER_PANEL) {
         const int32_t *acc = scratch->head.acc;
         kernels->dot_wide(scratch->head.acc, &vectors, 1, ESER_VECTOR, step, (int32_t)n, layer->weight + panel * ESER_VECTOR);
-        for (uint32_t p = 0; p < n; p++)
-            for (int32_t o = panel; o < panel + ESER_PANEL; o++)
-                out[(int32_t)p * out_step + o] = rescale(layer, o, (int64_t)*acc++ + layer->bias[o]);
+        for (uint32_t p = 0; p < n; p++, acc += ESER_PANEL)
+            kernels->rescale(out + (int32_t)p * out_step + panel, acc, layer->bias + panel, layer->multiplier + panel, layer->shift);
     }
 }
 
 static void recur(const eser_model *model, const eser_kernels *kernels, int backward, const int32_t *input, int16_t *h,
                   eser_scratch *scratch) {
     multiply(&model->gru_recurrent[backward], kernels, h, scratch->head.recurrent, scratch);
-    gru_step(input, scratch->head.recurrent, h);
+    kernels->gru_step(input, scratch->head.recurrent, h);
 }
 
 static void gru(const eser_model *model, const eser_kernels *kernels, int backward, const uint8_t *ring, uint32_t first,
@@ -160,13 +120,13 @@ static void judge(const eser_model *model, const eser_kernels *kernels, const in
     multiply(&model->fc1, kernels, h, embedding_q16, scratch);
     for (int i = 0; i < ESER_EMBEDDING_SIZE; i++)
         if (embedding_q16[i] < 0)
-            embedding_q16[i] = clamp_q16(((int64_t)embedding_q16[i] * model->prelu[i] + (1 << 15)) >> 16);
+            embedding_q16[i] = eser_rescaled(embedding_q16[i], model->prelu[i], 16);
     /* FC2 is too small for a panel: rows of 64 weights, one after the other. */
     for (int32_t row = 0; row < model->fc2.n_out; row++) {
         int64_t sum = model->fc2.bias[row];
         for (int32_t i = 0; i < ESER_EMBEDDING_SIZE; i++)
             sum += (int64_t)model->fc2.weight[row * ESER_EMBEDDING_SIZE + i] * embedding_q16[i];
-        logits_q16[row] = rescale(&model->fc2, row, sum);
+        logits_q16[row] = eser_rescaled(sum, model->fc2.multiplier[row], model->fc2.shift);
     }
 }
 

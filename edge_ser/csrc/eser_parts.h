@@ -53,14 +53,25 @@ typedef struct {
      * larger of acc[2p][o] and acc[2p + 1][o]; with keep, the larger of that and what out held. p < n. */
     void (*activate)(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                      const int32_t *multiplier, int32_t keep);
+    /* out[o] = eser_rescaled(acc[o] + bias[o], multiplier[o], shift) for o < 16; the sums fit 32 bits. */
+    void (*rescale)(int32_t *out, const int32_t *acc, const int32_t *bias, const int32_t *multiplier, int32_t shift);
+    /* One step of a GRU: h [128] in 1/32768 moves, by input and recurrent [384] in 1/65536, gates r, z, n, within ESER_Q16_LIMIT. */
+    void (*gru_step)(const int32_t *input, const int32_t *recurrent, int16_t *h);
     /* NULL, or both rows of a 3x3 convolution and their pooling, from four rows of inputs to a row of n positions, out of weights
      * that eser_winograd_weights made: the same bits as dot and activate give. */
     void (*winograd)(uint8_t *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 } eser_kernels;
 
+#define ESER_Q16_LIMIT (1 << 29) /* 8192 in 1/65536: two of them add up within 32 bits */
+
+/* (sum * multiplier) >> shift, rounded half up, within ESER_Q16_LIMIT. */
+int32_t eser_rescaled(int64_t sum, int32_t multiplier, int32_t shift);
+
 void eser_dot_16_scalar(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel);
 void eser_activate_scalar(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                           const int32_t *multiplier, int32_t keep);
+void eser_rescale_scalar(int32_t *out, const int32_t *acc, const int32_t *bias, const int32_t *multiplier, int32_t shift);
+void eser_gru_step_scalar(const int32_t *input, const int32_t *recurrent, int16_t *h);
 
 /* Cortex-M4, M7, M33 and above have instructions for two 16-bit products at a time. */
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'

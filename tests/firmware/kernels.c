@@ -90,6 +90,39 @@ static void compare_activate(const eser_kernels *plain, const eser_kernels *kern
     }
 }
 
+static void compare_rescale(const eser_kernels *plain, const eser_kernels *kernels) {
+    int32_t acc[ESER_PANEL], bias[ESER_PANEL], multiplier[ESER_PANEL], expected[ESER_PANEL], found[ESER_PANEL];
+    for (int round = 0; round < 3000; round++) {
+        const int32_t shift = 1 + (int32_t)any(62), size = 1 << any(31);
+        for (int o = 0; o < ESER_PANEL; o++) {
+            acc[o] = (int32_t)any((uint32_t)size) - size / 2;
+            bias[o] = (int32_t)any((uint32_t)size) - size / 2;
+            multiplier[o] = any(4) ? (int32_t)any(1u << (1 + any(31))) : 0x7fffffff;
+        }
+        plain->rescale(expected, acc, bias, multiplier, shift);
+        kernels->rescale(found, acc, bias, multiplier, shift);
+        require(memcmp(expected, found, sizeof found) == 0, kernels, "rescale");
+    }
+}
+
+static void compare_gru_step(const eser_kernels *plain, const eser_kernels *kernels) {
+    static int32_t input[3 * ESER_GRU], recurrent[3 * ESER_GRU];
+    int16_t expected[ESER_GRU], found[ESER_GRU];
+    for (int round = 0; round < 1000; round++) {
+        const int32_t size = round % 50 == 0 ? 0 : 1 << any(30);
+        for (int i = 0; i < 3 * ESER_GRU; i++) {
+            input[i] = round % 7 ? (int32_t)any(2 * (uint32_t)size + 1) - size : any(2) ? ESER_Q16_LIMIT : -ESER_Q16_LIMIT;
+            recurrent[i] = round % 5 ? (int32_t)any(2 * (uint32_t)size + 1) - size : any(2) ? ESER_Q16_LIMIT : -ESER_Q16_LIMIT;
+        }
+        for (int i = 0; i < ESER_GRU; i++)
+            expected[i] = (int16_t)(round % 3 ? (int)any(65536) - 32768 : any(2) ? -32768 : 32767);
+        memcpy(found, expected, sizeof found);
+        plain->gru_step(input, recurrent, expected);
+        kernels->gru_step(input, recurrent, found);
+        require(memcmp(expected, found, sizeof found) == 0, kernels, "gru_step");
+    }
+}
+
 /* A network of random weights whose levels neither die nor saturate all over. */
 static eser_layer random_layer(int32_t n_in, int32_t n_out, int limit, int32_t multiplier, int32_t shift) {
     static int8_t weights[640000];
@@ -117,7 +150,7 @@ static eser_model random_model(void) {
         gain[i] = 4.0f;
         offset[i] = 220.0f;
     }
-    eser_model model = {ESER_MODEL_FORMAT, 3, labels, gain, offset, {{0}}, {{0}}, {{0}}, {0}, {0}, prelu, centres, 1.0f, 9.0f};
+    eser_model model = {ESER_MODEL_FORMAT, 3, labels, gain, offset, {{0}}, {{0}}, {{0}}, {0}, {0}, prelu, centres, 1.0f, 9.0f, {NULL}};
     const int32_t n_in[4] = {56, 432, 576, 720}, n_out[4] = {48, 64, 80, 96}, multiplier[4] = {9000000, 5000000, 4000000, 4000000};
     for (int i = 0; i < 4; i++)
         model.conv[i] = random_layer(n_in[i], n_out[i], 63, multiplier[i], 31);
@@ -128,6 +161,40 @@ static eser_model random_model(void) {
     model.fc1 = random_layer(2 * ESER_GRU, ESER_EMBEDDING_SIZE, 127, 30, 10);
     model.fc2 = random_layer(ESER_EMBEDDING_SIZE, 3, 127, 30, 10);
     return model;
+}
+
+/* Both rows of a convolution and their pooling at once, weights of any size; a row of positions holds what the kernel may read. */
+static void compare_winograd(const eser_kernels *plain, const eser_kernels *kernels) {
+    static uint8_t inputs[4 * 61 * 80], expected[29 * 96], found[29 * 96];
+    static int8_t weights[720 * 96];
+    static int32_t bias[96], multiplier[96], acc[58 * ESER_PANEL];
+    static int16_t transformed[16 * 80 * 96];
+    const int32_t channels[4] = {0, 48, 64, 80}, n_out[4] = {0, 64, 80, 96}, width[4] = {0, 61, 29, 13};
+    for (int round = 0; round < 60; round++) {
+        const int i = 1 + round % 3, n = (width[i] - 3) / 2;
+        const eser_layer layer = {weights, bias, multiplier, 31, 9 * channels[i], n_out[i]};
+        eser_model model;
+        memset(&model, 0, sizeof model);
+        model.conv[i] = layer;
+        const uint8_t *rows[4];
+        for (int r = 0; r < 4; r++)
+            rows[r] = inputs + r * width[i] * channels[i];
+        fill(inputs, sizeof inputs, 0, 255);
+        fill(weights, sizeof weights, -127, 127);
+        for (int o = 0; o < n_out[i]; o++) {
+            bias[o] = (int32_t)any(2000001) - 1000000;
+            multiplier[o] = (int32_t)any(1000000);
+        }
+        for (int o = 0; o < n_out[i]; o += ESER_PANEL)
+            for (int r = 0; r < 2; r++) {
+                plain->dot(acc, rows + r, 3, 3 * channels[i], channels[i], 2 * n, weights + o * layer.n_in);
+                plain->activate(expected + o, n_out[i], acc, n, 2, bias + o, multiplier + o, r);
+            }
+        require(eser_winograd_size(&model, kernels, i) <= sizeof transformed / sizeof *transformed, kernels, "eser_winograd_size");
+        eser_winograd_weights(&model, i, transformed);
+        kernels->winograd(found, rows, n, &layer, transformed);
+        require(memcmp(expected, found, (size_t)(n * n_out[i])) == 0, kernels, "winograd");
+    }
 }
 
 static void answer(const eser_model *model, const eser_kernels *kernels, eser_result *result, uint8_t *vectors, size_t n) {
@@ -148,8 +215,9 @@ static void answer(const eser_model *model, const eser_kernels *kernels, eser_re
 int main(void) {
     static uint8_t expected_vectors[ESER_MAX_VECTORS * ESER_VECTOR], vectors[ESER_MAX_VECTORS * ESER_VECTOR];
     static eser_result expected, found;
+    static int16_t transformed[3][16 * 80 * 96];
     const eser_kernels *plain = eser_kernels_at(0), *kernels;
-    const eser_model model = random_model();
+    eser_model model = random_model();
     const size_t n = 48000;
     answer(&model, plain, &expected, expected_vectors, n);
     uint32_t distinct = 0;
@@ -161,9 +229,20 @@ int main(void) {
         compare_dots(plain, kernels);
         compare_dot_16(plain, kernels);
         compare_activate(plain, kernels);
-        answer(&model, kernels, &found, vectors, n);
-        require(memcmp(&expected, &found, sizeof found) == 0, kernels, "a stream's answer");
-        require(memcmp(expected_vectors, vectors, sizeof vectors) == 0, kernels, "a stream's vectors");
+        compare_rescale(plain, kernels);
+        compare_gru_step(plain, kernels);
+        if (kernels->winograd != NULL)
+            compare_winograd(plain, kernels);
+        for (int once_more = 0; once_more < 1 + (kernels->winograd != NULL); once_more++) {
+            for (int l = 1; once_more && l < 4; l++) {
+                eser_winograd_weights(&model, l, transformed[l - 1]);
+                model.winograd[l - 1] = transformed[l - 1];
+            }
+            memset(vectors, 0, sizeof vectors);
+            answer(&model, kernels, &found, vectors, n);
+            require(memcmp(&expected, &found, sizeof found) == 0, kernels, "a stream's answer");
+            require(memcmp(expected_vectors, vectors, sizeof vectors) == 0, kernels, "a stream's vectors");
+        }
         printf(" %s", kernels->name);
     }
     printf("\n");

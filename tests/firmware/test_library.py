@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -120,9 +121,10 @@ def test_versions_and_sizes(model: CModel) -> None:
     header = (SOURCES / "eser.h").read_text()
     assert f'#define ESER_VERSION "{edge_ser.__version__}"' in header
     assert model.library.eser_version() == edge_ser.__version__.encode()
-    (stated,) = re.findall(r"ESER_STATE_BYTES (\d+)", header)
-    assert model.state_bytes <= int(stated) <= 96 * 1024
-    assert int(stated) % 8 == 0
+    for_x86, stated = map(int, re.findall(r"ESER_STATE_BYTES (\d+)", header))
+    here = for_x86 if platform.machine() == "x86_64" else stated
+    assert here - 4096 <= model.state_bytes <= here <= 96 * 1024
+    assert for_x86 % 8 == stated % 8 == 0
 
 
 def test_code_tables_and_weights_fit_the_flash(sources: Path, tmp_path: Path) -> None:
