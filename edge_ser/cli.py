@@ -241,9 +241,10 @@ def _json_line(name: str, prediction: Prediction, embedding: bool) -> str:
 @click.option("--json", "as_json", is_flag=True, help="The whole manifest as JSON.")
 def info(model: Path | None, as_json: bool) -> None:
     """Print the model card of MODEL (default: the model that ships), from the manifest in the file."""
+    from edge_ser.backends import BACKENDS, shipped_backend
     from edge_ser.model_file import read_model_file, shipped_model_path
 
-    file = read_model_file(model or shipped_model_path())
+    file = read_model_file(model or shipped_model_path(BACKENDS[shipped_backend()]))
     manifest = file.manifest
     if as_json:
         click.echo(json.dumps(json.loads(manifest.to_json()), indent=2, ensure_ascii=False))

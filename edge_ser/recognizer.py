@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_ser.adaptation import Person, require_label
 from edge_ser.audio import AudioReader, AudioSource
-from edge_ser.backends import BACKENDS, open_backend
+from edge_ser.backends import BACKENDS, open_backend, shipped_backend
 from edge_ser.calibration import SpeechStatistics, silence_db
 from edge_ser.decision import Prediction, decide
 from edge_ser.errors import AudioError, ConfigError
@@ -25,7 +25,8 @@ class EmotionRecognizer:
 
     Args:
         model: path of a model file, .onnx, .tflite or .eser; None is the one that comes with the package.
-        backend: ``auto`` (by the file), ``onnx``, ``tflite`` or ``native`` (the C library, .eser).
+        backend: ``onnx``, ``tflite``, ``native`` (the C library, .eser), or ``auto``: the one that reads the file; for the model
+            that comes with the package the one that answers soonest here, see :func:`edge_ser.backends.shipped_backend`.
         threads: CPU threads the engine may use for one answer.
         spinning: let waiting engine threads spin: a little faster with several threads, and it keeps the cores busy.
         min_confidence: an answer less confident than this, 0 to 1, gets the label ``uncertain``; 0 turns that off.
@@ -58,7 +59,10 @@ class EmotionRecognizer:
     ) -> None:
         if not 0 <= min_confidence <= 1:
             raise ConfigError(f"min_confidence is {min_confidence}; expected a probability from 0 (off) to 1")
-        file = read_model_file(shipped_model_path(BACKENDS.get(backend, ".onnx")) if model is None else Path(model))
+        if model is None:
+            name = shipped_backend(threads, provider) if backend == "auto" else backend
+            model = shipped_model_path(BACKENDS.get(name, ".onnx"))
+        file = read_model_file(Path(model))
         self.path = file.path
         self.manifest: Manifest = file.manifest
         self.min_confidence = min_confidence

@@ -19,7 +19,7 @@ BAR_WIDTH = 10
 
 model_option = click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that ships.")
 backend_option = click.option(
-    "--backend", default="auto", show_default=True, metavar="NAME", help="auto (by the file), onnx, tflite or native."
+    "--backend", default="auto", show_default=True, metavar="NAME", help="auto (by the file or speed), onnx, tflite or native."
 )
 threads_option = click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads for one answer."

@@ -85,6 +85,18 @@ class Backend(Protocol):
         ...
 
 
+def shipped_backend(threads: int = 1, provider: str = "cpu") -> str:
+    """Return the engine that answers soonest here with the model that ships, as far as that was measured.
+
+    One thread of a processor with AVX2: the C library; else, and where that is not installed, ONNX Runtime.
+    """
+    if threads > 1 or provider != "cpu":
+        return "onnx"
+    from edge_ser.backends import native
+
+    return "native" if native.is_fast() else "onnx"
+
+
 def open_backend(model: ModelFile, name: str, threads: int, spinning: bool, provider: str = "cpu") -> Backend:
     """Load ``model`` into the engine ``name`` (``auto``: the one that reads such files), on an engine's ``provider``.
 

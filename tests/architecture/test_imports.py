@@ -3,6 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = (
     "torch",
     "onnx",
@@ -23,11 +25,12 @@ def test_importing_the_runtime_loads_nothing_heavy() -> None:
     assert done.stdout.decode().strip() == "[]"
 
 
-def test_predicting_never_loads_the_training_side() -> None:
+@pytest.mark.parametrize("backend", ["auto", "onnx"])
+def test_predicting_never_loads_the_training_side(backend: str) -> None:
     code = (
         "import sys, numpy as np\n"
         "from edge_ser import EmotionRecognizer\n"
-        "EmotionRecognizer().predict((0.1 * np.sin(np.arange(16000)), 16000))\n"
+        f"EmotionRecognizer(backend={backend!r}).predict((0.1 * np.sin(np.arange(16000)), 16000))\n"
         "print([n for n in ('torch', 'onnx', 'tensorflow', 'matplotlib', 'edge_ser_train') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

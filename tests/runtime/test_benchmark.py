@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edge_ser import ConfigError, EmotionRecognizer
+from edge_ser.backends import BACKENDS, shipped_backend
 from edge_ser.benchmark import measurement
 from edge_ser.benchmark.clips import RATE_HZ, speech_like
 from edge_ser.benchmark.comparison import format_comparison, matched, ratio_of_medians
@@ -58,7 +59,7 @@ def made_up(p50_ms: float = 10.0, name: str = "a.onnx", seconds: float = 3.0) ->
 def test_everything_is_measured(measured: Report) -> None:
     assert [result.subject.threads for result in measured.results] == [1, 2]
     for result in measured.results:
-        assert result.subject.name == "edge-ser.onnx"
+        assert result.subject.name == f"edge-ser{BACKENDS[shipped_backend(result.subject.threads)]}"
         assert result.subject.bytes == Path(str(result.subject.model)).stat().st_size
         assert [case.seconds for case in result.cases] == [1, 2]
         for case in result.cases:

@@ -107,11 +107,12 @@ def test_scipy_works_beside_them(order: str) -> None:
     assert done.stdout.strip() == extract(samples).astype(np.float64).sum().hex()
 
 
-def test_answering_loads_no_package_of_scipy() -> None:
+@pytest.mark.parametrize("backend", ["auto", "onnx"])
+def test_answering_loads_no_package_of_scipy(backend: str) -> None:
     code = (
         "import sys, numpy as np\n"
         "from edge_ser import EmotionRecognizer\n"
-        "EmotionRecognizer().predict((0.1 * np.sin(np.arange(16000)), 16000))\n"
+        f"EmotionRecognizer(backend={backend!r}).predict((0.1 * np.sin(np.arange(16000)), 16000))\n"
         "print([n for n in ('scipy', 'scipy.fft', 'scipy.sparse', 'scipy.special', 'numpy.f2py') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)

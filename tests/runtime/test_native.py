@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edge_ser import BackendError, EdgeSerError, EmotionRecognizer, ModelFileError
 from edge_ser import eser_file as eser
 from edge_ser.audio import AudioReader
-from edge_ser.backends import EncoderState, native
+from edge_ser.backends import EncoderState, native, shipped_backend
 from edge_ser.backends.native import NativeBackend
 from edge_ser.features import LOGMEL_V1, extract
 from edge_ser.model_file import Manifest, read_model_file, shipped_model_path
@@ -42,7 +42,7 @@ def resealed(path: Path, name: str, value: int) -> Path:
 
 
 def test_it_answers_as_onnx_does(recognizer: EmotionRecognizer, real_clips: list[Path]) -> None:
-    onnx = EmotionRecognizer()
+    onnx = EmotionRecognizer(backend="onnx")
     ours, theirs = recognizer.predict_many(real_clips), onnx.predict_many(real_clips)
     assert len({p.label for p in ours}) > 1
     assert np.mean([a.label == b.label for a, b in zip(ours, theirs, strict=True)]) >= 0.985
@@ -208,6 +208,23 @@ def test_wrong_shapes_never_reach_c(recognizer: EmotionRecognizer) -> None:
     for shape in ((0, 768), (1, 480), (768,)):
         with pytest.raises(BackendError, match="encoder vectors have shape"):
             backend.judge(np.zeros(shape, dtype=np.int32))
+
+
+def test_auto_takes_what_was_measured_to_be_the_fastest(native_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = ".eser" if native.kernels()[-1] == "avx2" else ".onnx"
+    assert EmotionRecognizer().path.suffix == here
+    assert EmotionRecognizer(threads=2).path.suffix == ".onnx"
+    for found, expected in ((["scalar", "avx2"], "native"), (["scalar", "avx2", "avx512vnni"], "onnx"), (["scalar"], "onnx")):
+        monkeypatch.setattr(native, "kernels", lambda found=found: found)
+        assert shipped_backend() == expected
+        assert shipped_backend(provider="cuda") == "onnx"
+    monkeypatch.undo()
+    monkeypatch.setattr(native, "library_path", lambda: None)
+    native.load_library.cache_clear()
+    try:
+        assert EmotionRecognizer().path.suffix == ".onnx"
+    finally:
+        native.load_library.cache_clear()
 
 
 def test_the_fastest_kernels_are_in_use(native_library: Path) -> None:

@@ -38,7 +38,7 @@ void tflite_plugin_destroy_delegate(struct delegate *self) { (void)self; }
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_a_missing_provider_is_one_line_and_the_cpu_answers(provider: str, speech: Path) -> None:
     pytest.importorskip("onnxruntime")
-    plain, other = run("predict", "--json", speech), run("predict", "--json", "--provider", provider, speech)
+    plain, other = run("predict", "--json", "--backend", "onnx", speech), run("predict", "--json", "--provider", provider, speech)
     assert other.returncode == 0
     assert other.stdout == plain.stdout
     (line,) = other.stderr.decode().splitlines()

@@ -17,9 +17,9 @@ from edge_ser.features import LOGMEL_V1, extract
 from edge_ser.model_file import read_model_file, shipped_model_path
 
 
-@pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
+@pytest.fixture(scope="module", params=["auto", "onnx"])
+def recognizer(request: pytest.FixtureRequest) -> EmotionRecognizer:
+    return EmotionRecognizer(backend=request.param)
 
 
 def test_the_shipped_model_answers(recognizer: EmotionRecognizer, speech: Path) -> None:
@@ -123,7 +123,7 @@ def test_confidence_is_the_tempered_softmax() -> None:
 def test_below_min_confidence_the_label_is_uncertain(recognizer: EmotionRecognizer, speech: Path) -> None:
     plain = recognizer.predict(speech)
     for min_confidence, label in ((0.0, plain.label), (plain.confidence, plain.label), (1.0, UNCERTAIN)):
-        answer = EmotionRecognizer(min_confidence=min_confidence).predict(speech)
+        answer = EmotionRecognizer(recognizer.path, min_confidence=min_confidence).predict(speech)
         assert (answer.label, answer.confidence, answer.probabilities) == (label, plain.confidence, plain.probabilities)
 
 
