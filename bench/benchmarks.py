@@ -27,13 +27,15 @@ import peers
 import scaling
 
 from edge_ser import EmotionRecognizer
+from edge_ser.backends import shipped_backend
+from edge_ser.backends.native import NativeBackend, library_path
 from edge_ser.benchmark.clips import RATE_HZ, speech_like
 from edge_ser.benchmark.measurement import Rule, measure
 from edge_ser.benchmark.results import Report, Subject, Timing
 from edge_ser.benchmark.table import condition_lines, machine_lines
 from edge_ser.features import extract
 from edge_ser.machine import installed_version, read_condition
-from edge_ser.model_file import shipped_model_path
+from edge_ser.model_file import read_model_file, shipped_model_path
 from edge_ser_train.run import write_atomic
 
 LENGTHS_S = (1, 2, 3, 4, 6, 8, 10, 12, 14)
@@ -143,24 +145,28 @@ def against_peers(rounds: int, folder: Path) -> tuple[list[str], dict[str, float
 
 
 def against_the_machine(rounds: int, folder: Path) -> tuple[list[str], float]:
-    """Return a table of the encoder's rate beside the fastest large int8 convolution's, and their ratio."""
+    """Return a table of the encoders' rates beside the fastest large int8 convolution's, and the ratio of ONNX Runtime's."""
     features = extract(samples_of(3))
-    macs = {"encoder": attainable.encoder_macs(*features.shape)}
-    calls = {"encoder": attainable.encoder(shipped_model_path(), folder, features)}
+    macs = {"encoder, ONNX Runtime": attainable.encoder_macs(*features.shape)}
+    calls = {"encoder, ONNX Runtime": attainable.encoder(shipped_model_path(), folder, features)}
+    if library_path() is not None:
+        native = NativeBackend(read_model_file(shipped_model_path(".eser")))
+        name = "encoder, the C library, the GRU's input products included"
+        macs[name], calls[name] = macs["encoder, ONNX Runtime"], lambda: native.encode(features)
     for shape in attainable.SHAPES:
         name = f"one QLinearConv, {shape[0]} to {shape[1]} channels, 3x3, {shape[2]} x {shape[3]}"
         calls[name], macs[name] = attainable.single_convolution(*shape)
     times = in_turn(calls, rounds)
     rates = {name: macs[name] / _p50(of.cpu) / 1e6 for name, of in times.items()}
     fastest = {name: macs[name] / min(of.wall) / 1e6 for name, of in times.items()}
-    best = max(rate for name, rate in rates.items() if name != "encoder")
+    best = max(rate for name, rate in rates.items() if not name.startswith("encoder"))
     rows = [
         "| one thread, int8 | multiply-accumulates | rate (median processor time) | rate (fastest run) |",
         "|---|---|---|---|",
     ]
     for name in calls:
         rows.append(f"| {name} | {macs[name] / 1e6:.0f} M | {rates[name]:.1f} GMAC/s | {fastest[name]:.1f} GMAC/s |")
-    return rows, rates["encoder"] / best
+    return rows, rates["encoder, ONNX Runtime"] / best
 
 
 def lengths(rounds: int, plot: Path) -> list[str]:
@@ -189,10 +195,15 @@ def lengths(rounds: int, plot: Path) -> list[str]:
 
 def hours(folder: Path, longest: float) -> list[str]:
     """Return a table of what recordings of hours cost."""
-    rows = ["| recording (16 kHz WAV) | answer | times real time | memory, peak |", "|---|---|---|---|"]
+    rows = [
+        "| recording (16 kHz WAV) | answer | memory, peak | `--segments` | of it, an hour | utterances | memory, peak |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for length in (h for h in HOURS if h <= longest):
-        found = scaling.long_recording(length, folder)
-        rows.append(f"| {length:g} h | {found['s']:.2f} s | {3600 * length / found['s']:,.0f} | {found['peak_mb']:.0f} MB |")
+        whole, every = scaling.long_recording(length, folder)
+        cells = [f"{whole['s']:.2f} s", f"{whole['peak_mb']:.0f} MB", f"{every['s']:.1f} s", f"{every['s'] / length:.1f} s"]
+        cells += [f"{every['utterances']:.0f}", f"{every['peak_mb']:.0f} MB"]
+        rows.append(f"| {length:g} h | {' | '.join(cells)} |")
     return rows
 
 
@@ -259,9 +270,9 @@ def main(out: Path, float_model: Path | None, quick: bool) -> None:
     def note(text: str) -> None:
         click.echo(f"{text} ...", err=True)
 
-    subjects = [Subject(None), Subject(None, backend="tflite")]
+    subjects = [Subject(None, backend=name) for name in dict.fromkeys([shipped_backend(), "onnx", "tflite"])]
     if float_model is not None:
-        subjects.insert(1, Subject(str(float_model)))
+        subjects.append(Subject(str(float_model)))
     cores = len(os.sched_getaffinity(0))
     plot = Path(__file__).with_name("scaling.png")
     with tempfile.TemporaryDirectory() as name:
@@ -279,13 +290,15 @@ def main(out: Path, float_model: Path | None, quick: bool) -> None:
         note("streams")
         stream_rows, most = parallel_streams(2 if quick else 10, cores)
     busy = (report.before.load or 0) > report.machine.cores
+    command = f"python bench/benchmarks.py -o {out.name}" + (f" --float {float_model.name}" if float_model else "")
     machine = [*machine_lines(report.machine), *condition_lines(report.before, read_condition())]
     text = [
         "# Benchmarks",
         "",
-        "Written by `make bench` (`python bench/benchmarks.py -o BENCHMARKS.md`); nothing here is typed by hand. One thread",
-        "unless it says otherwise; what stands in one table was run in turn, round by round. The clip is the speech-like sound",
-        "of `edge-ser benchmark`: what is said changes no time.",
+        f"Written by `{command}`; nothing here is typed by hand.",
+        "One thread unless it says otherwise; what stands in one table was run in turn, round by round. The clip is the",
+        "speech-like sound of `edge-ser benchmark`: what is said changes no time. The model is the int8 one that ships, in the",
+        "engine that `auto` takes here, unless another is named; float.onnx is the same network, `edge-ser export RUN -o float.onnx`.",
         *(["", "**A quick run, to try the script: too few rounds to be quoted.**"] if quick else []),
         *(["", "**The machine was busy with other work: compare within a table, quote no time.**"] if busy else []),
         "",
@@ -313,7 +326,9 @@ def main(out: Path, float_model: Path | None, quick: bool) -> None:
         "",
         "## The encoder and the machine",
         "",
-        f"The four convolutions for 3 s of speech run at {share:.0%} of the rate of the fastest of some large ones alone.",
+        f"ONNX Runtime computes the four convolutions for 3 s of speech at {share:.0%} of the rate of the fastest of some",
+        "large ones alone. The C library needs fewer multiplications (Winograd's, exact); its rate counts all the same those of",
+        "the convolutions.",
         "",
         *rate_rows,
         "",
@@ -323,7 +338,8 @@ def main(out: Path, float_model: Path | None, quick: bool) -> None:
         "",
         f"![Time against length](bench/{plot.name})",
         "",
-        "Of a recording longer than 14 s the middle 14 s are judged; all of it is read and checked.",
+        "Of a recording longer than 14 s the middle 14 s are judged; all of it is read and checked. `--segments` judges every",
+        "utterance in it; most of its time goes into finding them (Silero VAD).",
         "",
         *hour_rows,
         "",

@@ -17,6 +17,7 @@ from edge_ser import EmotionRecognizer
 from edge_ser.benchmark.clips import RATE_HZ, speech_like
 from edge_ser.machine import memory_mb
 
+SPEECH = Path(__file__).parents[1] / "tests" / "golden" / "synthetic_speech.flac"
 CHUNK_MS = 20
 UTTERANCE_S = 3.0
 
@@ -35,16 +36,17 @@ def lengths(seconds: Sequence[float], rounds: int) -> dict[float, float]:
     return {s: float(np.median(of)) for s, of in times.items()}
 
 
-def long_recording(hours: float, folder: Path) -> dict[str, float]:
-    """Return the seconds and the peak memory, MB, that an answer about a WAV file of so many hours takes a process."""
+def long_recording(hours: float, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what one answer about a WAV file of so many hours takes a process, and what ``--segments`` takes: s, peak_mb."""
     import soundfile
 
     path = folder / f"{hours:g}h.wav"
-    minute = speech_like(60)
+    utterance, _ = soundfile.read(SPEECH, dtype="int16")
+    spoken = np.concatenate([utterance, np.zeros(RATE_HZ, dtype=np.int16)])
     with soundfile.SoundFile(path, "w", RATE_HZ, 1, "PCM_16") as file:
-        for _ in range(round(60 * hours)):
-            file.write(minute)
-    found: dict[str, float] = _child("recording", str(path))
+        for _ in range(round(3600 * hours * RATE_HZ / len(spoken))):
+            file.write(spoken)
+    found = _child("recording", str(path)), _segments(path)
     path.unlink()
     return found
 
@@ -90,6 +92,18 @@ def _recording(path: str) -> dict[str, float]:
     start = time.perf_counter()
     recognizer.predict(path)
     return {"s": time.perf_counter() - start, "peak_mb": (memory_mb() or (0.0, 0.0))[1]}
+
+
+def _segments(path: Path) -> dict[str, float]:
+    lines = path.with_suffix(".jsonl")
+    command = [sys.executable, "-c", "from edge_ser.cli import main; main()", "predict", str(path), "--segments"]
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, "--format", "jsonl", "-o", str(lines)], stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{' '.join(command)} ended with status {status}")
+    utterances = len(lines.read_text(encoding="utf-8").splitlines())
+    return {"s": time.perf_counter() - start, "peak_mb": used.ru_maxrss * 1024 / 1e6, "utterances": utterances}
 
 
 def _streams(n: int, seconds: float, begin: float) -> dict[str, list[float]]:
