@@ -127,7 +127,7 @@ def _model(constants: dict[str, npt.NDArray[Any]], manifest: Manifest) -> str:
         "centres",
         _c_float(manifest.temperature),
         _c_float(manifest.novelty_distance),
-        "{NULL, NULL, NULL}",
+        "{NULL, NULL}",
     ]
     return "\nconst eser_model eser_default_model = {\n    " + ",\n    ".join(values) + ",\n};\n"
 

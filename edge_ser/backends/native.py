@@ -53,7 +53,7 @@ class _Model(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("prelu", "centres")),
         ("temperature", ctypes.c_float),
         ("novelty_distance", ctypes.c_float),
-        ("winograd", ctypes.c_void_p * 3),
+        ("winograd", ctypes.c_void_p * 2),
     )
 
 
@@ -120,7 +120,7 @@ class NativeBackend:
         except ModelFileError as error:
             raise ModelFileError(f"{model.path}: {error}") from None
         self._model = self._struct(model.manifest)
-        self._winograd = [self._transformed(i) for i in (1, 2, 3)]
+        self._winograd = [self._transformed(i) for i in (1, 2)]
         self._n_labels = len(model.manifest.labels)
 
     def _struct(self, manifest: Manifest) -> _Model:
@@ -133,7 +133,7 @@ class NativeBackend:
         ]
         # Labels, centres and temperature are used in Python alone.
         gain, offset, prelu = at["feature_gain"], at["feature_offset"], at["prelu"]
-        return _Model(FORMAT, len(manifest.labels), None, gain, offset, (_Layer * 10)(*rows), prelu, None, 1.0, 1.0, (None,) * 3)
+        return _Model(FORMAT, len(manifest.labels), None, gain, offset, (_Layer * 10)(*rows), prelu, None, 1.0, 1.0, (None,) * 2)
 
     def _transformed(self, i: int) -> npt.NDArray[np.int16]:
         """Give the model the weights of convolution ``i`` a second time, transformed for speed, and return them."""

@@ -36,7 +36,7 @@ extern "C" {
 #define ESER_VERSION "0.1.0"
 #define ESER_RATE_HZ 16000
 #if defined(__x86_64__)
-#define ESER_STATE_BYTES 77824      /* memory that a stream takes, aligned to 8 bytes */
+#define ESER_STATE_BYTES 90112      /* memory that a stream takes, aligned to 8 bytes */
 #else
 #define ESER_STATE_BYTES 73728
 #endif
@@ -80,7 +80,7 @@ typedef struct {
     const float *centres;       /* [n_labels][64], mean embedding of each class */
     float temperature;          /* divides the logits before the softmax, so that confidence means frequency */
     float novelty_distance;     /* distance to the nearest centre that 99 % of the development clips stay within */
-    const int16_t *winograd[3]; /* NULL, or the last three convolutions' weights once more, for speed: see eser_parts.h */
+    const int16_t *winograd[2]; /* NULL, or the second and third convolution's weights once more, for speed: see eser_parts.h */
 } eser_model;
 
 #define ESER_MODEL_FORMAT 2u

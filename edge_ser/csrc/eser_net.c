@@ -33,12 +33,45 @@ void eser_encoder_reset(eser_encoder *encoder) {
     memcpy(encoder->missing, missing, sizeof missing);
 }
 
+static uint8_t *row_at(eser_encoder *encoder, int i, int row) {
+    switch (i) {
+    case 1: return encoder->conv1[row % ESER_ROWS];
+    case 2: return encoder->conv2[row % ESER_ROWS];
+    case 3: return encoder->conv3[row % ESER_ROWS];
+    default: return encoder->vector;
+    }
+}
+
+/* Convolution i has got another row of inputs: compute what that allows; 1 when it completes the vector, else 0. */
+static int advance(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, int i, eser_scratch *scratch) {
+    const uint8_t *rows[6];
+    if (i == 4)
+        return 1;
+    const int next = encoder->next[i] = (uint8_t)((encoder->next[i] + 1) % ESER_ROWS);
+    if (--encoder->missing[i] > 0)
+        return 0;
+    encoder->missing[i] = 1;
+    const int at_once = kernels->winograd != NULL && i < 3 && model->winograd[i - 1] != NULL;
+    const int n_rows = at_once ? 6 : 3, first = encoder->phase[i] == 0;
+    const int to = i < 3 ? encoder->next[i + 1] : 0;
+    for (int row = 0; row < n_rows; row++)
+        rows[row] = row_at(encoder, i, next + ESER_ROWS - n_rows + row);
+    encoder->phase[i] = (uint8_t)((encoder->phase[i] + 1) % (at_once ? 4 : 2));
+    if (at_once) {
+        if (encoder->phase[i] != 0)
+            return 0;
+        uint8_t *const out[2] = {row_at(encoder, i + 1, to), row_at(encoder, i + 1, to + 1)};
+        kernels->winograd(out, rows, SHAPES[i].n_positions, &model->conv[i], model->winograd[i - 1]);
+        const int before = advance(encoder, model, kernels, i + 1, scratch);
+        return advance(encoder, model, kernels, i + 1, scratch) | before;
+    }
+    convolve(&SHAPES[i], &model->conv[i], kernels, rows, row_at(encoder, i + 1, to), !first, scratch->acc);
+    return first ? 0 : advance(encoder, model, kernels, i + 1, scratch);
+}
+
 int eser_encode(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, const uint8_t *levels,
                 eser_scratch *scratch) {
-    uint8_t *const rings[4] = {NULL, encoder->conv1[0], encoder->conv2[0], encoder->conv3[0]};
-    static const size_t row_bytes[4] = {ESER_N_BINS, 61 * 48, 29 * 64, 13 * 80};
     const uint8_t *rows[7];
-
     memcpy(encoder->frames[encoder->next[0]], levels, ESER_N_BINS);
     encoder->next[0] = (uint8_t)((encoder->next[0] + 1) & 7);
     if (--encoder->missing[0] > 0)
@@ -47,29 +80,7 @@ int eser_encode(eser_encoder *encoder, const eser_model *model, const eser_kerne
     for (int i = 0; i < 7; i++)
         rows[i] = encoder->frames[(encoder->next[0] + 1 + i) & 7];
     convolve(&SHAPES[0], &model->conv[0], kernels, rows, encoder->conv1[encoder->next[1]], 0, scratch->acc);
-
-    for (int i = 1; i < 4; i++) {
-        encoder->next[i] = (uint8_t)((encoder->next[i] + 1) % ESER_ROWS);
-        if (--encoder->missing[i] > 0)
-            return 0;
-        encoder->missing[i] = 1;
-        const int second = encoder->half[i];
-        encoder->half[i] ^= 1;
-        const int together = kernels->winograd != NULL && model->winograd[i - 1] != NULL;
-        if (together && !second)
-            return 0;
-        const int n_rows = together ? 4 : 3;
-        for (int row = 0; row < n_rows; row++)
-            rows[row] = rings[i] + (size_t)((encoder->next[i] + ESER_ROWS - n_rows + row) % ESER_ROWS) * row_bytes[i];
-        uint8_t *out = i < 3 ? rings[i + 1] + encoder->next[i + 1] * row_bytes[i + 1] : encoder->vector;
-        if (together)
-            kernels->winograd(out, rows, SHAPES[i].n_positions, &model->conv[i], model->winograd[i - 1]);
-        else
-            convolve(&SHAPES[i], &model->conv[i], kernels, rows, out, second, scratch->acc);
-        if (!second)
-            return 0;
-    }
-    return 1;
+    return advance(encoder, model, kernels, 1, scratch);
 }
 
 /* A matrix times 16-bit numbers. */

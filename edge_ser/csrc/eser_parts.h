@@ -8,7 +8,7 @@
  *     frames [7][128] -> conv1 7x7 / 2 -> [3][61 * 48] -> conv2 3x3, pool 2x2 -> [3][29 * 64]
  *                     -> conv3 3x3, pool 2x2 -> [3][13 * 80] -> conv4 3x3, pool 2x2 -> [5 * 96], a vector
  *
- * On x86-64 the rings hold four rows, so that the two rows of a pooled pair may also be computed at once.
+ * On x86-64 the rings hold six rows, from which two pooled rows may also be computed at once.
  *
  * A row holds positions, a position channels, so that a kernel's row of weights meets one run of bytes.
  */
@@ -57,9 +57,9 @@ typedef struct {
     void (*rescale)(int32_t *out, const int32_t *acc, const int32_t *bias, const int32_t *multiplier, int32_t shift);
     /* One step of a GRU: h [128] in 1/32768 moves, by input and recurrent [384] in 1/65536, gates r, z, n, within ESER_Q16_LIMIT. */
     void (*gru_step)(const int32_t *input, const int32_t *recurrent, int16_t *h);
-    /* NULL, or both rows of a 3x3 convolution and their pooling, from four rows of inputs to a row of n positions, out of weights
-     * that eser_winograd_weights made: the same bits as dot and activate give. */
-    void (*winograd)(uint8_t *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
+    /* NULL, or four rows of a 3x3 convolution and their pooling, from six rows of inputs to two of n positions, out of weights that
+     * eser_winograd_weights made: the same bits as dot and activate give. */
+    void (*winograd)(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 } eser_kernels;
 
 #define ESER_Q16_LIMIT (1 << 29) /* 8192 in 1/65536: two of them add up within 32 bits */
@@ -94,8 +94,8 @@ const eser_kernels *eser_kernels_at(uint32_t i);
 #endif
 
 #ifdef ESER_X86
-#define ESER_ROWS 4 /* that a ring holds */
-void eser_winograd_avx2(uint8_t *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
+#define ESER_ROWS 6 /* that a ring holds */
+void eser_winograd_avx2(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 void eser_activate_avx2(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                         const int32_t *multiplier, int32_t keep);
 #else
@@ -115,7 +115,7 @@ typedef struct {
     uint8_t vector[ESER_VECTOR];
     uint8_t missing[4];             /* rows that convolution i waits for before its next one */
     uint8_t next[4];                /* where ring i takes its next row */
-    uint8_t half[4];                /* whether convolution i owes the second row of a pooled pair */
+    uint8_t phase[4];               /* rows that convolution i has computed, or has waited for, of those that it pools at once */
 } eser_encoder;
 
 /* Working memory of one call; holds nothing between calls. */
@@ -179,8 +179,8 @@ eser_status eser_push_vectors(eser *stream, const uint8_t *vectors, size_t n_vec
 /* Copy the kept vectors out, oldest first: [n][480]; return n. */
 size_t eser_vectors(const eser *stream, uint8_t *vectors);
 
-/* Who has the memory gives a model's convolution i, 1 to 3, its weights a second time, in the form that the kernels' winograd takes:
- * eser_winograd_size numbers, 253 952 for all three, or 0 where the kernels have no winograd. The answers stay the same. */
+/* Who has the memory gives a model's convolution i, 1 or 2, its weights a second time, in the form that the kernels' winograd takes:
+ * eser_winograd_size numbers, 294 912 for both, or 0 where the kernels have no winograd. The answers stay the same. */
 size_t eser_winograd_size(const eser_model *model, const eser_kernels *kernels, int i);
 void eser_winograd_weights(const eser_model *model, int i, int16_t *weights);
 
