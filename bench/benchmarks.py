@@ -40,7 +40,7 @@ from edge_ser_train.run import write_atomic
 
 LENGTHS_S = (1, 2, 3, 4, 6, 8, 10, 12, 14)
 HOURS = (0.25, 1.0, 2.0)
-STREAMS = (16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
+STREAMS = (16, 32, 64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 1024)
 LATE_MS = 20.0
 """A stream keeps up while 99 of 100 chunks are taken before the next one is due."""
 

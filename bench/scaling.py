@@ -46,7 +46,7 @@ def long_recording(hours: float, folder: Path) -> tuple[dict[str, float], dict[s
     with soundfile.SoundFile(path, "w", RATE_HZ, 1, "PCM_16") as file:
         for _ in range(round(3600 * hours * RATE_HZ / len(spoken))):
             file.write(spoken)
-    found = _child("recording", str(path)), _segments(path)
+    found = _child("recording", str(path)), _child("segments", str(path))
     path.unlink()
     return found
 
@@ -94,9 +94,9 @@ def _recording(path: str) -> dict[str, float]:
     return {"s": time.perf_counter() - start, "peak_mb": (memory_mb() or (0.0, 0.0))[1]}
 
 
-def _segments(path: Path) -> dict[str, float]:
-    lines = path.with_suffix(".jsonl")
-    command = [sys.executable, "-c", "from edge_ser.cli import main; main()", "predict", str(path), "--segments"]
+def _segments(path: str) -> dict[str, float]:
+    lines = Path(path).with_suffix(".jsonl")
+    command = [sys.executable, "-c", "from edge_ser.cli import main; main()", "predict", path, "--segments"]
     start = time.perf_counter()
     process = subprocess.Popen([*command, "--format", "jsonl", "-o", str(lines)], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
@@ -138,7 +138,7 @@ def _streams(n: int, seconds: float, begin: float) -> dict[str, list[float]]:
 
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
-    if sys.argv[1] == "recording":
-        print(json.dumps(_recording(sys.argv[2])))
+    if sys.argv[1] in ("recording", "segments"):
+        print(json.dumps((_recording if sys.argv[1] == "recording" else _segments)(sys.argv[2])))
     else:
         print(json.dumps(_streams(int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]))))
