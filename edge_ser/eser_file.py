@@ -99,7 +99,7 @@ def parse(content: bytes, n_labels: int) -> dict[str, npt.NDArray[Any]]:
     for name, layer in layers(n_labels).items():
         within = {
             "weight": (-layer.limit, layer.limit),
-            "bias": (-(2**30), 2**30) if layer.bits == 31 else (-(2**31), 2**31 - 1),
+            "bias": (-(2**30), 2**30),  # with a sum of products it stays within 32 bits
             "multiplier": (0, 2**layer.bits - 1 if layer.bits == 31 else 2**layer.bits),
         }
         for kind, (low, high) in within.items():

@@ -61,7 +61,7 @@ typedef enum {
 /* A matrix or a convolution's kernels in integers: n_out rows of n_in weights, in panels of 16 rows (see eser_parts.h). */
 typedef struct {
     const int8_t *weight;
-    const int32_t *bias;        /* [n_out], in the accumulator's unit */
+    const int32_t *bias;        /* [n_out], in the accumulator's unit, within 2^30 */
     const int32_t *multiplier;  /* [n_out], accumulator to output */
     int32_t shift;              /* of the multiplier, for all rows */
     int32_t n_in, n_out;

@@ -102,7 +102,7 @@ def _rows(
 def _layer(
     name: str, weight: npt.NDArray[np.int8], bias: npt.NDArray[Any], multiplier: npt.NDArray[Any], shift: int, n_in: int
 ) -> Layer:
-    if not (np.abs(bias).max() < 2**31 and multiplier.min() >= 0 and multiplier.max() < 2**31 and 1 <= shift <= 62):
+    if not (np.abs(bias).max() <= 2**30 and multiplier.min() >= 0 and multiplier.max() < 2**31 and 1 <= shift <= 62):
         raise ExportError(
             f"{name}: its scales or biases do not fit 32 bits (bias {np.abs(bias).max():.3g}, multiplier {multiplier.max():.3g}, "
             f"shift {shift}); calibrate on ordinary speech, or train without channels that died"
