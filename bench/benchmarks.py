@@ -16,6 +16,7 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,9 +151,11 @@ def against_the_machine(rounds: int, folder: Path) -> tuple[list[str], float]:
     macs = {"encoder, ONNX Runtime": attainable.encoder_macs(*features.shape)}
     calls = {"encoder, ONNX Runtime": attainable.encoder(shipped_model_path(), folder, features)}
     if library_path() is not None:
-        native = NativeBackend(read_model_file(shipped_model_path(".eser")))
-        name = "encoder, the C library, the GRU's input products included"
-        macs[name], calls[name] = macs["encoder, ONNX Runtime"], lambda: native.encode(features)
+        native, direct = (NativeBackend(read_model_file(shipped_model_path(".eser"))) for _ in range(2))
+        direct.forget_winograd()
+        for name, backend in (("encoder, the C library", native), ("encoder, the C library without Winograd", direct)):
+            name = f"{name}, the GRU's input products included"
+            macs[name], calls[name] = macs["encoder, ONNX Runtime"], partial(backend.encode, features)
     for shape in attainable.SHAPES:
         name = f"one QLinearConv, {shape[0]} to {shape[1]} channels, 3x3, {shape[2]} x {shape[3]}"
         calls[name], macs[name] = attainable.single_convolution(*shape)

@@ -12,7 +12,6 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import contextlib
 import hashlib
 import json
 import time
@@ -29,6 +28,7 @@ from tqdm import tqdm
 
 from edge_ser.audio import AudioReader
 from edge_ser.errors import AudioError, EdgeSerError, RunError
+from edge_ser.files import replacing
 from edge_ser.terminal import require_extra
 from edge_ser_train.cells import Cell, per_speaker_confusion, plan_cells, write_result
 from edge_ser_train.corpora import Clip, read_corpus
@@ -80,14 +80,8 @@ def _extract(clips: Sequence[Clip]) -> Float32Array:
 
 def _save(file: Path, table: Float32Array) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.stem}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as stream:
-            np.save(stream, table)
-        os.replace(partial, file)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    with replacing(file) as partial, partial.open("wb") as stream:
+        np.save(stream, table)
 
 
 def score_cell(cell: Cell, x_of: Mapping[str, Float32Array]) -> tuple[list[str], dict[str, Any]]:

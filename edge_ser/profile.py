@@ -5,7 +5,6 @@ Data only. It is written whole or not at all, and every statement in it is check
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from dataclasses import dataclass, fields
@@ -17,6 +16,7 @@ import numpy as np
 from edge_ser.adaptation import FloatArray, Heard, Person
 from edge_ser.calibration import Correction, Microphone
 from edge_ser.errors import ConfigError
+from edge_ser.files import replacing
 from edge_ser.model_file import Manifest
 
 FORMAT = "edge-ser-profile"
@@ -65,15 +65,8 @@ class Profile:
         if self.person is not None:
             heard = {label: {"n": of.n, "embedding": of.embedding.tolist()} for label, of in self.person.utterances.items()}
             table["person"] = {"weights_sha256": self.person.weights_sha256, "utterances": heard}
-        partial = path.parent / f".{path.name}.{os.getpid()}.tmp"
-        try:
+        with replacing(path, "the profile") as partial:
             partial.write_text(json.dumps(table, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(partial, path)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot write the profile {path}: {getattr(error, 'strerror', None) or error}") from None
-        finally:
-            with contextlib.suppress(OSError, ValueError):
-                partial.unlink()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edge_ser.audio import AudioReader
-from edge_ser.errors import AudioError, ConfigError
+from edge_ser.errors import AudioError
+from edge_ser.files import replacing, require_writable
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.terminal import complain, utterance_header, utterance_row
 from edge_ser.timeline import Envelope, Float32Array, Segment, audacity, csv_header, csv_rows, jsonl, rttm, timeline
@@ -51,8 +51,7 @@ def print_segments(
             texts.append(text)
 
     for path in filter(None, (output, plot)):
-        with _beside(path) as partial:
-            partial.touch()
+        require_writable(path)
     failed = 0
     if form == "csv":
         write(csv_header(recognizer.labels))
@@ -76,13 +75,11 @@ def print_segments(
             from edge_ser.timeline_plot import draw_timeline
 
             title = f"{Path(name).name}, {len(segments)} utterance{'s' * (len(segments) != 1)}"
-            with _beside(plot) as partial:
+            with replacing(plot) as partial:
                 draw_timeline(partial, title, reader.duration_s, envelope, segments, recognizer.labels)
-                os.replace(partial, plot)
     if output is not None and failed < len(recordings):
-        with _beside(output) as partial:
+        with replacing(output) as partial:
             partial.write_text("".join(texts), encoding="utf-8")
-            os.replace(partial, output)
     return failed
 
 
@@ -100,18 +97,3 @@ def _segments(recognizer: EmotionRecognizer, reader: AudioReader, config: Segmen
                 progress.update(len(block))
 
         return list(timeline(recognizer, reader, config, heard))
-
-
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """Give the path of a file that is to take the place of ``path``; ConfigError when it cannot be written or replaced."""
-    partial = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "Is a directory")
-        yield partial
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()

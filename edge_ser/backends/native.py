@@ -144,6 +144,11 @@ class NativeBackend:
         self._model.winograd[i - 1] = weights.ctypes.data
         return weights
 
+    def forget_winograd(self) -> None:
+        """Compute every convolution directly from now on: the same answers, later; to compare the two."""
+        self._winograd = []
+        self._model.winograd[:] = (None, None)
+
     def _scratch(self) -> ctypes.Array[Any]:
         return (ctypes.c_uint64 * -(-self._scratch_bytes // 8))()
 

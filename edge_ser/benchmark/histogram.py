@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edge_ser.benchmark.results import Report
-from edge_ser.errors import ConfigError
+from edge_ser.files import replacing
 
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _WIDTH = 48
@@ -57,11 +56,5 @@ def draw_histogram(report: Report, path: Path) -> None:
         panel.tick_params(axis="x", which="both", labelsize=7)
         panel.legend(fontsize=7)
     panels[-1].set_xlabel(f"ms; {report.machine.processor}, {report.rounds} rounds in turn")
-    partial = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
+    with replacing(path, "the histogram") as partial:
         figure.savefig(partial, format="png")
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"cannot write the histogram {path}: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)

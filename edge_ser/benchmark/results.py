@@ -8,10 +8,8 @@ A field may be added within a version; one that is renamed, removed or changes i
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edge_ser.errors import ConfigError
+from edge_ser.files import replacing
 from edge_ser.machine import Condition, Machine
 
 FORMAT = "edge-ser-benchmark"
@@ -190,15 +189,8 @@ def _with_statistics(value: Any) -> Any:
 
 def write_report(report: Report, path: Path) -> None:
     """Write the JSON; a reader sees the old file or the new one, never half of it. ConfigError when it cannot be written."""
-    partial = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
+    with replacing(path, "the benchmark") as partial:
         partial.write_text(to_json(report) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"cannot write the benchmark {path}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def read_report(path: Path) -> Report:

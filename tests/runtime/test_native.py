@@ -200,6 +200,20 @@ def test_without_the_library_one_line_says_what_to_do(monkeypatch: pytest.Monkey
         native.load_library.cache_clear()
 
 
+def test_winograd_changes_no_bit(recognizer: EmotionRecognizer, native_library: Path) -> None:
+    direct = NativeBackend(read_model_file(FILE))
+    direct.forget_winograd()
+    rng = np.random.default_rng(0)
+    features = rng.uniform(-100, 20, (1397, 128)).astype(np.float32)
+    for n in (49, 65, 297, 1397):
+        (ours, ours_state), (theirs, theirs_state) = recognizer._backend.encode(features[:n]), direct.encode(features[:n])
+        assert len(ours) == (n - 33) // 16
+        assert np.array_equal(ours, theirs)
+        assert np.ptp(ours) > 1000
+        again = recognizer._backend.encode(features[:48], ours_state)[0], direct.encode(features[:48], theirs_state)[0]
+        assert np.array_equal(*again)
+
+
 def test_wrong_shapes_never_reach_c(recognizer: EmotionRecognizer) -> None:
     backend = recognizer._backend
     for shape in ((48, 128), (49, 127), (0, 128), (49,)):

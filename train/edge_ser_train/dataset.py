@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from edge_ser.audio import AudioReader
 from edge_ser.errors import RunError
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig, extract_blocks
+from edge_ser.files import replacing
 from edge_ser_train.augment import augment, stretched_lengths
 from edge_ser_train.config import TrainConfig
 from edge_ser_train.corpora import Clip
@@ -75,20 +75,14 @@ def _complete(data_file: Path, index_file: Path, config: FrontEndConfig) -> bool
 
 def _fill(clips: Sequence[Clip], config: FrontEndConfig, data_file: Path, index_file: Path, speed: float) -> None:
     data_file.parent.mkdir(parents=True, exist_ok=True)
-    partial = data_file.with_name(f".{data_file.stem}.{os.getpid()}.tmp")
     lengths: list[int] = []
-    try:
-        with partial.open("wb") as file:
-            for clip in tqdm(clips, desc="features", unit="clip", disable=None):
-                features = clip_features(clip, config, speed)
-                lengths.append(len(features))
-                file.write(features.tobytes())
-        os.replace(partial, data_file)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-    partial.write_text(json.dumps(lengths))
-    os.replace(partial, index_file)  # last: its presence says that the data is complete
+    with replacing(data_file) as partial, partial.open("wb") as file:
+        for clip in tqdm(clips, desc="features", unit="clip", disable=None):
+            features = clip_features(clip, config, speed)
+            lengths.append(len(features))
+            file.write(features.tobytes())
+    with replacing(index_file) as partial:  # last: its presence says that the data is complete
+        partial.write_text(json.dumps(lengths))
 
 
 def class_numbers(clips: Sequence[Clip], labels: Sequence[str]) -> npt.NDArray[np.int64]:

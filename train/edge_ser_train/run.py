@@ -12,11 +12,9 @@ evaluation-*.json        what `edge-ser evaluate` measured on it
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,6 +28,7 @@ from torch import Tensor
 
 from edge_ser.errors import RunError
 from edge_ser.features import FrontEndConfig
+from edge_ser.files import replacing
 from edge_ser_train.config import TrainConfig, load_config
 from edge_ser_train.corpora import Clip
 from edge_ser_train.model import EMBEDDING_SIZE, EmotionNet
@@ -41,19 +40,8 @@ SPLIT, METRICS, REPORT = "split.json", "metrics.jsonl", "report.json"
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new and nothing between."""
-    data = content.encode() if isinstance(content, str) else content
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    with replacing(path, error=RunError) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def describe_data(data: Split, data_dir: Path, corpora: Sequence[str], config: TrainConfig) -> dict[str, Any]:
