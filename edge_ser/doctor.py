@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import edge_ser
-from edge_ser.backends import ENGINE_PACKAGES
+from edge_ser.backends import ENGINE_PACKAGES, shipped_backend
 from edge_ser.backends.providers import ONNX_PROVIDERS
 from edge_ser.benchmark.table import condition_lines, machine_lines
 from edge_ser.machine import ROOT, Condition, Machine, installed_version, read_condition, read_machine
@@ -78,6 +78,8 @@ class Diagnosis:
     condition: Condition
     jetson: Jetson | None
     engines: tuple[EngineCheck, ...]
+    auto: str
+    """The engine that ``auto`` takes for the model that ships, on one thread."""
     microphone: str
     extras: dict[str, list[str]]
     """Every extra and the packages of it that are missing."""
@@ -99,7 +101,8 @@ def diagnose(root: Path = ROOT) -> Diagnosis:
     machine, condition, jetson = read_machine(root), read_condition(root), read_jetson(root)
     engines = tuple(check_engines())
     problems = (*_engine_problems(engines), *known_problems(machine, condition, jetson))
-    return Diagnosis(edge_ser.__version__, machine, condition, jetson, engines, _microphone(), missing_extras(), problems)
+    around = shipped_backend(), _microphone(), missing_extras()
+    return Diagnosis(edge_ser.__version__, machine, condition, jetson, engines, *around, problems)
 
 
 _ANSWER = """
@@ -310,6 +313,7 @@ def format_diagnosis(found: Diagnosis) -> str:
         jetpack = "JetPack not known" if found.jetson.jetpack is None else f"JetPack {found.jetson.jetpack}"
         rows += [("Jetson", f"{jetpack}, Jetson Linux {found.jetson.l4t}"), ("", found.jetson.advice)]
     rows += [(f"{e.backend}, {e.provider}", _engine_line(e)) for e in found.engines]
+    rows.append(("auto", f"takes {found.auto} for the model that ships, on one thread"))
     rows.append(("microphone", found.microphone))
     extras = [f"{name}: {'lacks ' + ', '.join(lacks) if lacks else 'complete'}" for name, lacks in found.extras.items()]
     rows.append(("extras", "; ".join(extras) or "not told"))

@@ -45,7 +45,7 @@ def test_an_engine_that_kills_its_process_is_a_finding(monkeypatch: pytest.Monke
     checks = list(doctor.check_engines())
     assert not any(check.works for check in checks)
     assert checks[0].reason == "the process died of SIGILL"
-    found = Diagnosis("0", read_machine(), read_condition(), None, tuple(checks), "none", {}, ())
+    found = Diagnosis("0", read_machine(), read_condition(), None, tuple(checks), "onnx", "none", {}, ())
     assert not found.healthy
     assert "BROKEN: the process died of SIGILL" in doctor.format_diagnosis(found)
 
@@ -61,7 +61,7 @@ def test_an_engine_that_answers_otherwise_is_a_problem(monkeypatch: pytest.Monke
         "onnx": True,
         "tflite": False,
     }
-    found = Diagnosis("0", read_machine(), read_condition(), None, checks, "none", {}, ())
+    found = Diagnosis("0", read_machine(), read_condition(), None, checks, "onnx", "none", {}, ())
     assert not found.healthy
     assert "ANOTHER LABEL" in doctor.format_diagnosis(found)
 
