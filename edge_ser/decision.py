@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,13 +76,13 @@ def decide(
     if person_centres is not None:
         scores = logits + manifest.temperature * evidence(embedding, centres, person_centres, manifest.novelty_distance)
         centres = person_centres
-    p = softmax(scores, manifest.temperature)
-    confidence = float(p.max())
-    distance = float(np.linalg.norm(centres - embedding, axis=1).min())
+    p = softmax(scores, manifest.temperature).tolist()
+    confidence = max(p)
+    distance = math.sqrt(np.square(centres - embedding).sum(axis=1).min())
     return Prediction(
-        label=UNCERTAIN if confidence < min_confidence else manifest.labels[int(p.argmax())],
+        label=UNCERTAIN if confidence < min_confidence else manifest.labels[p.index(confidence)],
         confidence=confidence,
-        probabilities={label: float(value) for label, value in zip(manifest.labels, p, strict=True)},
+        probabilities=dict(zip(manifest.labels, p, strict=True)),
         embedding=embedding,
         logits=logits,
         duration_s=duration_s,

@@ -2,7 +2,7 @@
 
 Its features differ from numpy's by some rounding errors of float32 (below 0.05 dB), so they are its own for whole recordings
 and for streams alike, and both answer the same, bit for bit. Of an encoder vector it keeps what the GRU takes of it (two
-directions of 3 · 128 numbers in 1/65536), so that after the last sample little is left to be computed.
+directions of 3 · 128 numbers in 1/65536) and its forward state, so that after the last sample the way back is all that is left.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edge_ser.model_file import Manifest, ModelFile
 Float32Array = npt.NDArray[np.float32]
 
 LIBRARY = "libeser.so"
-ENCODER_SIZE, PROJECTED_SIZE = 480, 2 * 3 * 128
+ENCODER_SIZE = 480
 
 _WITHOUT = (
     "the C library is not installed: there was no C compiler when edge-ser was; install one (apt install gcc), then "
@@ -70,13 +70,13 @@ def load_library() -> tuple[ctypes.CDLL, tuple[int, ...]]:
     path = library_path()
     if path is None:
         raise BackendError(_WITHOUT)
-    sizes = (ctypes.c_uint32 * 4)()
+    sizes = (ctypes.c_uint32 * 5)()
     try:
         library = ctypes.CDLL(str(path))
         library.eser_sizes(sizes)
     except (OSError, AttributeError) as error:
         raise BackendError(f"{path} cannot be loaded ({error}); install edge-ser again") from None
-    if (sizes[0], sizes[1]) != (FORMAT, ctypes.sizeof(_Model)):
+    if (sizes[0], sizes[1]) != (FORMAT, ctypes.sizeof(_Model)) or 0 in sizes:
         raise BackendError(f"{path} is of another version of edge-ser; install edge-ser again")
     library.eser_encode_batch.restype = ctypes.c_size_t
     library.eser_kernels_at.restype = ctypes.c_void_p
@@ -105,14 +105,14 @@ class NativeBackend:
     """A model in the C library, on the CPU, one thread."""
 
     provider = "cpu"
-    vector_size = PROJECTED_SIZE
     vector_dtype: npt.DTypeLike = np.int32
     block_frames, kept_frames = ENCODER_STRIDE, 0
 
     def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False, provider: str = "cpu") -> None:
         if provider != "cpu":
             raise BackendError(f"unknown provider {provider!r}; the native backend expects cpu")
-        self._library, (_, _, self._encoder_bytes, self._scratch_bytes) = load_library()
+        self._library, (_, _, self._encoder_bytes, self._scratch_bytes, projected_bytes) = load_library()
+        self.vector_size = projected_bytes // 4
         self._kernels = ctypes.c_void_p(self._library.eser_kernels_at(len(kernels()) - 1))
         _check(model)
         try:
@@ -161,12 +161,12 @@ class NativeBackend:
         return out
 
     def run(self, features: Float32Array, past: Vectors | None = None, state: EncoderState | None = None) -> Answer:
-        """Answer for features [T, 128], following on encoder vectors ``past`` [P, 768]."""
+        """Answer for features [T, 128], following on encoder vectors ``past`` [P, vector_size]."""
         encoded, _ = self.encode(features, state)
         return self.judge(encoded if past is None else np.concatenate([past, encoded]))
 
     def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Vectors, EncoderState]:
-        """Return the encoder vectors [N, 768] of features [T, 128], and the state for the frames that follow."""
+        """Return the encoder vectors [N, vector_size] of features [T, 128], and the state for the frames that follow."""
         features = np.ascontiguousarray(features, dtype=np.float32)
         first = ENCODER_FRAMES - ENCODER_STRIDE if state is None else 0
         if features.ndim != 2 or features.shape[1] != N_BINS or len(features) < first + ENCODER_STRIDE:
@@ -176,18 +176,19 @@ class NativeBackend:
             self._library.eser_encoder_reset(_at(encoder))
         else:
             encoder = state[0].copy()
-        vectors = np.empty(((len(features) - first) // ENCODER_STRIDE, PROJECTED_SIZE), dtype=np.int32)
+        before = None if state is None else _at(state[1])
+        vectors = np.empty(((len(features) - first) // ENCODER_STRIDE, self.vector_size), dtype=np.int32)
         n = self._library.eser_encode_batch(
-            _at(encoder), ctypes.byref(self._model), self._kernels, _at(features), ctypes.c_size_t(len(features)), _at(vectors),
-            ctypes.c_size_t(len(vectors)), self._scratch(),
+            _at(encoder), ctypes.byref(self._model), self._kernels, _at(features), ctypes.c_size_t(len(features)), before,
+            _at(vectors), ctypes.c_size_t(len(vectors)), self._scratch(),
         )  # fmt: skip
-        return vectors[:n], (encoder,)
+        return vectors[:n], (encoder, vectors[n - 1].copy())
 
     def judge(self, vectors: Vectors) -> Answer:
-        """Answer for encoder vectors [P, 768] alone."""
+        """Answer for encoder vectors [P, vector_size] alone."""
         rows = np.ascontiguousarray(vectors, dtype=np.int32)
-        if rows.ndim != 2 or rows.shape[1] != PROJECTED_SIZE or len(rows) == 0:
-            raise BackendError(f"encoder vectors have shape {rows.shape}; expected (1 or more, {PROJECTED_SIZE})")
+        if rows.ndim != 2 or rows.shape[1] != self.vector_size or len(rows) == 0:
+            raise BackendError(f"encoder vectors have shape {rows.shape}; expected (1 or more, {self.vector_size})")
         embedding, logits = np.empty(EMBEDDING_SIZE, dtype=np.int32), np.empty(MAX_LABELS, dtype=np.int32)
         self._library.eser_head_projected(
             ctypes.byref(self._model), self._kernels, _at(rows), ctypes.c_uint32(len(rows)), _at(embedding), _at(logits),

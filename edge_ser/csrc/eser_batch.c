@@ -8,6 +8,7 @@ void eser_sizes(uint32_t *sizes) {
     sizes[1] = (uint32_t)sizeof(eser_model);
     sizes[2] = (uint32_t)sizeof(eser_encoder);
     sizes[3] = (uint32_t)sizeof(eser_scratch);
+    sizes[4] = (uint32_t)sizeof(eser_projected);
 }
 
 void eser_features_batch(const float *samples, size_t n_frames, float *db, eser_scratch *scratch) {
@@ -16,7 +17,8 @@ void eser_features_batch(const float *samples, size_t n_frames, float *db, eser_
 }
 
 size_t eser_encode_batch(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, const float *db,
-                         size_t n_frames, int32_t (*projected)[ESER_PROJECTED], size_t room, eser_scratch *scratch) {
+                         size_t n_frames, const eser_projected *before, eser_projected *projected, size_t room,
+                         eser_scratch *scratch) {
     size_t n = 0;
     uint32_t held = 0;
     uint8_t vectors[ESER_GRU_BLOCK][ESER_VECTOR], levels[ESER_N_BINS];
@@ -25,8 +27,9 @@ size_t eser_encode_batch(eser_encoder *encoder, const eser_model *model, const e
         if (eser_encode(encoder, model, kernels, levels, scratch) && n + held < room)
             memcpy(vectors[held++], encoder->vector, ESER_VECTOR);
         if (held == ESER_GRU_BLOCK || (held > 0 && i + 1 == n_frames)) {
-            eser_project(model, kernels, vectors[0], held, projected + n, scratch);
+            eser_project(model, kernels, vectors[0], held, before, projected + n, scratch);
             n += held;
+            before = &projected[n - 1];
             held = 0;
         }
     }

@@ -151,18 +151,30 @@ void eser_head(const eser_model *model, const eser_kernels *kernels, const uint8
 }
 
 void eser_project(const eser_model *model, const eser_kernels *kernels, const uint8_t *vectors, uint32_t n,
-                  int32_t (*projected)[ESER_PROJECTED], eser_scratch *scratch) {
+                  const eser_projected *before, eser_projected *projected, eser_scratch *scratch) {
     for (int backward = 0; backward < 2; backward++)
-        project(model, kernels, backward, vectors, ESER_VECTOR, n, projected[0] + backward * 3 * ESER_GRU, ESER_PROJECTED, scratch);
+        project(model, kernels, backward, vectors, ESER_VECTOR, n, projected->input[backward],
+                (int32_t)(sizeof *projected / sizeof(int32_t)), scratch);
+    for (eser_projected *now = projected; now < projected + n; before = now++) {
+        if (before == NULL)
+            memset(now->forward, 0, sizeof now->forward);
+        else
+            memcpy(now->forward, before->forward, sizeof now->forward);
+        now->number = before == NULL ? 0 : before->number + 1;
+        recur(model, kernels, 0, now->input[0], now->forward, scratch);
+    }
 }
 
-void eser_head_projected(const eser_model *model, const eser_kernels *kernels, const int32_t (*projected)[ESER_PROJECTED],
-                         uint32_t n, int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch) {
+void eser_head_projected(const eser_model *model, const eser_kernels *kernels, const eser_projected *projected, uint32_t n,
+                         int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch) {
     int16_t *h = scratch->head.h;
     memset(h, 0, sizeof scratch->head.h);
-    for (uint32_t t = 0; t < n; t++) {
-        recur(model, kernels, 0, projected[t], h, scratch);
-        recur(model, kernels, 1, projected[n - 1 - t] + 3 * ESER_GRU, h + ESER_GRU, scratch);
-    }
+    if (projected[0].number == 0)
+        memcpy(h, projected[n - 1].forward, sizeof projected->forward);
+    else
+        for (uint32_t t = 0; t < n; t++)
+            recur(model, kernels, 0, projected[t].input[0], h, scratch);
+    for (uint32_t t = n; t-- > 0;)
+        recur(model, kernels, 1, projected[t].input[1], h + ESER_GRU, scratch);
     judge(model, kernels, h, embedding_q16, logits_q16, scratch);
 }

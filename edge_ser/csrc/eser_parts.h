@@ -28,7 +28,6 @@ extern "C" {
 #define ESER_VECTOR 480
 #define ESER_MAX_VECTORS 85         /* of 1400 frames, 14 s */
 #define ESER_GRU 128
-#define ESER_PROJECTED (2 * 3 * ESER_GRU)
 #define ESER_PANEL 16               /* output channels that a kernel computes side by side */
 #define ESER_GRU_BLOCK 4            /* vectors whose input products are computed side by side */
 
@@ -162,14 +161,21 @@ int eser_encode(eser_encoder *encoder, const eser_model *model, const eser_kerne
 void eser_head(const eser_model *model, const eser_kernels *kernels, const uint8_t *ring, uint32_t first, uint32_t n,
                int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
 
-/* What the GRU takes of a vector, in 1/65536: its product with the input weights of both directions. The head spends most of its
- * time on these products; who has the memory computes them vector by vector while the speaker speaks. n <= ESER_GRU_BLOCK. */
+/* What the GRU takes of a vector and makes of it: the head spends most of its time on that, so who has the memory computes it
+ * vector by vector while the speaker speaks. */
+typedef struct {
+    int32_t input[2][3 * ESER_GRU]; /* the products with the input weights, forward and backward, in 1/65536 */
+    int16_t forward[ESER_GRU];      /* the forward state behind this vector */
+    int32_t number;                 /* of vectors before this one */
+} eser_projected;
+
+/* Project n vectors, at most ESER_GRU_BLOCK, which follow on one that was projected before, or on none: NULL. */
 void eser_project(const eser_model *model, const eser_kernels *kernels, const uint8_t *vectors, uint32_t n,
-                  int32_t (*projected)[ESER_PROJECTED], eser_scratch *scratch);
+                  const eser_projected *before, eser_projected *projected, eser_scratch *scratch);
 
 /* eser_head of n vectors that were projected. */
-void eser_head_projected(const eser_model *model, const eser_kernels *kernels, const int32_t (*projected)[ESER_PROJECTED],
-                         uint32_t n, int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
+void eser_head_projected(const eser_model *model, const eser_kernels *kernels, const eser_projected *projected, uint32_t n,
+                         int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
 
 /* Feed a stream with frames of features, of levels, or with whole vectors instead of samples. */
 eser_status eser_push_features(eser *stream, const float *db, size_t n_frames);
@@ -186,15 +192,17 @@ void eser_winograd_weights(const eser_model *model, int i, int16_t *weights);
 
 /* Many frames a call, for bindings of languages in which a call is dear. */
 
-/* Format of models, and bytes of an eser_model, an eser_encoder and an eser_scratch. */
+/* Format of models, and bytes of an eser_model, an eser_encoder, an eser_scratch and an eser_projected. */
 void eser_sizes(uint32_t *sizes);
 
 /* Features of n_frames frames, the first at samples[0], the next ESER_HOP later: [n_frames][128] in dB. */
 void eser_features_batch(const float *samples, size_t n_frames, float *db, eser_scratch *scratch);
 
-/* Encode frames [n_frames][128] in dB; project the vectors they complete, at most room, and return how many those are. */
+/* Encode frames [n_frames][128] in dB; project the vectors they complete, at most room, and return how many those are. The vector
+ * before, or NULL, is as for eser_project. */
 size_t eser_encode_batch(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, const float *db,
-                         size_t n_frames, int32_t (*projected)[ESER_PROJECTED], size_t room, eser_scratch *scratch);
+                         size_t n_frames, const eser_projected *before, eser_projected *projected, size_t room,
+                         eser_scratch *scratch);
 
 /* tables: logmel-v1 and the hyperbolic tangent; eser_tables.c is written by tests/golden/make_c_tables.py */
 extern const float eser_window[ESER_FRAME];

@@ -87,7 +87,10 @@ def test_the_encoder_in_parts_equals_the_encoder_at_once(native_library: Path, p
         vectors.append(found)
         state, start = following, stop
     assert np.array_equal(np.concatenate(vectors), whole)
-    assert np.array_equal(backend.judge(whole).logits, backend.run(features).logits)
+    for skipped in (0, sum(parts) // 2, sum(parts) - 1):
+        late, alone = backend.judge(whole[skipped:]), backend.run(features[16 * skipped :])
+        assert np.array_equal(late.logits, alone.logits), "the forward state of a stream is none of a later window's"
+        assert np.array_equal(late.embedding, alone.embedding)
 
 
 def test_threads_share_a_recognizer(recognizer: EmotionRecognizer, speech: Path) -> None:
@@ -209,7 +212,7 @@ def test_winograd_changes_no_bit(recognizer: EmotionRecognizer, native_library: 
         (ours, ours_state), (theirs, theirs_state) = recognizer._backend.encode(features[:n]), direct.encode(features[:n])
         assert len(ours) == (n - 33) // 16
         assert np.array_equal(ours, theirs)
-        assert np.ptp(ours) > 1000
+        assert len(np.unique(ours)) > 100
         again = recognizer._backend.encode(features[:48], ours_state)[0], direct.encode(features[:48], theirs_state)[0]
         assert np.array_equal(*again)
 
@@ -219,7 +222,7 @@ def test_wrong_shapes_never_reach_c(recognizer: EmotionRecognizer) -> None:
     for shape in ((48, 128), (49, 127), (0, 128), (49,)):
         with pytest.raises(BackendError, match="features have shape"):
             backend.encode(np.zeros(shape, dtype=np.float32))
-    for shape in ((0, 768), (1, 480), (768,)):
+    for shape in ((0, backend.vector_size), (1, 480), (backend.vector_size,)):
         with pytest.raises(BackendError, match="encoder vectors have shape"):
             backend.judge(np.zeros(shape, dtype=np.int32))
 
