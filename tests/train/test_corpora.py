@@ -9,7 +9,7 @@ import pytest
 
 from edge_ser.errors import CorpusError, RunError
 from edge_ser.features import LOGMEL_V1, bin_centres_hz
-from edge_ser_train.augment import augment, stretched_lengths
+from edge_ser_train.augment import augment, quiet_ends, stretched_lengths, trimmed
 from edge_ser_train.config import AugmentConfig
 from edge_ser_train.corpora import read_corpus, select
 from edge_ser_train.dataset import clip_features, crop_batch, epoch_batches, load_features, normalisation
@@ -152,6 +152,21 @@ def test_augmentation_changes_what_it_says() -> None:
     assert (masked == -1).any()
     lengths = stretched_lengths(np.full(1000, 200), AugmentConfig(time_stretch=0.15), rng)
     assert 170 <= lengths.min() < 180 < 220 < lengths.max() <= 230
+
+
+def test_trimming_takes_the_quiet_alone() -> None:
+    rng = np.random.default_rng(2)
+    x = (rng.standard_normal((200, 128)) * 5 - 80).astype(np.float32)
+    x[60:150] += 40
+    assert quiet_ends(x) == (60, 50)
+    parts = np.array([trimmed(x, AugmentConfig(trim=0.5), rng) for _ in range(400)])
+    assert 150 < (parts == (0, 200)).all(axis=1).sum() < 260
+    assert (parts[:, 0].min(), parts[:, 0].max(), parts[:, 1].min(), parts[:, 1].max()) == (0, 60, 150, 200)
+    assert 20 < parts[parts[:, 0] > 0, 0].mean() < 40
+    short = x[55:95]
+    assert trimmed(short, AugmentConfig(trim=1.0), rng) == (0, 40), "too short to lose anything"
+    flat = np.zeros((60, 128), dtype=np.float32)
+    assert quiet_ends(flat) == (0, 0)
 
 
 def test_the_channel_changes_what_it_says() -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, EdgeSerError, RunError
-from edge_ser_train.conditions import CONDITIONS, add_pink_noise, level, telephone
+from edge_ser_train.conditions import CONDITIONS, add_pink_noise, cut, level, telephone
 from edge_ser_train.evaluation import (
     evaluate_model,
     evaluate_run,
@@ -98,6 +98,11 @@ def test_conditions_do_what_they_say(speech: Path) -> None:
     assert power[hz > 4100].sum() < 1e-4 * power.sum()
     assert power[hz < 150].sum() < 1e-2 * power.sum()
     assert set(CONDITIONS) >= {"as recorded", "level +12 dB", "level -12 dB"}
+    room = 1e-4 * rng.standard_normal(48000).astype(np.float32)
+    kept = cut(np.concatenate([room[:24000], samples, room[24000:32000]]))
+    left = len(kept) - len(samples)
+    assert 0 < left < 2 * 0.25 * 16000, "0.2 s at either end, give or take what the speech's own ends are"
+    assert samples.tobytes() in kept.tobytes()
 
 
 @pytest.mark.parametrize("what", ["run", "model"])

@@ -1,7 +1,7 @@
 """Random changes of training features, each clip its own, on the dB features themselves.
 
-Speaker: time stretch, frequency warp, VTLP. Channel and room: level, equaliser, reverberation, noise, narrow band.
-Then SpecAugment. Power adds, so rooms and noise work on power; the rest works on decibels.
+Who cuts the recording: quiet ends. Speaker: time stretch, frequency warp, VTLP. Channel and room: level, equaliser,
+reverberation, noise, narrow band. Then SpecAugment. Power adds, so rooms and noise work on power; the rest works on decibels.
 """
 
 from __future__ import annotations
@@ -27,6 +27,27 @@ def _stretch(x: Float32Array, positions: npt.NDArray[np.floating[Any]]) -> Float
     high = np.minimum(low + 1, len(x) - 1)
     fraction = (positions - low).astype(np.float32)[:, None]
     return x[low] * (1 - fraction) + x[high] * fraction
+
+
+def quiet_ends(x: Float32Array) -> tuple[int, int]:
+    """Return how many frames of features x [T, n_bins] (dB) lie before the speech, and how many behind it.
+
+    Loudness is the mean over the bins but the lowest sixteenth, where rooms hum; speech is what exceeds a quarter of the way from
+    the quiet (the 5th percentile) to the loud (the 95th).
+    """
+    loudness = x[:, x.shape[1] // 16 :].mean(axis=1)
+    low, high = np.percentile(loudness, [5, 95])
+    heard = np.flatnonzero(loudness >= low + 0.25 * (high - low))
+    return int(heard[0]), int(len(x) - 1 - heard[-1])
+
+
+def trimmed(x: Float32Array, config: AugmentConfig, rng: np.random.Generator) -> tuple[int, int]:
+    """Draw which part [start, stop) of features x [T, n_bins] remains of a clip; 49 frames or more, where there are as many."""
+    if rng.random() >= config.trim:
+        return 0, len(x)
+    before, behind = quiet_ends(x)
+    start, stop = int(rng.integers(0, before + 1)), len(x) - int(rng.integers(0, behind + 1))
+    return (start, stop) if stop - start >= ENCODER_FRAMES else (0, len(x))
 
 
 def stretched_lengths(lengths: npt.NDArray[np.int64], config: AugmentConfig, rng: np.random.Generator) -> npt.NDArray[np.int64]:

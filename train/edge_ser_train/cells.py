@@ -22,7 +22,7 @@ import numpy.typing as npt
 from edge_ser.decision import softmax
 from edge_ser.errors import ConfigError, RunError, did_you_mean
 from edge_ser_train import run as runs
-from edge_ser_train.config import TrainConfig, load_config, load_preset
+from edge_ser_train.config import TrainConfig, config_from_table, load_config, load_preset
 from edge_ser_train.corpora import Clip, read_corpus
 from edge_ser_train.experiments import ABLATIONS, EXPERIMENTS, FIGURES, PLANS, steps
 from edge_ser_train.metrics import confusion_matrix, expected_calibration_error, fit_temperature, unweighted_accuracy
@@ -111,14 +111,11 @@ def finished(out: Path, cell: Cell) -> bool:
     if not path.is_file():
         return False
     result = runs.read_json(path)
-    if result.get("config") != _plain(cell.config) or result.get("split_sha256") != cell.split.sha256:
+    # A setting that came into the project later has its default in older results.
+    config = config_from_table(result.get("config", {}), str(path))
+    if config != cell.config or result.get("split_sha256") != cell.split.sha256:
         raise RunError(f"{path} holds the results of other settings or another split; choose another --out, or move it away")
     return True
-
-
-def _plain(config: TrainConfig) -> Any:
-    """Return the settings as they look after a trip through JSON."""
-    return json.loads(json.dumps(asdict(config)))
 
 
 def run_cell(cell: Cell, data: Path, out: Path, cache: Path, say: Callable[[str], None]) -> bool:
@@ -157,7 +154,7 @@ def run_cell(cell: Cell, data: Path, out: Path, cache: Path, say: Callable[[str]
     n = len(cell.labels)
     temperature = fit_temperature(logits["dev"], y["dev"])
     measured = {
-        "config": _plain(cell.config),
+        "config": asdict(cell.config),
         "classifier": classifier,
         "clips": {part: len(clips) for part, clips in cell.split.parts().items()},
         **{k: report[k] for k in ("best_step", "seconds", "device", "precision", "torch")},

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+
+from edge_ser.features import LOGMEL_V1, extract_blocks
+from edge_ser_train.augment import quiet_ends
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -40,10 +44,19 @@ def telephone(samples: Float32Array) -> Float32Array:
     return back
 
 
+def cut(samples: Float32Array) -> Float32Array:
+    """Return samples [n] with 0.2 s of what lay around the speech: what a push of a button, or a hasty detector, leaves."""
+    config = LOGMEL_V1
+    before, behind = quiet_ends(extract_blocks([samples], len(samples), replace(config, max_frames=len(samples))))
+    room = RATE_HZ // 5
+    return samples[max(0, before * config.hop_samples - room) : len(samples) - max(0, behind * config.hop_samples - room)]
+
+
 CONDITIONS: dict[str, Callable[[Float32Array, np.random.Generator], Float32Array]] = {
     "as recorded": lambda samples, rng: samples,
     "level +12 dB": lambda samples, rng: level(samples, 12),
     "level -12 dB": lambda samples, rng: level(samples, -12),
     "pink noise, 20 dB SNR": lambda samples, rng: add_pink_noise(samples, 20, rng),
     "telephone (8 kHz, G.711)": lambda samples, rng: telephone(samples),
+    "cut 0.2 s around the speech": lambda samples, rng: cut(samples),
 }

@@ -104,6 +104,8 @@ class AugmentConfig:
     """Speed perturbation by resampling the recording: each clip plays at one of these speeds (Ko et al. 2015)."""
     vtlp: float = 0.0
     """Vocal tract length perturbation: frequencies in Hz scaled by a uniform factor within 1 +- this (Jaitly & Hinton 2013)."""
+    trim: float = 0.0
+    """Probability of a clip losing some of the quiet before and behind the speech: what is kept is uniform from none to all."""
     noise: float = 0.0
     """Probability of adding coloured noise, at ``noise_snr_db``."""
     noise_snr_db: float = 10.0
@@ -180,7 +182,7 @@ class TrainConfig:
         )
         for name in ("freq_warp", "time_stretch", "vtlp"):
             require(0 <= getattr(self.augment, name) < 0.5, f"augment.{name}", getattr(self.augment, name), "0 <= x < 0.5")
-        for name in ("noise", "reverb", "band_limit"):
+        for name in ("trim", "noise", "reverb", "band_limit"):
             require(0 <= getattr(self.augment, name) <= 1, f"augment.{name}", getattr(self.augment, name), "0 to 1")
         speeds = self.augment.speeds
         require(all(0.5 <= s <= 2 for s in speeds), "augment.speeds", speeds, "factors within 0.5 to 2")
@@ -259,8 +261,16 @@ def _build(cls: type[_T], table: dict[str, Any], where: str) -> _T:
 def config_from_toml(text: str, source: str) -> TrainConfig:
     """Parse a TOML configuration; ``source`` names it in errors."""
     try:
-        return _build(TrainConfig, tomllib.loads(text), "")
-    except (tomllib.TOMLDecodeError, ConfigError) as error:
+        return config_from_table(tomllib.loads(text), source)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def config_from_table(table: dict[str, Any], source: str) -> TrainConfig:
+    """Build a configuration from its plain values; what is missing has its default. ``source`` names it in errors."""
+    try:
+        return _build(TrainConfig, table, "")
+    except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
 
 

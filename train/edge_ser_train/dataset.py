@@ -19,7 +19,7 @@ from edge_ser.audio import AudioReader
 from edge_ser.errors import RunError
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig, extract_blocks
 from edge_ser.files import replacing
-from edge_ser_train.augment import augment, stretched_lengths
+from edge_ser_train.augment import augment, stretched_lengths, trimmed
 from edge_ser_train.config import TrainConfig
 from edge_ser_train.corpora import Clip
 
@@ -148,6 +148,8 @@ class Epoch(NamedTuple):
     number: int
     variants: npt.NDArray[np.int64]
     """At which of the speeds each clip plays."""
+    parts: npt.NDArray[np.int64]
+    """First and one-past-last frame of what is kept of each clip, [n, 2]."""
     lengths: npt.NDArray[np.int64]
     """Every clip's length after its time stretch, in frames."""
     batches: list[npt.NDArray[np.intp]]
@@ -159,8 +161,10 @@ def draw_epoch(number: int, variants: Sequence[Sequence[Float32Array]], config: 
     rng = np.random.default_rng([config.seed, _ORDER, number])
     n_variants, n_clips = len(variants), len(variants[0])
     chosen = rng.integers(0, n_variants, n_clips) if n_variants > 1 else np.zeros(n_clips, dtype=np.int64)
-    lengths = stretched_lengths(np.array([len(variants[v][i]) for i, v in enumerate(chosen)]), config.augment, rng)
-    return Epoch(number, chosen, lengths, epoch_batches(lengths, config.optimizer.batch_size, rng))
+    clips = [variants[v][i] for i, v in enumerate(chosen)]
+    parts = np.array([trimmed(x, config.augment, rng) if config.augment.trim else (0, len(x)) for x in clips])
+    lengths = stretched_lengths(parts[:, 1] - parts[:, 0], config.augment, rng)
+    return Epoch(number, chosen, parts, lengths, epoch_batches(lengths, config.optimizer.batch_size, rng))
 
 
 def draw_batch(
@@ -172,9 +176,10 @@ def draw_batch(
     ``fill`` [n_bins] is the training mean.
     """
     rng = np.random.default_rng([config.seed, _CHANGES, step])
+    kept = (variants[epoch.variants[i]][i][slice(*epoch.parts[i])] for i in rows)
     clips = [
-        augment(variants[epoch.variants[i]][i], int(epoch.lengths[i]), fill, config.augment, rng, config.front_end_config)
-        for i in rows
+        augment(x, int(epoch.lengths[i]), fill, config.augment, rng, config.front_end_config)
+        for x, i in zip(kept, rows, strict=True)
     ]
     # Batch statistics must not see padding; without them the published way, padding, changes nothing.
     return crop_batch(clips, rng) if config.model.batch_norm else pad_batch(clips)
