@@ -331,6 +331,33 @@ def test_a_run_starts_from_another_with_other_labels(
         trainer(paper(f"optimizer.init={tiny_run}"), tiny_data, tmp_path / "paper")
 
 
+def test_frozen_convolutions_stay_and_the_rest_learns(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.frozen is True; expected optimizer\.init beside it"):
+        load_preset("edge").with_settings(("optimizer.frozen=true",))
+    config = load_preset("edge").with_settings((*TINY_SETTINGS, f"optimizer.init={tiny_run}", "optimizer.frozen=true"))
+    data = training_split(tiny_data, ["tiny"], config.labels)
+    source = runs.load_run(tiny_run).net.state_dict()
+    whole, halves = (Trainer(config, data, tmp_path / name, tmp_path / "cache") for name in ("whole", "halves"))
+    for _ in range(4):
+        whole.step()
+    for name, value in whole.net.state_dict().items():
+        if name.startswith(("convs", "norms")):
+            assert torch.equal(value, source[name]), name
+        elif not name.startswith(("feature", "gru.bias_hh")):
+            assert not torch.equal(value, source[name]), name
+    assert not any(name.startswith(("convs", "norms")) for name in whole.net.trained_parameters())
+    for _ in range(2):
+        halves.step()
+    halves.folder.mkdir()
+    halves.save_checkpoint()
+    resumed = Trainer(config, data, halves.folder, tmp_path / "cache")
+    resumed.load_checkpoint()
+    for _ in range(2):
+        resumed.step()
+    for name, value in resumed.net.state_dict().items():
+        assert torch.equal(value, whole.net.state_dict()[name]), name
+
+
 def test_teachers_probabilities_are_learnt(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"runs when loss\.distillation is above 0"):
         load_preset("edge").with_settings(("loss.distillation=0.5",))

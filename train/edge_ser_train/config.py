@@ -70,6 +70,8 @@ class OptimizerConfig:
     """Decay a step of the exponential moving average of the weights, which is evaluated and kept; 0: the weights themselves."""
     init: str = ""
     """Folder of a run to start from: its convolutions and GRU, and FC layers where the labels agree."""
+    frozen: bool = False
+    """Keep that run's convolutions and train what follows them: a quarter of the time, and the better for a small corpus."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ class TrainConfig:
             self.selection.after_step,
             f"less than optimizer.max_steps ({optimizer.max_steps})",
         )
+        require(bool(optimizer.init) or not optimizer.frozen, "optimizer.frozen", True, "optimizer.init beside it")
         for name in ("freq_warp", "time_stretch", "vtlp"):
             require(0 <= getattr(self.augment, name) < 0.5, f"augment.{name}", getattr(self.augment, name), "0 <= x < 0.5")
         for name in ("trim", "noise", "reverb", "band_limit"):

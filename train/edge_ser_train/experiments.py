@@ -80,12 +80,27 @@ class Experiment:
     """Which of the plan's settings say how long it runs; default: by preset and input."""
 
 
+_CREMAD_RUN = "cremad-4-fixed/edge/all-seed0"
+
+
 def _paper(title: str, *settings: str, stft: bool = False) -> Experiment:
     return Experiment("paper", stft, settings, title)
 
 
 def _ablation(name: str, *settings: str) -> Experiment:
     return Experiment("edge", False, settings, f"edge recipe, short: {name}", "ablation")
+
+
+def _frozen(lambda_center: float) -> Experiment:
+    settings = (
+        f"loss.lambda_center={lambda_center}",
+        f"optimizer.init={_CREMAD_RUN}",
+        "optimizer.frozen=true",
+        "optimizer.lr=5e-3",
+    )
+    return Experiment(
+        "edge", False, settings, f"edge recipe, λ = {lambda_center:g}, behind the convolutions of the run on cremad", "transfer"
+    )
 
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -106,10 +121,12 @@ EXPERIMENTS: dict[str, Experiment] = {
     "edge-transfer": Experiment(
         "edge",
         False,
-        ("loss.lambda_center=0.3", "optimizer.init=cremad-4-fixed/edge/all-seed0", "optimizer.lr=5e-4"),
+        ("loss.lambda_center=0.3", f"optimizer.init={_CREMAD_RUN}", "optimizer.lr=5e-4"),
         "edge recipe, λ = 0.3, started from the run on cremad",
         "transfer",
     ),
+    "edge-frozen": _frozen(0.3),
+    "edge-frozen-lambda-0": _frozen(0.0),
 }
 ABLATIONS: dict[str, Experiment] = {
     "ablation-none": _ablation("as it is"),

@@ -131,6 +131,8 @@ class Trainer:
         self.fill = mean
         if config.optimizer.init:
             runs.load_run(Path(config.optimizer.init)).initialise(self.net, config.labels)
+        if config.optimizer.frozen:
+            self.net.freeze_convolutions()
         self.net.to(self.device)
         for convolution in self.net.convs:
             convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -95,6 +95,7 @@ class EmotionNet(nn.Module):
 
     def __init__(self, n_bins: int, n_classes: int, config: ModelConfig) -> None:
         super().__init__()
+        self._frozen = False
         self.n_bins = n_bins
         self.register_buffer("feature_mean", torch.zeros(n_bins))
         self.register_buffer("feature_std", torch.ones(n_bins))
@@ -132,8 +133,21 @@ class EmotionNet(nn.Module):
             else:
                 nn.init.zeros_(parameter)
 
+    def freeze_convolutions(self) -> None:
+        """Train what follows the convolutions alone; their normalisation stays at the statistics it has."""
+        self._frozen = True
+        for part in (self.convs, self.norms):
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> EmotionNet:
+        """Go into training mode, but for what is frozen; or out of it."""
+        super().train(mode)
+        if self._frozen:
+            self.norms.eval()
+        return self
+
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Return by name what is trained: all but the GRU's recurrent biases."""
+        """Return by name what is trained: all but the GRU's recurrent biases and what is frozen."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def encode(self, features: Tensor) -> Tensor:

@@ -47,6 +47,8 @@ CENTER_LOSS_PAIRS = (
     ("centres pushed apart", "separation", "setting-2"),
     ("edge recipe against openSMILE + SVM", "edge", "egemaps-svm"),
     ("edge recipe from cremad's run against openSMILE + SVM", "edge-transfer", "egemaps-svm"),
+    ("edge recipe behind cremad's convolutions against openSMILE + SVM", "edge-frozen", "egemaps-svm"),
+    ("center loss, edge recipe behind cremad's convolutions", "edge-frozen", "edge-frozen-lambda-0"),
 )
 
 
