@@ -21,7 +21,7 @@ fix: .venv/test
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 bench: .venv/bench
-	$(BIN)/python bench/benchmarks.py -o BENCHMARKS.md
+	$(BIN)/python bench/benchmarks.py -o BENCHMARKS.md $(if $(FLOAT),--float $(FLOAT))
 
 golden: .venv/test
 	$(BIN)/python tests/golden/make_golden.py

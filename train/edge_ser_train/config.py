@@ -71,7 +71,7 @@ class OptimizerConfig:
     init: str = ""
     """Folder of a run to start from: its convolutions and GRU, and FC layers where the labels agree."""
     frozen: bool = False
-    """Keep that run's convolutions and train what follows them: a quarter of the time, and the better for a small corpus."""
+    """Keep that run's convolutions and train what follows them: a third of the time, and better on a small corpus."""
 
 
 @dataclass(frozen=True)
