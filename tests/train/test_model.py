@@ -6,7 +6,7 @@ import torch
 
 from edge_ser_train.config import ModelConfig
 from edge_ser_train.dataset import pad_batch
-from edge_ser_train.model import EmotionNet, ShiftNorm
+from edge_ser_train.model import Convolution, EmotionNet, ShiftNorm
 
 
 @pytest.mark.parametrize(("n_bins", "parameters"), [(128, 629_972), (513, 2_473_172)])
@@ -24,6 +24,22 @@ def test_weights_start_glorot_uniform_and_biases_zero() -> None:
     for name, parameter in net.named_parameters():
         if "bias" in name:
             assert not parameter.any(), name
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_gradients_on_a_cpu_are_those_of_a_plain_convolution(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    own, plain = Convolution(5, 7, 3), torch.nn.Conv2d(5, 7, 3)
+    plain.load_state_dict(own.state_dict())
+    gradients = []
+    for convolution in (own, plain):
+        x = torch.linspace(-1, 1, 2 * 5 * 12 * 9).sin().reshape(2, 5, 12, 9).requires_grad_()
+        y = convolution.to(memory_format=layout)(x.to(memory_format=layout))  # type: ignore[call-overload]
+        assert (type(y.grad_fn).__name__ == "_ConvolveBackward") is (convolution is own)
+        y.pow(3).sum().backward()
+        assert convolution.bias is not None
+        gradients.append((x.grad, convolution.weight.grad, convolution.bias.grad))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_frames", [49, 64, 65, 80, 81, 300])

@@ -17,7 +17,7 @@ in parts, changes nothing.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,42 @@ CHANNELS = (48, 64, 80, 96)
 KERNELS = (7, 3, 3, 3)
 GRU_SIZE = 128
 EMBEDDING_SIZE = 64
+
+
+class _Convolve(torch.autograd.Function):
+    """conv2d of NHWC maps, with the gradient of its weight taken from NCHW copies."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        return F.conv2d(x, weight, bias, stride)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        geometry = [len(weight)], ctx.stride, [0, 0], [1, 1], False, [0, 0], 1  # no padding, no dilation, one group
+        backward = torch.ops.aten.convolution_backward
+        of_x, _, _ = backward(gradient, x, weight, *geometry, [ctx.needs_input_grad[0], False, False])
+        copies = [t.contiguous() for t in (gradient, x, weight)]
+        _, of_weight, of_bias = backward(*copies, *geometry, [False, True, True])
+        return of_x, of_weight, of_bias, None
+
+
+class Convolution(nn.Conv2d):
+    """A convolution that trains faster on a CPU: its gradients are the same.
+
+    Without AVX-512, oneDNN takes 2.5 times as long for a weight's gradient in NHWC layout as in NCHW, where pooling is slow. A
+    single input channel lies the same either way.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x [B, C, H, W]."""
+        trained = torch.is_grad_enabled() and self.weight.requires_grad
+        if trained and self.in_channels > 1 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            convolved: Tensor = _Convolve.apply(x, self.weight, self.bias, self.stride)  # type: ignore[no-untyped-call]
+            return convolved
+        return super().forward(x)
 
 
 class ShiftNorm(nn.Module):
@@ -101,7 +137,7 @@ class EmotionNet(nn.Module):
         self.register_buffer("feature_std", torch.ones(n_bins))
         channels_in = (1, *CHANNELS[:-1])
         self.convs = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, k, stride=2 if i == 0 else 1)
+            Convolution(c_in, c_out, k, stride=2 if i == 0 else 1)
             for i, (c_in, c_out, k) in enumerate(zip(channels_in, CHANNELS, KERNELS, strict=True))
         )
         self.norms = nn.ModuleList(ShiftNorm(c) if config.batch_norm else nn.Identity() for c in CHANNELS)
