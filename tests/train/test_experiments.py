@@ -55,6 +55,20 @@ def test_a_second_call_trains_nothing_and_other_settings_are_refused(reproduced:
         finished(reproduced, other[0])
 
 
+def test_results_from_before_a_setting_existed_count(reproduced: Path, tiny_data: Path, tmp_path: Path) -> None:
+    cell = plan_cells(tiny_data, "tiny", None, ["setting-1"], 1, quick=True)[0]
+    result = json.loads((reproduced / "cells" / f"{cell.name}.json").read_text())
+    for setting in ("trim", "vtlp"):
+        assert result["config"]["augment"].pop(setting) == 0
+    path = tmp_path / "cells" / f"{cell.name}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(result))
+    assert finished(tmp_path, cell)
+    path.write_text(json.dumps(result | {"config": result["config"] | {"augment": {"trim": 0.5}}}))
+    with pytest.raises(RunError, match="holds the results of other settings"):
+        finished(tmp_path, cell)
+
+
 def test_a_cell_that_was_cut_goes_on_to_the_same_figures(reproduced: Path, tiny_data: Path, tmp_path: Path) -> None:
     shutil.copytree(reproduced / "runs/tiny-4-fixed/setting-2", tmp_path / "runs/tiny-4-fixed/setting-2")
     reproduce(tiny_data, tmp_path, "--setting", "2")
