@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from edge_ser.cli import cli
 from edge_ser.errors import ConfigError, RunError
-from edge_ser_train.cells import compactness, finished, pca, plan_cells
+from edge_ser_train.cells import compactness, finished, pca, plan_cells, run_cell
 from edge_ser_train.experiments import EXPERIMENTS, FIGURES, TABLES
 from edge_ser_train.results import read_cells
 
@@ -86,7 +86,7 @@ def test_two_jobs_give_what_one_gives(reproduced: Path, tiny_data: Path, tmp_pat
         assert one["config"] == two["config"]
 
 
-def test_the_grid_is_the_papers(data_dir: Path, tiny_data: Path) -> None:
+def test_the_grid_is_the_papers(data_dir: Path, tiny_data: Path, tmp_path: Path) -> None:
     assert {name for names in (*FIGURES.values(), *TABLES.values()) for name in names} <= EXPERIMENTS.keys()
     cells = plan_cells(data_dir, "cremad", None, ["setting-4", "alpha-0.1", "edge"], seeds=2)
     assert len(cells) == 6
@@ -96,6 +96,16 @@ def test_the_grid_is_the_papers(data_dir: Path, tiny_data: Path) -> None:
     assert cells[5].config.front_end == "logmel-v1"
     assert cells[5].config.seed == 1
     assert len(plan_cells(data_dir, "emodb", 7, ["setting-1"], 1)) == 10
+    alone, taught, both = plan_cells(
+        data_dir, "cremad", None, ["ablation-none", "ablation-taught-by-two-long-runs", "ablation-with-emodb"], 1
+    )
+    assert alone.split.sha256 == taught.split.sha256 != both.split.sha256
+    assert both.split.train[: len(alone.split.train)] == alone.split.train
+    assert {c.corpus for c in both.split.train[len(alone.split.train) :]} == {"emodb"}
+    assert (both.split.dev, both.split.test) == (alone.split.dev, alone.split.test)
+    with pytest.raises(RunError, match=r"needs the run .*edge/all-seed0, which is not finished; run that experiment first"):
+        run_cell(taught, data_dir, tmp_path, tmp_path, print)
+    assert not any(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="did you mean 'setting-1'"):
         plan_cells(tiny_data, "tiny", None, ["seting-1"], 1)
     with pytest.raises(ConfigError, match="expected 4 or 7"):

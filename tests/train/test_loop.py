@@ -332,9 +332,9 @@ def test_a_run_starts_from_another_with_other_labels(
 
 
 def test_frozen_convolutions_stay_and_the_rest_learns(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"optimizer\.frozen is True; expected optimizer\.init beside it"):
+    with pytest.raises(ConfigError, match=r"optimizer\.frozen is True; expected no augmentation beside it"):
         load_preset("edge").with_settings(("optimizer.frozen=true",))
-    config = load_preset("edge").with_settings((*TINY_SETTINGS, f"optimizer.init={tiny_run}", "optimizer.frozen=true"))
+    config = load_preset("small").with_settings((*TINY_SETTINGS, f"optimizer.init={tiny_run}"))
     data = training_split(tiny_data, ["tiny"], config.labels)
     source = runs.load_run(tiny_run).net.state_dict()
     whole, halves = (Trainer(config, data, tmp_path / name, tmp_path / "cache") for name in ("whole", "halves"))
@@ -356,6 +356,18 @@ def test_frozen_convolutions_stay_and_the_rest_learns(tiny_run: Path, tiny_data:
         resumed.step()
     for name, value in resumed.net.state_dict().items():
         assert torch.equal(value, whole.net.state_dict()[name]), name
+    whole.folder.mkdir()
+    whole.look_at_dev()
+    for kept, in_the_loop in zip(
+        infer(whole.evaluated, whole.dev_features), infer(whole.evaluated, whole.dev_inputs, True), strict=True
+    ):
+        np.testing.assert_allclose(kept, in_the_loop, rtol=1e-4, atol=1e-5)  # vectors at hand answer as the recordings do
+
+
+def test_frozen_convolutions_need_a_run_to_have_them_from(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"optimizer\.frozen without optimizer\.init; expected the run"):
+        trainer(load_preset("small"), tiny_data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_teachers_probabilities_are_learnt(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
@@ -73,7 +74,7 @@ def plan_cells(
     clips, left_out = relabel(read_corpus(data, corpus), label_map, plan.labels)
     splits = make_splits(clips, protocol or plan.protocol, left_out)
     if quick:
-        splits = [_shortened(splits[0])]
+        splits = splits[:1]
         settings = (*settings, *steps(8, 4, 2), "optimizer.batch_size=8", "loss.warmup_steps=2")
     cells = []
     for name in experiments:
@@ -86,15 +87,24 @@ def plan_cells(
         config = load_preset(experiment.preset).with_settings((*lasting, *experiment.settings, *settings))
         front_end = config.front_end.replace("logmel", "logstft") if experiment.stft else config.front_end
         config = replace(config, labels=plan.labels, label_map=label_map, front_end=front_end)
-        cells += [Cell(corpus, s, plan.labels, name, replace(config, seed=seed)) for s in splits for seed in range(seeds)]
+        used = splits
+        if experiment.also:
+            more, _ = relabel(read_corpus(data, experiment.also), label_map, plan.labels)
+            used = [replace(s, train=(*s.train, *more)) for s in used]
+        if quick:
+            used = [_shortened(s) for s in used]
+        cells += [Cell(corpus, s, plan.labels, name, replace(config, seed=seed)) for s in used for seed in range(seeds)]
     return cells
 
 
 def _shortened(split: Split) -> Split:
-    """Return six clips of every class in each part."""
+    """Return six clips of every class and corpus in each part."""
 
     def few(clips: Sequence[Clip]) -> tuple[Clip, ...]:
-        return tuple(c for label in sorted({c.emotion for c in clips}) for c in [c for c in clips if c.emotion == label][:6])
+        of: dict[tuple[str, str], list[Clip]] = defaultdict(list)
+        for clip in clips:
+            of[clip.corpus, clip.emotion].append(clip)
+        return tuple(clip for kind in sorted(of) for clip in of[kind][:6])
 
     fold = f"{split.fold} quick".strip()
     return replace(split, fold=fold, train=few(split.train), dev=few(split.dev), test=few(split.test))
@@ -127,13 +137,9 @@ def run_cell(cell: Cell, data: Path, out: Path, cache: Path, say: Callable[[str]
     started = (folder / runs.CONFIG).is_file()
     if started and load_config(folder / runs.CONFIG) != cell.config:
         raise RunError(f"{folder} was started with other settings; choose another --out, or move it away")
-    config = cell.config
-    runs.open_run(config, runs.describe_data(cell.split, data, [cell.corpus], config), cell.split, folder, resume=started)
-    if config.optimizer.init:  # another cell, wherever OUT is
-        init = out / "runs" / config.optimizer.init
-        if not (init / runs.REPORT).is_file():
-            raise RunError(f"{cell.experiment} starts from the run {init}, which is not finished; run that experiment first")
-        config = replace(config, optimizer=replace(config.optimizer, init=str(init)))
+    config = _among_the_runs(cell, out)
+    corpora = list(dict.fromkeys(c.corpus for c in cell.split.train))
+    runs.open_run(cell.config, runs.describe_data(cell.split, data, corpora, config), cell.split, folder, resume=started)
     trainer = Trainer(config, cell.split, folder, cache, say)
     if (folder / runs.CHECKPOINT).is_file():
         trainer.load_checkpoint()
@@ -168,6 +174,20 @@ def run_cell(cell: Cell, data: Path, out: Path, cache: Path, say: Callable[[str]
         measured["pca"] = {part: pca(z[part], y[part]) for part in ("train", "test")}
     write_result(out, cell, trainer.leaks, measured)
     return True
+
+
+def _among_the_runs(cell: Cell, out: Path) -> TrainConfig:
+    """Return the cell's configuration with the other cells it starts or learns from as folders below OUT; RunError without."""
+
+    def found(run: str) -> str:
+        folder = out / "runs" / run
+        if not (folder / runs.REPORT).is_file():
+            raise RunError(f"{cell.experiment} needs the run {folder}, which is not finished; run that experiment first")
+        return str(folder)
+
+    optimizer, loss = cell.config.optimizer, cell.config.loss
+    optimizer = replace(optimizer, init=found(optimizer.init)) if optimizer.init else optimizer
+    return replace(cell.config, optimizer=optimizer, loss=replace(loss, teachers=tuple(map(found, loss.teachers))))
 
 
 def write_result(out: Path, cell: Cell, leaks: Sequence[str], measured: dict[str, Any]) -> None:

@@ -270,7 +270,7 @@ def reproduce(
 
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
-    chosen = [name for name, e in EXPERIMENTS.items() if e.lasting != "transfer"] if everything else []
+    chosen = [name for name, e in EXPERIMENTS.items() if e.lasting not in ("transfer", "frozen")] if everything else []
     chosen += [f"setting-{n}" for n in settings_of_paper]
     chosen += [name for figure in figures for name in FIGURES[figure]]
     chosen += [name for table in tables for name in TABLES[table]]

@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-PRESETS = ("paper", "edge")
+PRESETS = ("paper", "edge", "small")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class OptimizerConfig:
     init: str = ""
     """Folder of a run to start from: its convolutions and GRU, and FC layers where the labels agree."""
     frozen: bool = False
-    """Keep that run's convolutions and train what follows them: a third of the time, and better on a small corpus."""
+    """Keep that run's convolutions, whose vectors of every clip are computed once, and train what follows them."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,8 @@ class TrainConfig:
             self.selection.after_step,
             f"less than optimizer.max_steps ({optimizer.max_steps})",
         )
-        require(bool(optimizer.init) or not optimizer.frozen, "optimizer.frozen", True, "optimizer.init beside it")
+        unchanged = self.augment == AugmentConfig() or not optimizer.frozen
+        require(unchanged, "optimizer.frozen", True, "no augmentation beside it, which its vectors know nothing of: preset small")
         for name in ("freq_warp", "time_stretch", "vtlp"):
             require(0 <= getattr(self.augment, name) < 0.5, f"augment.{name}", getattr(self.augment, name), "0 <= x < 0.5")
         for name in ("trim", "noise", "reverb", "band_limit"):
@@ -286,7 +287,7 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def load_preset(name: str) -> TrainConfig:
-    """Return the preset ``paper`` (as published) or ``edge`` (what ships).
+    """Return the preset ``paper`` (as published), ``edge`` (what ships) or ``small`` (behind another run's convolutions).
 
     >>> load_preset("paper").optimizer.lr
     0.0003

@@ -10,7 +10,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from edge_ser.calibration import SpeechStatistics
 from edge_ser.errors import RunError
+from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE
 from edge_ser_train import processes
 from edge_ser_train import run as runs
 from edge_ser_train.config import OptimizerConfig, TrainConfig
@@ -49,6 +50,9 @@ from edge_ser_train.metrics import centre_logits, confusion_matrix, fit_temperat
 from edge_ser_train.model import EMBEDDING_SIZE, EmotionNet, Output, compute_type
 from edge_ser_train.splits import Split, check_leaks
 
+Arrays = Sequence[npt.NDArray[np.float32]]
+
+_INFER_BATCH = 32
 _DROPOUT = 2  # stream of random numbers, by step; order and augmentation have the streams 0 and 1
 
 NOVELTY_QUANTILE = 0.99
@@ -72,22 +76,36 @@ def learning_rate(config: OptimizerConfig, step: int) -> float:
     return stop + (start - stop) / 2 * (1 + math.cos(math.pi * share))
 
 
-def infer(
-    net: EmotionNet, features: Sequence[npt.NDArray[np.float32]], batch_size: int = 32
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return logits [n, n_classes] and embeddings [n, 64] of clips' features, in their order, in float32."""
-    net.eval()
-    device = net.feature_mean.device
-    logits = np.empty((len(features), net.fc2.out_features), dtype=np.float32)
-    z = np.empty((len(features), EMBEDDING_SIZE), dtype=np.float32)
-    order = np.argsort([len(x) for x in features], kind="stable")
-    with torch.inference_mode():
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch, n_frames = pad_batch([features[i] for i in rows])
-            out = net(batch.to(device), n_frames)
-            logits[rows], z[rows] = out.logits.cpu().numpy(), out.z.cpu().numpy()
+@torch.inference_mode()
+def infer(net: EmotionNet, inputs: Arrays, encoded: bool = False) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return logits [n, n_classes] and embeddings [n, 64] of clips' features, or encoder vectors, in their order, in float32."""
+    logits = np.empty((len(inputs), net.fc2.out_features), dtype=np.float32)
+    z = np.empty((len(inputs), EMBEDDING_SIZE), dtype=np.float32)
+    for rows, batch, lengths in _batches(net, inputs):
+        out = net(batch, lengths, encoded)
+        logits[rows], z[rows] = out.logits.cpu().numpy(), out.z.cpu().numpy()
     return logits, z
+
+
+@torch.inference_mode()
+def encode(net: EmotionNet, features: Arrays) -> list[npt.NDArray[np.float32]]:
+    """Return the encoder vectors of clips' features, one [N, 96·n_freq] a clip, in their order, in float32."""
+    vectors = {}
+    for rows, batch, n_frames in _batches(net, features):
+        encoded = net.encode(batch).cpu().numpy()
+        for row, x, n in zip(rows.tolist(), encoded, n_frames.tolist(), strict=True):
+            vectors[row] = x[: (n - ENCODER_FRAMES) // ENCODER_STRIDE + 1].copy()
+    return [vectors[i] for i in range(len(features))]
+
+
+def _batches(net: EmotionNet, inputs: Arrays) -> Iterator[tuple[npt.NDArray[np.intp], Tensor, Tensor]]:
+    """Yield clips of similar length: their numbers, the padded batch and the lengths; the network is set to evaluate them."""
+    net.eval()
+    order = np.argsort([len(x) for x in inputs], kind="stable")
+    for start in range(0, len(order), _INFER_BATCH):
+        rows = order[start : start + _INFER_BATCH]
+        batch, lengths = pad_batch([inputs[i] for i in rows])
+        yield rows, batch.to(net.feature_mean.device), lengths
 
 
 class Trainer:
@@ -136,10 +154,13 @@ class Trainer:
         self.net.to(self.device)
         for convolution in self.net.convs:
             convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoded = config.optimizer.frozen
+        self.train_inputs: Arrays = encode(self.net, self.train_features) if self.encoded else self.train_features
+        self.dev_inputs: Arrays = encode(self.net, self.dev_features) if self.encoded else self.dev_features
         self.centres = torch.zeros(len(config.labels), EMBEDDING_SIZE, device=self.device)
         self.optimizer = torch.optim.Adam(self.net.trained_parameters().values(), lr=config.optimizer.lr)
         self.average = copy.deepcopy(self.net) if config.optimizer.ema else None
-        self.forward: Callable[[Tensor, Tensor], Output] = self.net
+        self.forward: Callable[[Tensor, Tensor, bool], Output] = self.net
         if self.processes.count > 1:
             self.forward = torch.nn.parallel.DistributedDataParallel(self.net)
         self._epoch = draw_epoch(0, self.variants, config)
@@ -163,13 +184,16 @@ class Trainer:
     # One step ---------------------------------------------------------------------------------------------------------
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, npt.NDArray[np.intp]]:
-        """Return features [B, T, n_bins], lengths [B] and clip numbers [B] of a step; the same for the same step, always."""
+        """Return features [B, T, n_bins], or encoder vectors, lengths [B] and clip numbers [B] of a step; always the same."""
         epoch, index = divmod(step, max(1, len(self.data.train) // self.config.optimizer.batch_size))
         if self._epoch.number != epoch:
             self._epoch = draw_epoch(epoch, self.variants, self.config)
         rows = self._epoch.batches[index]
-        x, n_frames = draw_batch(step, self._epoch, rows, self.variants, self.fill, self.config)
-        return x.to(self.device), n_frames, rows
+        if self.encoded:
+            x, lengths = pad_batch([self.train_inputs[i] for i in rows])
+        else:
+            x, lengths = draw_batch(step, self._epoch, rows, self.variants, self.fill, self.config)
+        return x.to(self.device), lengths, rows
 
     def step(self) -> None:
         """Take one optimiser step on L = L_s + lambda L_c, then move the centres.
@@ -180,7 +204,7 @@ class Trainer:
         config, progress = self.config, self.progress
         warm = progress.step < config.loss.warmup_steps
         lambda_center, alpha = (0.0, 1.0) if warm else (config.loss.lambda_center, config.loss.alpha)
-        x, n_frames, rows = self.batch(progress.step)
+        x, lengths, rows = self.batch(progress.step)
         y = torch.from_numpy(self.train_y[rows]).to(self.device)
         share = self.processes.share(len(y))
         torch.manual_seed(int(np.random.SeedSequence([config.seed, _DROPOUT, progress.step]).generate_state(1)[0]))
@@ -188,7 +212,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, progress.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            out = self.forward(x[share], n_frames[share])
+            out = self.forward(x[share], lengths[share], self.encoded)
         logits, z = (self.processes.gather(answer.float()) for answer in (out.logits, out.z))
         soft = self.soft[rows] if self.soft is not None else None
         settings = config.loss
@@ -237,7 +261,7 @@ class Trainer:
     def look_at_dev(self) -> float:
         """Measure dev UA, keep the weights if they are the best so far, log one line of metrics; return dev UA."""
         progress, config = self.progress, self.config
-        logits, z = infer(self.evaluated, self.dev_features)
+        logits, z = infer(self.evaluated, self.dev_inputs, self.encoded)
         if config.loss.kind != "joint":
             logits = centre_logits(z, self.centres.cpu().numpy())
         ua = float(unweighted_accuracy(confusion_matrix(self.dev_y, logits.argmax(axis=1), len(config.labels))))
@@ -308,8 +332,8 @@ class Trainer:
         """Fit temperature and novelty distance on dev, measure centres and speech over the training set, return the report."""
         best = runs.load_run(self.folder, complete=False)
         best.net.to(self.device)
-        logits, dev_z = infer(best.net, self.dev_features)
-        train_logits, z = infer(best.net, self.train_features)
+        logits, dev_z = infer(best.net, self.dev_inputs, self.encoded)
+        train_logits, z = infer(best.net, self.train_inputs, self.encoded)
         self.answers = {"train": (train_logits, z), "dev": (logits, dev_z)}
         labels = range(len(self.config.labels))
         centres = torch.from_numpy(np.stack([z[self.train_y == j].mean(axis=0) for j in labels]))

@@ -198,10 +198,14 @@ class EmotionNet(nn.Module):
             x = F.relu(norm(x))  # after the pooling, which an increasing function commutes with: a quarter of the work
         return x.permute(0, 2, 1, 3).flatten(2)
 
-    def forward(self, features: Tensor, n_frames: Tensor) -> Output:
-        """Answer for features [B, T, n_bins], of which row b's first ``n_frames[b]`` >= 49 frames are real."""
-        vectors = self.dropout(self.encode(features)).float()
-        lengths = (n_frames - ENCODER_FRAMES) // ENCODER_STRIDE + 1
+    def forward(self, x: Tensor, lengths: Tensor, encoded: bool = False) -> Output:
+        """Answer for features [B, T, n_bins], of which row b's first ``lengths[b]`` >= 49 frames are real.
+
+        Or, ``encoded``, for encoder vectors [B, N, 96·n_freq], of which row b's first ``lengths[b]`` are real.
+        """
+        if not encoded:
+            x, lengths = self.encode(x), (lengths - ENCODER_FRAMES) // ENCODER_STRIDE + 1
+        vectors = self.dropout(x).float()
         packed = pack_padded_sequence(vectors, lengths.cpu(), batch_first=True, enforce_sorted=False)
         _, last = self.gru(packed)  # [2, B, 128]: last of the forward RNN, last of the backward RNN
         z = self.prelu(self.fc1(self.dropout(torch.cat([last[0], last[1]], dim=1))))

@@ -47,8 +47,9 @@ CENTER_LOSS_PAIRS = (
     ("centres pushed apart", "separation", "setting-2"),
     ("edge recipe against openSMILE + SVM", "edge", "egemaps-svm"),
     ("edge recipe from cremad's run against openSMILE + SVM", "edge-transfer", "egemaps-svm"),
-    ("edge recipe behind cremad's convolutions against openSMILE + SVM", "edge-frozen", "egemaps-svm"),
-    ("center loss, edge recipe behind cremad's convolutions", "edge-frozen", "edge-frozen-lambda-0"),
+    ("behind cremad's convolutions against openSMILE + SVM, λ = 0.3", "frozen", "egemaps-svm"),
+    ("behind cremad's convolutions against openSMILE + SVM, λ = 0", "frozen-lambda-0", "egemaps-svm"),
+    ("center loss, behind cremad's convolutions", "frozen", "frozen-lambda-0"),
 )
 
 
@@ -114,9 +115,9 @@ def write_reproduction(out: Path, place: str, quick: bool) -> Path:
 
 def _split_lines(own: dict[str, Summary]) -> list[str]:
     """Return one line a split: its name, hash and sizes, and what the leak checker found."""
-    splits = {cell["fold"]: cell for s in own.values() for cell in s.cells}
+    splits = {(cell["fold"], cell["split_sha256"]): cell for s in own.values() for cell in s.cells}
     lines = ["| split | SHA-256 | train / dev / test clips | leaks |", "|---|---|---|---|"]
-    for fold, cell in sorted(splits.items()):
+    for (fold, _), cell in sorted(splits.items(), key=lambda item: item[0]):
         sizes = " / ".join(str(cell["clips"][part]) for part in ("train", "dev", "test"))
         lines.append(
             f"| {fold or cell['protocol']} | {cell['split_sha256'][:12]} | {sizes} | {'; '.join(cell['leaks']) or 'none'} |"

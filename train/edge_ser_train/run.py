@@ -73,6 +73,8 @@ def describe_data(data: Split, data_dir: Path, corpora: Sequence[str], config: T
 
 def open_run(config: TrainConfig, described: dict[str, Any], split: Split, folder: Path, resume: bool) -> None:
     """Prepare the run's folder, or check that the one there is this run's; RunError says what differs."""
+    if config.optimizer.frozen and not config.optimizer.init:
+        raise RunError("optimizer.frozen without optimizer.init; expected the run that has the convolutions: optimizer.init=RUN")
     if not resume:
         if (folder / CONFIG).exists():
             raise RunError(f"{folder} already holds a run; continue it with --resume, or choose another --out")
