@@ -164,7 +164,9 @@ def draw_epoch(number: int, variants: Sequence[Sequence[Float32Array]], config: 
     clips = [variants[v][i] for i, v in enumerate(chosen)]
     parts = np.array([trimmed(x, config.augment, rng) if config.augment.trim else (0, len(x)) for x in clips])
     lengths = stretched_lengths(parts[:, 1] - parts[:, 0], config.augment, rng)
-    return Epoch(number, chosen, parts, lengths, epoch_batches(lengths, config.optimizer.batch_size, rng))
+    # Vectors at hand cost little to pad, and in a small corpus what is equally long is the same sentence.
+    alike = np.zeros_like(lengths) if config.optimizer.frozen else lengths
+    return Epoch(number, chosen, parts, lengths, epoch_batches(alike, config.optimizer.batch_size, rng))
 
 
 def draw_batch(

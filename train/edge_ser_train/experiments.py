@@ -46,7 +46,7 @@ PLANS: dict[tuple[str, int], Plan] = {
         steps(1000, 50, 200),
         steps(1000, 50, 200),
         steps(2500, 100, 1000),
-        ablation=steps(800, 100, 300),
+        ablation=steps(500, 50, 200),
     ),
     ("emodb", 4): Plan(
         FOUR,

@@ -261,7 +261,7 @@ def results_page(results: Path, shipped: Path) -> str:
         "UA of the first minus UA of the second, same speakers and seeds; paired bootstrap over speakers, two-sided p.",
         center_loss_table(whole, CENTER_LOSS_PAIRS),
         "## Ablations of the edge recipe",
-        "CREMA-D, 800 steps each, seed 0, one change at a time; judged on dev, so that the test set chooses nothing.",
+        "CREMA-D, 500 steps each, seed 0, one change at a time; judged on dev, so that the test set chooses nothing.",
         _ablation_table({name: s for (_, name), s in summaries.items() if name in ABLATIONS}),
         "## The shipped model in other rooms",
         _shipped_tables(shipped),
