@@ -72,6 +72,10 @@ def test_folds_are_pooled_and_seeds_averaged(tmp_path: Path) -> None:
     # Weighted by test clips, 14 and 16 of seed 0, 15 and 15 of seed 1.
     assert summary.mean("dev_ua") == pytest.approx((14 * 0.5 + 16 * 0.8 + 30 * 0.75) / 60)
     assert summary.compactness("test") == pytest.approx(0.25)
+    alone = summary.of_seeds({1})
+    assert (alone.seeds, len(alone.cells), alone.ua.value) == ((1,), 2, 1.0)
+    assert alone.mean("dev_ua") == pytest.approx(0.75)
+    assert summary.of_seeds({0}).ua.value == pytest.approx(0.65)
 
 
 def test_a_seed_that_lacks_folds_is_left_out(tmp_path: Path) -> None:

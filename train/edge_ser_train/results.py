@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,13 @@ class Summary:
     def wa_of_runs(self) -> FloatArray:
         """WA of each run on its own, [n_cells]."""
         return np.array([weighted_accuracy(_total(cell)) for cell in self.cells])
+
+    def of_seeds(self, seeds: Collection[int]) -> Summary:
+        """Return the summary of some of the seeds."""
+        kept = [i for i, seed in enumerate(self.seeds) if seed in seeds]
+        names = tuple(self.seeds[i] for i in kept)
+        cells = tuple(cell for cell in self.cells if cell["seed"] in names)
+        return replace(self, cells=cells, seeds=names, confusion=self.confusion[kept])
 
     def mean(self, key: str) -> float:
         """Return the mean of a number of the cells, weighted by their test clips; NaN where a cell has none."""
