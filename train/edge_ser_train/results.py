@@ -33,6 +33,10 @@ class Figure:
         """Return it in per cent, as in ``80.4 [74.1, 85.5]``."""
         return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
+    def points(self) -> str:
+        """Return a difference in percentage points, as in ``-1.8 [-4.8, +1.2]``."""
+        return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -234,8 +238,6 @@ def center_loss_table(summaries: dict[tuple[str, str], Summary], pairs: Sequence
             if (place, one) in summaries and (place, other) in summaries:
                 result = compare(summaries[place, one], summaries[place, other])
                 if result is not None:
-                    d = result.difference
                     seeds = ", ".join(f"{100 * x:+.1f}" for x in result.per_seed)
-                    interval = f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
-                    rows.append([place, title, interval, f"{result.p:.3f}", seeds])
+                    rows.append([place, title, result.difference.points(), f"{result.p:.3f}", seeds])
     return table(["corpus", "comparison", "UA difference, points", "p", "per seed"], rows)
