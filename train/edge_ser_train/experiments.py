@@ -46,7 +46,7 @@ PLANS: dict[tuple[str, int], Plan] = {
         steps(1000, 50, 200),
         steps(1000, 50, 200),
         steps(2500, 100, 1000),
-        ablation=steps(400, 100, 200),
+        ablation=steps(300, 100, 100),
     ),
     ("emodb", 4): Plan(
         FOUR,

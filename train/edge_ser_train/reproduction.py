@@ -264,7 +264,7 @@ def results_page(results: Path, shipped: Path) -> str:
         "UA of the first minus UA of the second, same speakers and seeds; paired bootstrap over speakers, two-sided p.",
         center_loss_table(whole, CENTER_LOSS_PAIRS),
         "## Ablations of the edge recipe",
-        "CREMA-D, 400 steps each (five epochs), seed 0, one change at a time; judged on dev, so that the test set chooses "
+        "CREMA-D, 300 steps each (four epochs), seed 0, one change at a time; judged on dev, so that the test set chooses "
         "nothing. The changes on test are paired comparisons, as above.",
         _ablation_table({name: s for (_, name), s in summaries.items() if name in ABLATIONS}),
         "## The shipped model in other rooms",
