@@ -331,10 +331,13 @@ def test_a_run_starts_from_another_with_other_labels(
         trainer(paper(f"optimizer.init={tiny_run}"), tiny_data, tmp_path / "paper")
 
 
-def test_frozen_convolutions_stay_and_the_rest_learns(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"optimizer\.frozen is True; expected no augmentation beside it"):
-        load_preset("edge").with_settings(("optimizer.frozen=true",))
-    config = load_preset("small").with_settings((*TINY_SETTINGS, f"optimizer.init={tiny_run}"))
+@pytest.mark.parametrize(
+    ("preset", "settings"), [("small", ()), ("edge", ("optimizer.frozen=true", "augment.speaker_shift=1.0"))]
+)
+def test_frozen_convolutions_stay_and_the_rest_learns(
+    preset: str, settings: tuple[str, ...], tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = load_preset(preset).with_settings((*TINY_SETTINGS, *settings, f"optimizer.init={tiny_run}"))
     data = training_split(tiny_data, ["tiny"], config.labels)
     source = runs.load_run(tiny_run).net.state_dict()
     whole, halves = (Trainer(config, data, tmp_path / name, tmp_path / "cache") for name in ("whole", "halves"))
@@ -362,6 +365,30 @@ def test_frozen_convolutions_stay_and_the_rest_learns(tiny_run: Path, tiny_data:
         infer(whole.evaluated, whole.dev_features), infer(whole.evaluated, whole.dev_inputs, True), strict=True
     ):
         np.testing.assert_allclose(kept, in_the_loop, rtol=1e-4, atol=1e-5)  # vectors at hand answer as the recordings do
+
+
+def test_vectors_go_from_their_speaker_towards_another(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"augment\.speaker_shift is 1\.0; expected 0 unless optimizer\.frozen"):
+        load_preset("edge").with_settings(("augment.speaker_shift=1.0",))
+    still = load_preset("small").with_settings((*TINY_SETTINGS, f"optimizer.init={tiny_run}"))
+    data = training_split(tiny_data, ["tiny"], still.labels)
+    moving = still.with_settings(("augment.speaker_shift=0.5",))
+    x, lengths, rows = Trainer(still, data, tmp_path, tmp_path / "cache").batch(1)
+    run = Trainer(moving, data, tmp_path, tmp_path / "cache")
+    moved, as_long, alike = run.batch(1)
+    assert torch.equal(as_long, lengths)
+    assert (alike == rows).all()
+    assert not torch.equal(moved, x)
+    names = [c.speaker for c in data.train]
+    means = {s: np.concatenate([v for v, n in zip(run.train_inputs, names, strict=True) if n == s]).mean(axis=0) for s in names}
+    for row, before, after in zip(rows, x, moved, strict=True):
+        step = (after - before)[0].numpy()
+        np.testing.assert_allclose((after - before).numpy(), np.broadcast_to(step, after.shape), atol=1e-4)
+        ways = [mean - means[names[row]] for mean in means.values()]
+        shares = [float(step @ way / max(1e-9, way @ way)) for way in ways]
+        best = min(range(len(ways)), key=lambda i: np.abs(step - shares[i] * ways[i]).max())
+        np.testing.assert_allclose(step, shares[best] * ways[best], atol=1e-4)
+        assert -1e-4 <= shares[best] <= 0.5001
 
 
 def test_frozen_convolutions_need_a_run_to_have_them_from(tiny_data: Path, tmp_path: Path) -> None:

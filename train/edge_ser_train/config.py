@@ -71,7 +71,7 @@ class OptimizerConfig:
     init: str = ""
     """Folder of a run to start from: its convolutions and GRU, and FC layers where the labels agree."""
     frozen: bool = False
-    """Keep that run's convolutions, whose vectors of every clip are computed once, and train what follows them."""
+    """Keep that run's convolutions and train what follows them; without augmentation, the vectors are computed once."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ class AugmentConfig:
     """Channel: standard deviation of a smooth random frequency response."""
     band_limit: float = 0.0
     """Probability of a narrow channel: nothing above 3.4 to 7 kHz, and half the time nothing below 100 to 300 Hz."""
+    speaker_shift: float = 0.0
+    """Behind frozen convolutions: a clip's vectors go up to this share of the way from its speaker's mean to another's."""
 
 
 @dataclass(frozen=True)
@@ -182,11 +184,11 @@ class TrainConfig:
             self.selection.after_step,
             f"less than optimizer.max_steps ({optimizer.max_steps})",
         )
-        unchanged = self.augment == AugmentConfig() or not optimizer.frozen
-        require(unchanged, "optimizer.frozen", True, "no augmentation beside it, which its vectors know nothing of: preset small")
+        shift = self.augment.speaker_shift
+        require(optimizer.frozen or not shift, "augment.speaker_shift", shift, "0 unless optimizer.frozen keeps the vectors")
         for name in ("freq_warp", "time_stretch", "vtlp"):
             require(0 <= getattr(self.augment, name) < 0.5, f"augment.{name}", getattr(self.augment, name), "0 <= x < 0.5")
-        for name in ("trim", "noise", "reverb", "band_limit"):
+        for name in ("trim", "noise", "reverb", "band_limit", "speaker_shift"):
             require(0 <= getattr(self.augment, name) <= 1, f"augment.{name}", getattr(self.augment, name), "0 to 1")
         speeds = self.augment.speeds
         require(all(0.5 <= s <= 2 for s in speeds), "augment.speeds", speeds, "factors within 0.5 to 2")

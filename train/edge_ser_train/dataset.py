@@ -103,6 +103,19 @@ def normalisation(features: Sequence[Float32Array]) -> tuple[Float32Array, Float
     return np.asarray(mean, dtype=np.float32), np.maximum(np.sqrt(variance), 1e-3).astype(np.float32)
 
 
+def speaker_means(clips: Sequence[Clip], vectors: Sequence[Float32Array]) -> Float32Array:
+    """Return for every clip the mean of its speaker's ``vectors``, one [N, size] a clip, over all clips: [n_clips, size]."""
+    names = [f"{c.corpus} {c.speaker}" for c in clips]
+    sums = np.stack([x.sum(axis=0, dtype=np.float64) for x in vectors])
+    counts = np.array([len(x) for x in vectors], dtype=np.float64)
+    _, who = np.unique(names, return_inverse=True)
+    total, n = np.zeros((who.max() + 1, sums.shape[1])), np.zeros(who.max() + 1)
+    np.add.at(total, who, sums)
+    np.add.at(n, who, counts)
+    means: Float32Array = (total / n[:, None]).astype(np.float32)[who]
+    return means
+
+
 def epoch_batches(lengths: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> list[npt.NDArray[np.intp]]:
     """Return one epoch as batches of clip numbers, each of clips of similar length; a last partial batch is dropped.
 
@@ -184,4 +197,4 @@ def draw_batch(
         for x, i in zip(kept, rows, strict=True)
     ]
     # Batch statistics must not see padding; without them the published way, padding, changes nothing.
-    return crop_batch(clips, rng) if config.model.batch_norm else pad_batch(clips)
+    return crop_batch(clips, rng) if config.model.batch_norm and not config.optimizer.frozen else pad_batch(clips)

@@ -46,6 +46,7 @@ PLANS: dict[tuple[str, int], Plan] = {
         steps(1000, 50, 200),
         steps(1000, 50, 200),
         steps(2500, 100, 1000),
+        frozen=steps(600, 100, 200),
         ablation=steps(300, 100, 100),
     ),
     ("emodb", 4): Plan(
@@ -119,6 +120,11 @@ def _frozen(lambda_center: float) -> Experiment:
     return Experiment("small", False, settings, f"behind the convolutions of the run on cremad, λ = {lambda_center:g}", "frozen")
 
 
+def _longer(title: str, speaker_shift: float) -> Experiment:
+    held = "optimizer.frozen=true", f"optimizer.init={_CREMAD_RUN}", f"augment.speaker_shift={speaker_shift}"
+    return Experiment("edge", False, ("loss.lambda_center=0.3", *held), f"{title}, λ = 0.3", "frozen")
+
+
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 LAMBDAS = (0.0, 0.003, 0.03, 0.3, 3.0)
 EXPERIMENTS: dict[str, Experiment] = {
@@ -140,6 +146,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         "edge recipe, λ = 0.3, started from the run on cremad",
         "transfer",
     ),
+    "edge-longer": _longer("edge recipe, then behind its convolutions", 0.0),
+    "edge-shifted": _longer("edge recipe, then behind its convolutions with speakers' means exchanged", 1.0),
     "frozen": _frozen(0.3),
     "frozen-lambda-0": _frozen(0.0),
 }

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from edge_ser.errors import RunError
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE
 from edge_ser_train import processes
 from edge_ser_train import run as runs
-from edge_ser_train.config import OptimizerConfig, TrainConfig
+from edge_ser_train.config import AugmentConfig, OptimizerConfig, TrainConfig
 from edge_ser_train.dataset import (
     audio_digests,
     class_numbers,
@@ -35,6 +35,7 @@ from edge_ser_train.dataset import (
     load_features,
     normalisation,
     pad_batch,
+    speaker_means,
 )
 from edge_ser_train.losses import (
     class_weights,
@@ -53,7 +54,7 @@ from edge_ser_train.splits import Split, check_leaks
 Arrays = Sequence[npt.NDArray[np.float32]]
 
 _INFER_BATCH = 32
-_DROPOUT = 2  # stream of random numbers, by step; order and augmentation have the streams 0 and 1
+_DROPOUT, _SPEAKERS = 2, 3  # streams of random numbers, by step; order and augmentation have the streams 0 and 1
 
 NOVELTY_QUANTILE = 0.99
 """Share of the dev clips that lie within the novelty distance of a class centre."""
@@ -157,6 +158,8 @@ class Trainer:
         self.encoded = config.optimizer.frozen
         self.train_inputs: Arrays = encode(self.net, self.train_features) if self.encoded else self.train_features
         self.dev_inputs: Arrays = encode(self.net, self.dev_features) if self.encoded else self.dev_features
+        self.at_hand = self.encoded and replace(config.augment, speaker_shift=0.0) == AugmentConfig()
+        self.means = speaker_means(data.train, self.train_inputs) if config.augment.speaker_shift else None
         self.centres = torch.zeros(len(config.labels), EMBEDDING_SIZE, device=self.device)
         self.optimizer = torch.optim.Adam(self.net.trained_parameters().values(), lr=config.optimizer.lr)
         self.average = copy.deepcopy(self.net) if config.optimizer.ema else None
@@ -189,11 +192,20 @@ class Trainer:
         if self._epoch.number != epoch:
             self._epoch = draw_epoch(epoch, self.variants, self.config)
         rows = self._epoch.batches[index]
-        if self.encoded:
+        if self.at_hand:
             x, lengths = pad_batch([self.train_inputs[i] for i in rows])
         else:
             x, lengths = draw_batch(step, self._epoch, rows, self.variants, self.fill, self.config)
-        return x.to(self.device), lengths, rows
+        x = x.to(self.device)
+        if self.encoded and not self.at_hand:
+            with torch.no_grad():
+                x, lengths = self.net.encode(x), (lengths - ENCODER_FRAMES) // ENCODER_STRIDE + 1
+        if self.means is not None:
+            rng = np.random.default_rng([self.config.seed, _SPEAKERS, step])
+            towards = self.means[rng.integers(0, len(self.means), len(rows))] - self.means[rows]
+            share = rng.uniform(0, self.config.augment.speaker_shift, (len(rows), 1)).astype(np.float32)
+            x = x + torch.from_numpy(share * towards).to(self.device)[:, None]
+        return x, lengths, rows
 
     def step(self) -> None:
         """Take one optimiser step on L = L_s + lambda L_c, then move the centres.

@@ -41,6 +41,7 @@ CENTER_LOSS_PAIRS = (
     ("center loss, STFT", "setting-4", "setting-3"),
     ("center loss, edge recipe", "edge", "edge-lambda-0"),
     ("edge recipe against the paper's, λ = 0.3", "edge", "setting-2"),
+    ("speakers' means exchanged, behind the edge recipe's convolutions", "edge-shifted", "edge-longer"),
     ("STFT against Mel, λ = 0.3", "setting-4", "setting-2"),
     ("softmax + center loss against triplets + SVM", "setting-2", "triplet-svm"),
     ("softmax + center loss against cosine pairs + SVM", "setting-2", "cosine-svm"),
