@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -105,14 +106,12 @@ def normalisation(features: Sequence[Float32Array]) -> tuple[Float32Array, Float
 
 def speaker_means(clips: Sequence[Clip], vectors: Sequence[Float32Array]) -> Float32Array:
     """Return for every clip the mean of its speaker's ``vectors``, one [N, size] a clip, over all clips: [n_clips, size]."""
-    names = [f"{c.corpus} {c.speaker}" for c in clips]
-    sums = np.stack([x.sum(axis=0, dtype=np.float64) for x in vectors])
-    counts = np.array([len(x) for x in vectors], dtype=np.float64)
-    _, who = np.unique(names, return_inverse=True)
-    total, n = np.zeros((who.max() + 1, sums.shape[1])), np.zeros(who.max() + 1)
-    np.add.at(total, who, sums)
-    np.add.at(n, who, counts)
-    means: Float32Array = (total / n[:, None]).astype(np.float32)[who]
+    of: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, clip in enumerate(clips):
+        of[clip.corpus, clip.speaker].append(i)
+    means = np.empty((len(clips), vectors[0].shape[1]), dtype=np.float32)
+    for rows in of.values():
+        means[rows] = np.concatenate([vectors[i] for i in rows]).mean(axis=0, dtype=np.float64)
     return means
 
 

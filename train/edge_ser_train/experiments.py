@@ -86,7 +86,7 @@ PLANS: dict[tuple[str, int], Plan] = {
         steps(500, 50, 150),
     ),
 }
-"""Steps on the open corpora are what a CPU can do, chosen before any test set was looked at."""
+"""Steps on the open corpora are what two CPU cores can do; no test set chose them."""
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ def results_table(summaries: dict[tuple[str, str], Summary], titles: dict[str, s
     return "\n\n".join(parts)
 
 
-def center_loss_table(summaries: dict[tuple[str, str], Summary], pairs: Sequence[tuple[str, str, str]]) -> str:
+def comparison_table(summaries: dict[tuple[str, str], Summary], pairs: Sequence[tuple[str, str, str]]) -> str:
     """Return the paired tests: rows (corpus, title) for every pair (title, with, without) that has cells on both sides."""
     rows = []
     for place in sorted({place for place, _ in summaries}):
