@@ -21,6 +21,8 @@ FORMAT = 2
 """``ESER_MODEL_FORMAT`` of edge_ser/csrc/eser.h."""
 MAX_LABELS = 16
 N_BINS, EMBEDDING_SIZE = 128, 64
+MAX_BIAS = 2**30
+"""With a sum of products such a bias stays within 32 bits."""
 
 _MAGIC = b"edge-ser"
 _HEADER = struct.Struct("<8sII")
@@ -99,7 +101,7 @@ def parse(content: bytes, n_labels: int) -> dict[str, npt.NDArray[Any]]:
     for name, layer in layers(n_labels).items():
         within = {
             "weight": (-layer.limit, layer.limit),
-            "bias": (-(2**30), 2**30),  # with a sum of products it stays within 32 bits
+            "bias": (-MAX_BIAS, MAX_BIAS),
             "multiplier": (0, 2**layer.bits - 1 if layer.bits == 31 else 2**layer.bits),
         }
         for kind, (low, high) in within.items():

@@ -22,7 +22,7 @@ from edge_ser.errors import ConfigError, ModelFileError
 from edge_ser.features import FRONT_ENDS, FrontEndConfig
 
 FORMAT = "edge-ser-model"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 _NUMBER = (int, float)
 _TRAINING_KEYS: dict[str, Any] = {
@@ -44,7 +44,7 @@ _SCORE_KEYS: dict[str, Any] = {
 """What the model card prints, and of which type it must be."""
 _GENDER_KEYS: dict[str, Any] = {"n_clips": int, "ua": _NUMBER}
 
-_MAX_DB = 1000.0  # beyond it a level is no level, and float32 soon at its end
+_MAX_DB, _MAX_VALUE = 1000.0, 1e6  # beyond them a level is no level, and float32 soon at its end
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,10 @@ class Manifest:
     """Mean of every bin over the training set's speech frames, in dB, [n_bins]."""
     speech_std: tuple[float, ...]
     """Standard deviation of every bin over the training set's speech frames, in dB, [n_bins]."""
+    speech_vector: tuple[float, ...]
+    """Mean encoder vector of the training set's speech, [encoder_size], channel-major."""
+    ordinary_vector: tuple[float, ...]
+    """The same of its neutral speech, or of all where it has none that is labelled so."""
     quantization: dict[str, Any]
     """``scheme`` and the share of weights and of multiply-accumulates that are int8, in per cent."""
     training: dict[str, Any]
@@ -105,6 +109,10 @@ class Manifest:
                 raise ModelFileError(f"manifest: {name} is not {n_bins} levels in dB, as {self.front_end.name} has bins")
         if not all(v > 0 for v in self.speech_std):
             raise ModelFileError("manifest: speech_std is not positive in every bin; expected standard deviations in dB")
+        for name in ("speech_vector", "ordinary_vector"):
+            values = getattr(self, name)
+            if len(values) != self.encoder_size or not all(0 <= v <= _MAX_VALUE for v in values):
+                raise ModelFileError(f"manifest: {name} is no encoder vector of {self.encoder_size} numbers")
         card = {"training": _TRAINING_KEYS, "quantization": _QUANTIZATION_KEYS}
         tables = [(name, getattr(self, name), keys) for name, keys in card.items()]
         tables += [("scores", score, _SCORE_KEYS) for score in self.scores]
@@ -140,7 +148,7 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest as JSON, keys in a fixed order."""
         table = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        return json.dumps(table, ensure_ascii=False, allow_nan=False)
+        return json.dumps(table, ensure_ascii=False, allow_nan=False, separators=(",", ": "))
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -161,13 +169,13 @@ class Manifest:
             odd = sorted(names ^ table.keys())
             raise ModelFileError(f"manifest: {odd[0]!r} is {'missing' if odd[0] in names else 'unknown'}; the file was edited")
         dicts = ("front_end", "quantization", "training", "created_with")
-        lists = ("labels", "centres", "speech_mean", "speech_std", "scores")
+        lists = ("labels", "centres", "speech_mean", "speech_std", "speech_vector", "ordinary_vector", "scores")
         for name in dicts + lists:
             if not isinstance(table[name], dict if name in dicts else list):
                 raise ModelFileError(f"manifest: {name} is {type(table[name]).__name__}; the file was edited")
         if not all(isinstance(c, list) and all(isinstance(v, (int, float)) for v in c) for c in table["centres"]):
             raise ModelFileError("manifest: centres are not lists of numbers; the file was edited")
-        for name in ("speech_mean", "speech_std"):
+        for name in ("speech_mean", "speech_std", "speech_vector", "ordinary_vector"):
             if not all(type(v) in _NUMBER for v in table[name]):
                 raise ModelFileError(f"manifest: {name} is not a list of numbers; the file was edited")
             table[name] = tuple(table[name])

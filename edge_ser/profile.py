@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from edge_ser.adaptation import FloatArray, Heard, Person
-from edge_ser.calibration import Correction, Microphone
+from edge_ser.calibration import Float32Array, Microphone
 from edge_ser.errors import ConfigError
 from edge_ser.files import replacing
 from edge_ser.model_file import Manifest
 
 FORMAT = "edge-ser-profile"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,17 @@ class Profile:
     """
 
     microphone: Microphone | None = None
-    """What speech is like through it; None: as the model was trained."""
+    """What speech looks like to one model through it; None: as the model was trained."""
     person: Person | None = None
     """How they sound to one model; None: as the model was trained."""
 
-    def correction(self, manifest: Manifest) -> Correction | None:
-        """Return what the model's features need behind this microphone; ConfigError for a model of another front end."""
+    def offset(self, manifest: Manifest) -> Float32Array | None:
+        """Return what the model's encoder vectors need behind this microphone; ConfigError when another model measured it."""
         if self.microphone is None:
             return None
-        mean, std = (np.array(v, dtype=np.float32) for v in (manifest.speech_mean, manifest.speech_std))
-        return self.microphone.correction(manifest.front_end, mean, std)
+        self.microphone.require(manifest.training["weights_sha256"], manifest.encoder_size)
+        speech, ordinary = (np.array(v, dtype=np.float32) for v in (manifest.speech_vector, manifest.ordinary_vector))
+        return self.microphone.offset(speech, ordinary)
 
     def centres(self, manifest: Manifest) -> FloatArray | None:
         """Return the person's class centres, float64 [n_labels, embedding_size]; ConfigError for a model they don't fit."""
@@ -58,10 +59,7 @@ class Profile:
         path = Path(path)
         table: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "microphone": None, "person": None}
         if self.microphone is not None:
-            table["microphone"] = vars(self.microphone) | {
-                "mean": self.microphone.mean.tolist(),
-                "std": self.microphone.std.tolist(),
-            }
+            table["microphone"] = vars(self.microphone) | {"vector": self.microphone.vector.tolist()}
         if self.person is not None:
             heard = {label: {"n": of.n, "embedding": of.embedding.tolist()} for label, of in self.person.utterances.items()}
             table["person"] = {"weights_sha256": self.person.weights_sha256, "utterances": heard}
@@ -89,7 +87,8 @@ class Profile:
         version = table.pop("format_version", None)
         if type(version) is not int or version != FORMAT_VERSION:
             raise ConfigError(
-                f"profile: format_version is {version!r}; this version of edge-ser reads {FORMAT_VERSION} (upgrade edge-ser?)"
+                f"profile: format_version is {version!r}; this version of edge-ser reads {FORMAT_VERSION}: write it anew with "
+                "edge-ser calibrate or adapt (or upgrade edge-ser?)"
             )
         _require_keys("profile", table, cls)
         microphone, person = table["microphone"], table["person"]
@@ -101,9 +100,9 @@ class Profile:
 
 def _microphone(table: Any) -> Microphone:
     _require_keys("microphone", table, Microphone)
-    arrays = {name: _numbers(f"microphone: {name}", table[name]) for name in ("mean", "std")}
+    vector = _numbers("microphone: vector", table["vector"])
     with np.errstate(over="ignore"):  # infinity, which is refused as such
-        return Microphone(**table | {name: values.astype(np.float32) for name, values in arrays.items()})
+        return Microphone(**table | {"vector": vector.astype(np.float32)})
 
 
 def _person(table: Any) -> Person:

@@ -11,7 +11,7 @@ from pathlib import Path
 from edge_ser.adaptation import Person, require_label
 from edge_ser.audio import AudioReader, AudioSource
 from edge_ser.backends import BACKENDS, open_backend, shipped_backend
-from edge_ser.calibration import SpeechStatistics, silence_db
+from edge_ser.calibration import Encoder, Microphone, SpeechStatistics, silence_db
 from edge_ser.decision import Prediction, decide
 from edge_ser.errors import AudioError, ConfigError
 from edge_ser.features import extract_blocks
@@ -35,7 +35,7 @@ class EmotionRecognizer:
         profile: a Profile, or the path of one: what is known of the microphone and of the person who speaks.
 
     Raises ModelFileError or BackendError when the model cannot be used, ConfigError for a setting out of range or a profile
-    that is damaged, of another front end or learnt with another model.
+    that is damaged or learnt with another model.
 
     >>> import numpy as np
     >>> recognizer = EmotionRecognizer()
@@ -67,8 +67,10 @@ class EmotionRecognizer:
         self.manifest: Manifest = file.manifest
         self.min_confidence = min_confidence
         self._adapting = threading.Lock()
-        self.profile = profile if isinstance(profile, Profile) else Profile.load(profile) if profile is not None else Profile()
+        given = profile if isinstance(profile, Profile) else Profile.load(profile) if profile is not None else Profile()
+        given.offset(self.manifest)  # says what is wrong with it before the engine is loaded
         self._backend = open_backend(file, backend, threads, spinning, provider)
+        self.profile = given
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -88,7 +90,8 @@ class EmotionRecognizer:
     @profile.setter
     def profile(self, profile: Profile) -> None:
         # Together, so that an answer under way in another thread goes by one profile.
-        self._tuning = profile.correction(self.manifest), profile.centres(self.manifest)
+        offset, centres = profile.offset(self.manifest), profile.centres(self.manifest)
+        self._tuned = self._backend if offset is None else self._backend.shifted(offset), centres
         self._profile = profile
 
     def predict(self, audio: AudioSource) -> Prediction:
@@ -104,27 +107,35 @@ class EmotionRecognizer:
             features = extract_blocks(reader.blocks(), reader.n_samples, front_end, self._backend.transform)
         if features.max() <= silence_db(front_end):
             raise AudioError(f"{reader.name} is silent: the judged part is digital silence; expected some speech")
-        correction, centres = self._tuning
-        if correction is not None:
-            correction.apply(features, out=features)
-        answer = self._backend.run(features)
+        backend, centres = self._tuned
+        answer = backend.run(features)
         return decide(answer.logits, answer.embedding, self.manifest, reader.duration_s, self.min_confidence, centres)
 
     def stream(self, rate_hz: float = 16000, calibrate: SpeechStatistics | None = None) -> Stream:
         """Return a stream for one utterance that arrives in chunks, of samples at ``rate_hz``; see :class:`Stream`.
 
         Every finished utterance, and every minute of a longer one, is counted into ``calibrate`` as the microphone gives it;
-        ``Profile(calibrate.result())`` is then this microphone's profile.
+        ``Profile(calibrate.result())`` is then this microphone's profile. Counting encodes the speech a second time.
 
         Raises AudioError for an impossible rate, ConfigError for a model whose front end needs the whole utterance, or
-        statistics of another front end.
+        statistics of another model.
         """
-        if calibrate is not None and calibrate.front_end != self.manifest.front_end:
-            raise ConfigError(
-                f"calibrate counts features of {calibrate.front_end.name}, the model works on {self.manifest.front_end.name}; "
-                "expected SpeechStatistics(recognizer.manifest.front_end)"
-            )
-        return Stream(self._backend, self.manifest, rate_hz, self.min_confidence, *self._tuning, calibrate)
+        if calibrate is not None and calibrate.encoder.weights_sha256 != self.manifest.training["weights_sha256"]:
+            raise ConfigError("calibrate counts what another model makes of speech; expected recognizer.statistics()")
+        backend, centres = self._tuned
+        return Stream(backend, self.manifest, rate_hz, self.min_confidence, centres, calibrate)
+
+    def statistics(self, microphone: Microphone | None = None) -> SpeechStatistics:
+        """Return statistics of this model's encoder, empty or going on where ``microphone`` was measured, for :meth:`stream`.
+
+        Raises ConfigError when another model measured that.
+
+        >>> EmotionRecognizer().statistics().n_vectors
+        0
+        """
+        manifest, backend = self.manifest, self._backend
+        encoder = Encoder(manifest.front_end, manifest.training["weights_sha256"], manifest.encoder_size, backend.vectors)
+        return SpeechStatistics(encoder, microphone)
 
     def adapt(self, utterance: AudioSource | Prediction, label: str) -> Profile:
         """Learn that this person sounds so when they are ``label``, and return the profile, which can be saved.

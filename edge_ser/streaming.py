@@ -19,7 +19,7 @@ import numpy.typing as npt
 from edge_ser.adaptation import FloatArray
 from edge_ser.audio import AudioStream
 from edge_ser.backends import Backend, EncoderState
-from edge_ser.calibration import Correction, SpeechListener, SpeechStatistics, silence_db
+from edge_ser.calibration import SpeechListener, SpeechStatistics, silence_db
 from edge_ser.decision import Prediction, decide
 from edge_ser.errors import AudioError
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, FeatureStream, middle_window
@@ -55,14 +55,12 @@ class Stream:
         manifest: Manifest,
         rate_hz: float = 16000,
         min_confidence: float = 0.0,
-        correction: Correction | None = None,
         person_centres: FloatArray | None = None,
         calibrate: SpeechStatistics | None = None,
     ) -> None:
         self.rate_hz = rate_hz
         self._backend, self._manifest = backend, manifest
-        self._min_confidence, self._correction = min_confidence, correction
-        self._person_centres, self._calibrate = person_centres, calibrate
+        self._min_confidence, self._person_centres, self._calibrate = min_confidence, person_centres, calibrate
         self._silence_db = silence_db(manifest.front_end)
         hop_samples, model_rate_hz = manifest.front_end.hop_samples, manifest.front_end.rate_hz
         self._block_samples = backend.block_frames * hop_samples * rate_hz / model_rate_hz
@@ -150,9 +148,7 @@ class Stream:
         if len(frames):
             self._loud.extend(frames.max(axis=1, keepdims=True) > self._silence_db)
             if self._listener is not None:
-                self._listener.push(frames.copy())
-            if self._correction is not None:
-                self._correction.apply(frames, out=frames)
+                self._listener.push(frames)
             self._frames = np.concatenate([self._frames, frames])
 
     def _judged(self) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.errors import BackendError, did_you_mean
-from edge_ser.features import FrontEndConfig
+from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig
 from edge_ser.model_file import ModelFile
 
 Float32Array = npt.NDArray[np.float32]
@@ -27,6 +27,7 @@ ENGINE_PACKAGES = {
 
 STATE_FRAMES = 5
 """Frames the first convolution (7 frames, every second one) sees again when a stream goes on."""
+_CHANNELS = 96  # of the last convolution
 
 
 class Answer(NamedTuple):
@@ -85,6 +86,38 @@ class Backend(Protocol):
         ...
 
 
+class TunableBackend(Backend, Protocol):
+    """An engine that can be calibrated to a microphone."""
+
+    def vectors(self, features: Float32Array) -> Float32Array:
+        """Return the encoder vectors [N, encoder_size] of features [T, n_bins], T >= 49, channel-major as in training."""
+        ...
+
+    def shifted(self, offset: Float32Array) -> TunableBackend:
+        """Return the same graph with ``offset`` [encoder_size] added to every encoder vector that the GRU sees."""
+        ...
+
+
+def whole_blocks(features: Float32Array) -> Float32Array:
+    """Return the frames of features [T, n_bins], T >= 49, that encoder vectors are made of: the first 33 + 16 N."""
+    return features[: len(features) - (len(features) - ENCODER_FRAMES) % ENCODER_STRIDE]
+
+
+def channel_major(vectors: Float32Array) -> Float32Array:
+    """Return encoder vectors [..., n_freq · 96] whose frequencies change slowest with channels that do, as ONNX has them."""
+    return np.ascontiguousarray(vectors.reshape(*vectors.shape[:-1], -1, _CHANNELS).swapaxes(-1, -2).reshape(vectors.shape))
+
+
+def frequency_major(vectors: Float32Array) -> Float32Array:
+    """Undo :func:`channel_major`.
+
+    >>> vectors = np.arange(480, dtype=np.float32)
+    >>> bool((frequency_major(channel_major(vectors)) == vectors).all()), channel_major(vectors)[:3].tolist()
+    (True, [0.0, 96.0, 192.0])
+    """
+    return np.ascontiguousarray(vectors.reshape(*vectors.shape[:-1], _CHANNELS, -1).swapaxes(-1, -2).reshape(vectors.shape))
+
+
 def shipped_backend(threads: int = 1, provider: str = "cpu") -> str:
     """Return the engine that answers soonest here with the model that ships, as far as that was measured.
 
@@ -97,7 +130,7 @@ def shipped_backend(threads: int = 1, provider: str = "cpu") -> str:
     return "native" if native.is_fast() else "onnx"
 
 
-def open_backend(model: ModelFile, name: str, threads: int, spinning: bool, provider: str = "cpu") -> Backend:
+def open_backend(model: ModelFile, name: str, threads: int, spinning: bool, provider: str = "cpu") -> TunableBackend:
     """Load ``model`` into the engine ``name`` (``auto``: the one that reads such files), on an engine's ``provider``.
 
     Raises BackendError for an unknown engine, one that is not installed, or one that reads other files.

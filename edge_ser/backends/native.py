@@ -7,7 +7,9 @@ directions of 3 · 128 numbers in 1/65536) and its forward state, so that after 
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import math
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +18,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.backends import Answer, EncoderState, Vectors
+from edge_ser.backends import Answer, EncoderState, Vectors, channel_major, frequency_major, whole_blocks
 from edge_ser.errors import BackendError, ModelFileError
-from edge_ser.eser_file import EMBEDDING_SIZE, FORMAT, MAX_LABELS, N_BINS, layers, parse
+from edge_ser.eser_file import EMBEDDING_SIZE, FORMAT, MAX_BIAS, MAX_LABELS, N_BINS, layers, parse
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, LOGMEL_V1, FrontEndConfig
 from edge_ser.model_file import Manifest, ModelFile
 
@@ -26,6 +28,7 @@ Float32Array = npt.NDArray[np.float32]
 
 LIBRARY = "libeser.so"
 ENCODER_SIZE = 480
+_PANEL = 16
 
 _WITHOUT = (
     "the C library is not installed: there was no C compiler when edge-ser was; install one (apt install gcc), then "
@@ -74,13 +77,13 @@ def load_library() -> tuple[ctypes.CDLL, tuple[int, ...]]:
     try:
         library = ctypes.CDLL(str(path))
         library.eser_sizes(sizes)
+        library.eser_encode_batch.restype = library.eser_vectors_batch.restype = ctypes.c_size_t
+        library.eser_kernels_at.restype = ctypes.c_void_p
+        library.eser_winograd_size.restype = ctypes.c_size_t
     except (OSError, AttributeError) as error:
         raise BackendError(f"{path} cannot be loaded ({error}); install edge-ser again") from None
     if (sizes[0], sizes[1]) != (FORMAT, ctypes.sizeof(_Model)) or 0 in sizes:
         raise BackendError(f"{path} is of another version of edge-ser; install edge-ser again")
-    library.eser_encode_batch.restype = ctypes.c_size_t
-    library.eser_kernels_at.restype = ctypes.c_void_p
-    library.eser_winograd_size.restype = ctypes.c_size_t
     return library, tuple(sizes)
 
 
@@ -119,9 +122,11 @@ class NativeBackend:
             self._constants = parse(model.content, len(model.manifest.labels))
         except ModelFileError as error:
             raise ModelFileError(f"{model.path}: {error}") from None
+        self._vector_scale = float(model.manifest.quantization["vector_scale"])
         self._model = self._struct(model.manifest)
         self._winograd = [self._transformed(i) for i in (1, 2)]
         self._n_labels = len(model.manifest.labels)
+        self._biases: list[npt.NDArray[np.int32]] = []
 
     def _struct(self, manifest: Manifest) -> _Model:
         """Return the ``eser_model`` that points at the constants."""
@@ -197,6 +202,33 @@ class NativeBackend:
         unit = np.float32(1 / 65536)
         return Answer(logits[: self._n_labels].astype(np.float32) * unit, embedding.astype(np.float32) * unit, vectors)
 
+    def vectors(self, features: Float32Array) -> Float32Array:
+        """Return the encoder vectors [N, 480] of features [T, 128]."""
+        features = np.ascontiguousarray(whole_blocks(features), dtype=np.float32)
+        encoder = np.empty(self._encoder_bytes, dtype=np.uint8)
+        self._library.eser_encoder_reset(_at(encoder))
+        levels = np.empty(((len(features) - ENCODER_FRAMES) // ENCODER_STRIDE + 1, ENCODER_SIZE), dtype=np.uint8)
+        self._library.eser_vectors_batch(
+            _at(encoder), ctypes.byref(self._model), self._kernels, _at(features), ctypes.c_size_t(len(features)),
+            _at(levels), ctypes.c_size_t(len(levels)), self._scratch(),
+        )  # fmt: skip
+        return channel_major(levels.astype(np.float32) * np.float32(self._vector_scale))
+
+    def shifted(self, offset: Float32Array) -> NativeBackend:
+        """Return the same model with ``offset`` [480] added to every encoder vector that the GRU sees: in the GRU's biases."""
+        steps = frequency_major(offset).astype(np.float64) / self._vector_scale
+        other = copy.copy(self)
+        other._model = _Model.from_buffer_copy(self._model)
+        other._biases = []
+        for i, name in ((4, "gru_input_forward"), (5, "gru_input_backward")):
+            # Panels of 16 rows, [n_out / 16, n_in / 4, 16, 4].
+            panels = self._constants[f"{name}_weight"].reshape(-1, ENCODER_SIZE // 4, _PANEL, 4).transpose(0, 2, 1, 3)
+            change = panels.reshape(-1, ENCODER_SIZE) @ steps
+            bias = np.clip(self._constants[f"{name}_bias"] + np.rint(change), -MAX_BIAS, MAX_BIAS).astype(np.int32)
+            other._model.layers[i].bias = bias.ctypes.data
+            other._biases.append(bias)
+        return other
+
 
 def _at(values: npt.NDArray[Any]) -> ctypes.c_void_p:
     return ctypes.c_void_p(values.ctypes.data)
@@ -209,3 +241,6 @@ def _check(model: ModelFile) -> None:
     expected = (LOGMEL_V1.name, ENCODER_SIZE, EMBEDDING_SIZE)
     if found != expected:
         raise ModelFileError(f"{model.path}: front end, encoder and embedding size are {found}; the C library has {expected}")
+    scale = manifest.quantization.get("vector_scale")
+    if not (isinstance(scale, float) and 0 < scale < math.inf):
+        raise ModelFileError(f"{model.path}: quantization has vector_scale = {scale!r}; expected a positive number")

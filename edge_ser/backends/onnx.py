@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.backends import STATE_FRAMES, Answer, EncoderState
+from edge_ser.backends import STATE_FRAMES, Answer, EncoderState, whole_blocks
 from edge_ser.backends.providers import onnx_session
 from edge_ser.errors import BackendError, ModelFileError
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, transform
@@ -62,9 +63,13 @@ class OnnxBackend:
         self._no_past = np.empty((1, 0, encoder_size), dtype=np.float32)
         self._least = np.zeros((ENCODER_FRAMES, n_bins), dtype=np.float32)
         self._no_head = {"judged": np.zeros(1, dtype=np.int64)}
+        self._offset: Float32Array | None = None
 
     def run(self, features: Float32Array, past: Float32Array | None = None, state: EncoderState | None = None) -> Answer:
         """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, encoder_size]."""
+        if self._offset is not None:
+            encoded, _ = self.encode(whole_blocks(features) if state is None else features, state)
+            return self.judge(encoded if past is None else np.concatenate([past, encoded]))
         return self._answer(self._feed(features, past, state))
 
     def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Float32Array, EncoderState]:
@@ -76,7 +81,19 @@ class OnnxBackend:
     def judge(self, vectors: Float32Array) -> Answer:
         """Answer for encoder vectors [P, encoder_size] alone."""
         # The graph always encodes something; the head is told to leave it out.
-        return self._answer(self._feed(self._least, vectors, None) | {"judged": np.array([len(vectors)], dtype=np.int64)})
+        seen = vectors if self._offset is None else vectors + self._offset
+        answer = self._answer(self._feed(self._least, seen, None) | {"judged": np.array([len(vectors)], dtype=np.int64)})
+        return answer._replace(encoded=vectors)
+
+    def vectors(self, features: Float32Array) -> Float32Array:
+        """Return the encoder vectors [N, encoder_size] of features [T, n_bins]."""
+        return self.encode(whole_blocks(features))[0]
+
+    def shifted(self, offset: Float32Array) -> OnnxBackend:
+        """Return the same graph with ``offset`` [encoder_size] added to every encoder vector that the GRU sees."""
+        other = copy.copy(self)
+        other._offset = offset
+        return other
 
     def _feed(self, features: Float32Array, past: Float32Array | None, state: EncoderState | None) -> dict[str, Any]:
         rows = {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.backends import STATE_FRAMES, Answer, EncoderState
+from edge_ser.backends import STATE_FRAMES, Answer, EncoderState, channel_major, frequency_major, whole_blocks
 from edge_ser.backends.providers import tflite_delegates
 from edge_ser.errors import BackendError, ModelFileError
 from edge_ser.features import ENCODER_STRIDE, transform
@@ -60,6 +61,7 @@ class TfliteBackend:
             raise ModelFileError(f"{model.path}: its signatures are {found}; expected {SIGNATURES}")
         manifest = model.manifest
         self.vector_size = manifest.encoder_size
+        self._offset: Float32Array | None = None
         size, n_bins = manifest.encoder_size, manifest.front_end.n_bins
         runners = self._of_thread.runners = self._runners(interpreter)
         encode, classify = runners["encode"], runners["classify"]
@@ -107,8 +109,19 @@ class TfliteBackend:
 
     def judge(self, vectors: Float32Array) -> Answer:
         """Answer for encoder vectors [P, encoder_size] alone."""
-        found = self._call("classify", encoded=vectors[None])
+        seen = vectors if self._offset is None else vectors + self._offset
+        found = self._call("classify", encoded=seen[None])
         return Answer(found["logits"][0], found["embedding"][0], vectors)
+
+    def vectors(self, features: Float32Array) -> Float32Array:
+        """Return the encoder vectors [N, encoder_size] of features [T, n_bins]."""
+        return channel_major(self.encode(whole_blocks(features))[0])
+
+    def shifted(self, offset: Float32Array) -> TfliteBackend:
+        """Return the same graph with ``offset`` [encoder_size] added to every encoder vector that the GRU sees."""
+        other = copy.copy(self)
+        other._offset = frequency_major(offset)
+        return other
 
     def _call(self, signature: str, **inputs: npt.NDArray[Any]) -> dict[str, Any]:
         runners = getattr(self._of_thread, "runners", None)

@@ -35,3 +35,15 @@ size_t eser_encode_batch(eser_encoder *encoder, const eser_model *model, const e
     }
     return n;
 }
+
+size_t eser_vectors_batch(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, const float *db,
+                          size_t n_frames, uint8_t *vectors, size_t room, eser_scratch *scratch) {
+    size_t n = 0;
+    uint8_t levels[ESER_N_BINS];
+    for (size_t i = 0; i < n_frames; i++) {
+        eser_quantise(model, db + i * ESER_N_BINS, levels);
+        if (eser_encode(encoder, model, kernels, levels, scratch) && n < room)
+            memcpy(vectors + n++ * ESER_VECTOR, encoder->vector, ESER_VECTOR);
+    }
+    return n;
+}

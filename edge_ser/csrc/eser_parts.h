@@ -204,6 +204,10 @@ size_t eser_encode_batch(eser_encoder *encoder, const eser_model *model, const e
                          size_t n_frames, const eser_projected *before, eser_projected *projected, size_t room,
                          eser_scratch *scratch);
 
+/* Encode frames [n_frames][128] in dB into vectors, at most room, and return how many they are. */
+size_t eser_vectors_batch(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, const float *db,
+                          size_t n_frames, uint8_t *vectors, size_t room, eser_scratch *scratch);
+
 /* tables: logmel-v1 and the hyperbolic tangent; eser_tables.c is written by tests/golden/make_c_tables.py */
 extern const float eser_window[ESER_FRAME];
 extern const float eser_cosine[1280];       /* cos(2 pi k / 1024) */

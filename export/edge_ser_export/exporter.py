@@ -207,7 +207,8 @@ def _write(
     layers = tuple(coverage(trained.net, form.head_macs_int8)) if quantized else ()
     scheme = "float32" if quantized is None else form.int8_scheme
     percentages = {f"{what}_int8_percent": round(percent(layers, key), 2) if layers else 0.0 for what, key in _COVERED}
-    manifest = _manifest(run, trained, {"scheme": scheme, **percentages, "layers": [asdict(x) for x in layers]})
+    scales = {} if quantized is None else {"vector_scale": quantized.convs[-1].out.scale}
+    manifest = _manifest(run, trained, {"scheme": scheme, **percentages, **scales, "layers": [asdict(x) for x in layers]})
     form.write(trained.net, quantized, manifest, path)
     say(f"wrote the {name} {'graph' if form.suffix else 'source'}, verifying it against the network")
     backend = form.open(path)
@@ -260,8 +261,11 @@ def _manifest(run: Path, trained: TrainedModel, quantization: dict[str, Any]) ->
         temperature=trained.temperature,
         centres=tuple(_rounded(row) for row in trained.centres),
         novelty_distance=round(trained.novelty_distance, 6),
-        speech_mean=_rounded(trained.speech_mean),
-        speech_std=_rounded(trained.speech_std),
+        speech_mean=_rounded(trained.speech_mean, 2),
+        speech_std=_rounded(trained.speech_std.clamp(min=0.01), 2),
+        # A step of the integers is twenty times as large.
+        speech_vector=_rounded(trained.speech_vector, 3),
+        ordinary_vector=_rounded(trained.ordinary_vector, 3),
         quantization=quantization,
         training=_training(trained),
         scores=tuple(_scores(run, trained)),
@@ -306,8 +310,8 @@ def _gate(reports: Sequence[FileReport]) -> None:
                 )
 
 
-def _rounded(values: torch.Tensor) -> tuple[float, ...]:
-    return tuple(round(float(v), 6) for v in values)
+def _rounded(values: torch.Tensor, decimals: int = 6) -> tuple[float, ...]:
+    return tuple(round(float(v), decimals) for v in values)
 
 
 def _training(trained: TrainedModel) -> dict[str, Any]:

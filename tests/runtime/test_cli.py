@@ -11,7 +11,6 @@ import pytest
 import soundfile
 
 from edge_ser import EmotionRecognizer
-from edge_ser.calibration import SpeechStatistics
 from edge_ser.profile import Profile
 
 COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
@@ -64,7 +63,7 @@ def test_novel_speech_is_marked(tmp_path: Path) -> None:
 
 def test_predict_with_a_profile(speech: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    statistics = SpeechStatistics()
+    statistics = EmotionRecognizer().statistics()
     statistics.add((12 * rng.standard_normal((2000, 128)) - 50).astype(np.float32))
     Profile(statistics.result()).save(tmp_path / "mic.json")
     corrected = json.loads(run("predict", "--json", "--profile", tmp_path / "mic.json", speech).stdout)

@@ -68,6 +68,10 @@ def test_manifest_survives_a_round_trip() -> None:
         (lambda t: t["speech_std"].__setitem__(0, 0.0), "speech_std is not positive in every bin"),
         (lambda t: t["speech_std"].__setitem__(0, "1"), "speech_std is not a list of numbers"),
         (lambda t: t.update(speech_std="loud"), "speech_std is str"),
+        (lambda t: t["speech_vector"].pop(), "speech_vector is no encoder vector of 480 numbers"),
+        (lambda t: t["ordinary_vector"].__setitem__(0, -1.0), "ordinary_vector is no encoder vector"),
+        (lambda t: t["ordinary_vector"].__setitem__(0, float("nan")), "ordinary_vector is no encoder vector"),
+        (lambda t: t["ordinary_vector"].__setitem__(0, "1"), "ordinary_vector is not a list of numbers"),
         (lambda t: t.update(centres=[[0.0]]), "centres are not 4 vectors of 64"),
         (lambda t: t.update(centres=[["x"] * 64] * 4), "centres are not lists of numbers"),
         (lambda t: t.update(scores=[1]), "wrong type"),
@@ -97,11 +101,16 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path, change: Callable[[dict[str,
         EmotionRecognizer(rewritten(tmp_path, change))
 
 
+def resized(table: dict[str, Any], encoder_size: int) -> None:
+    vectors = {name: [0.0] * encoder_size for name in ("speech_vector", "ordinary_vector")}
+    table.update(encoder_size=encoder_size, **vectors)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda t: t.update(labels=["a", "b", "c"], centres=t["centres"][:3]), "graph and manifest disagree"),
-        (lambda t: t.update(encoder_size=512), "graph and manifest disagree"),
+        (lambda t: resized(t, 512), "graph and manifest disagree"),
         (lambda t: t.update(embedding_size=2, centres=[[0.0, 0.0]] * 4), "graph and manifest disagree"),
     ],
 )

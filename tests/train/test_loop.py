@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 
-from edge_ser.calibration import speech_frames
+from edge_ser.calibration import speech_frames, speech_vectors
 from edge_ser.cli import cli
-from edge_ser.errors import ConfigError, RunError
+from edge_ser.errors import RunError
 from edge_ser_train import run as runs
 from edge_ser_train.config import OptimizerConfig, TrainConfig, load_config, load_preset
-from edge_ser_train.loop import Trainer, infer, learning_rate
+from edge_ser_train.loop import Trainer, encode, infer, learning_rate
 from edge_ser_train.losses import class_weights
 from edge_ser_train.run import describe_data, load_run, load_tensors, open_run
 from edge_ser_train.splits import training_split
@@ -167,6 +167,10 @@ def test_finishing_measures_novelty_and_speech(tiny_run: Path, tiny_data: Path, 
     speech = np.concatenate([x[speech_frames(x)] for x in run.train_features])
     np.testing.assert_allclose(trained.speech_mean.numpy(), speech.mean(axis=0, dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(trained.speech_std.numpy(), speech.std(axis=0, dtype=np.float64), rtol=1e-6)
+    vectors = [v[speech_vectors(x)] for v, x in zip(encode(trained.net, run.train_features), run.train_features, strict=True)]
+    ordinary = [v for v, clip in zip(vectors, data.train, strict=True) if clip.emotion == "neutral"]
+    for found, of in ((trained.speech_vector, vectors), (trained.ordinary_vector, ordinary)):
+        np.testing.assert_allclose(found.numpy(), np.concatenate(of).mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-6)
 
 
 def test_a_run_of_an_older_version_is_completed_by_resuming(tiny_run: Path, tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ def test_a_run_of_an_older_version_is_completed_by_resuming(tiny_run: Path, tmp_
     shutil.copytree(tiny_run, old)
     whole = (old / runs.MODEL).read_bytes()
     tensors, metadata = load_tensors(old / runs.MODEL)
-    for name in ("speech_mean", "speech_std"):
+    for name in ("speech_mean", "speech_vector", "ordinary_vector"):
         del tensors[name]
     del metadata["novelty_distance"]
     runs.save_tensors(old / runs.MODEL, tensors, metadata)
@@ -192,10 +196,12 @@ def test_a_run_of_an_older_version_is_completed_by_resuming(tiny_run: Path, tmp_
         ("novelty_distance", None, "novelty_distance None"),
         ("novelty_distance", 0.0, r"novelty_distance 0\.0 at step"),
         ("temperature", -1.0, r"temperature is -1\.0"),
-        ("speech_mean", torch.zeros(5), r"speech_mean \(5,\)"),
+        ("speech_mean", torch.zeros(5), r"speech_mean is \(5,\), expected \(128,\)"),
+        ("speech_vector", torch.zeros(5), r"speech_vector is \(5,\), expected \(480,\)"),
+        ("ordinary_vector", torch.full((480,), torch.inf), "NaN or infinity"),
         ("speech_mean", torch.full((128,), torch.nan), "NaN or infinity"),
-        ("speech_std", torch.zeros(128), "a positive deviation"),
-        ("speech_std", None, r"speech_std \(0,\)"),
+        ("speech_std", torch.zeros(128), "speech_std is not positive"),
+        ("speech_std", None, r"speech_std is \(0,\)"),
     ],
 )
 def test_what_finishing_fitted_is_checked(tiny_run: Path, tmp_path: Path, name: str, value: Any, message: str) -> None:
@@ -314,97 +320,6 @@ def test_the_average_follows_the_weights(tiny_data: Path, tmp_path: Path) -> Non
     decay = 0.1  # (1 + step) / (10 + step) while it is young
     expected = decay * before + (1 - decay) * run.net.fc2.weight
     torch.testing.assert_close(run.average.fc2.weight, expected.detach())
-
-
-def test_a_run_starts_from_another_with_other_labels(
-    tiny_run: Path, tiny_data: Path, tmp_path: Path, train_tiny: Callable[..., Path]
-) -> None:
-    source = runs.load_run(tiny_run)
-    config = load_preset("edge").with_settings((*TINY_SETTINGS, f"optimizer.init={tiny_run}"))
-    data = training_split(tiny_data, ["tiny"], ("neutral", "angry"))
-    two = Trainer(replace(config, labels=("neutral", "angry")), data, tmp_path, tmp_path / "cache")
-    assert torch.equal(two.net.state_dict()["gru.weight_hh_l0"], source.net.state_dict()["gru.weight_hh_l0"])
-    assert two.net.fc2.weight.shape == (2, 64)
-    four = Trainer(config, training_split(tiny_data, ["tiny"], config.labels), tmp_path, tmp_path / "cache")
-    assert torch.equal(four.net.fc2.weight, source.net.fc2.weight)
-    with pytest.raises(RunError, match="expected the same network"):
-        trainer(paper(f"optimizer.init={tiny_run}"), tiny_data, tmp_path / "paper")
-
-
-@pytest.mark.parametrize(
-    ("preset", "settings"), [("small", ()), ("edge", ("optimizer.frozen=true", "augment.speaker_shift=1.0"))]
-)
-def test_frozen_convolutions_stay_and_the_rest_learns(
-    preset: str, settings: tuple[str, ...], tiny_run: Path, tiny_data: Path, tmp_path: Path
-) -> None:
-    config = load_preset(preset).with_settings((*TINY_SETTINGS, *settings, f"optimizer.init={tiny_run}"))
-    data = training_split(tiny_data, ["tiny"], config.labels)
-    source = runs.load_run(tiny_run).net.state_dict()
-    whole, halves = (Trainer(config, data, tmp_path / name, tmp_path / "cache") for name in ("whole", "halves"))
-    for _ in range(4):
-        whole.step()
-    for name, value in whole.net.state_dict().items():
-        if name.startswith(("convs", "norms")):
-            assert torch.equal(value, source[name]), name
-        elif not name.startswith(("feature", "gru.bias_hh")):
-            assert not torch.equal(value, source[name]), name
-    assert not any(name.startswith(("convs", "norms")) for name in whole.net.trained_parameters())
-    for _ in range(2):
-        halves.step()
-    halves.folder.mkdir()
-    halves.save_checkpoint()
-    resumed = Trainer(config, data, halves.folder, tmp_path / "cache")
-    resumed.load_checkpoint()
-    for _ in range(2):
-        resumed.step()
-    for name, value in resumed.net.state_dict().items():
-        assert torch.equal(value, whole.net.state_dict()[name]), name
-    whole.folder.mkdir()
-    whole.look_at_dev()
-    for kept, in_the_loop in zip(
-        infer(whole.evaluated, whole.dev_features), infer(whole.evaluated, whole.dev_inputs, True), strict=True
-    ):
-        np.testing.assert_allclose(kept, in_the_loop, rtol=1e-4, atol=1e-5)  # vectors at hand answer as the recordings do
-
-
-def test_vectors_go_from_their_speaker_towards_another(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"augment\.speaker_shift is 1\.0; expected 0 unless optimizer\.frozen"):
-        load_preset("edge").with_settings(("augment.speaker_shift=1.0",))
-    still = load_preset("small").with_settings((*TINY_SETTINGS, f"optimizer.init={tiny_run}"))
-    data = training_split(tiny_data, ["tiny"], still.labels)
-    moving = still.with_settings(("augment.speaker_shift=0.5",))
-    x, lengths, rows = Trainer(still, data, tmp_path, tmp_path / "cache").batch(1)
-    run = Trainer(moving, data, tmp_path, tmp_path / "cache")
-    moved, as_long, alike = run.batch(1)
-    assert torch.equal(as_long, lengths)
-    assert (alike == rows).all()
-    assert not torch.equal(moved, x)
-    names = [c.speaker for c in data.train]
-    means = {s: np.concatenate([v for v, n in zip(run.train_inputs, names, strict=True) if n == s]).mean(axis=0) for s in names}
-    for row, before, after in zip(rows, x, moved, strict=True):
-        step = (after - before)[0].numpy()
-        np.testing.assert_allclose((after - before).numpy(), np.broadcast_to(step, after.shape), atol=1e-4)
-        ways = [mean - means[names[row]] for mean in means.values()]
-        shares = [float(step @ way / max(1e-9, way @ way)) for way in ways]
-        best = min(range(len(ways)), key=lambda i: np.abs(step - shares[i] * ways[i]).max())
-        np.testing.assert_allclose(step, shares[best] * ways[best], atol=1e-4)
-        assert -1e-4 <= shares[best] <= 0.5001
-
-
-def test_frozen_convolutions_need_a_run_to_have_them_from(tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"optimizer\.frozen without optimizer\.init; expected the run"):
-        trainer(load_preset("small"), tiny_data, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_teachers_probabilities_are_learnt(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"runs when loss\.distillation is above 0"):
-        load_preset("edge").with_settings(("loss.distillation=0.5",))
-    config = load_preset("edge").with_settings((*TINY_SETTINGS, "loss.distillation=0.5", f'loss.teachers=["{tiny_run}"]'))
-    student = Trainer(config, training_split(tiny_data, ["tiny"], config.labels), tmp_path, tmp_path / "cache")
-    assert student.soft is not None
-    torch.testing.assert_close(student.soft.sum(dim=1), torch.ones(32))
-    student.step()
 
 
 def test_recordings_play_at_several_speeds(tiny_data: Path, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ class AugmentConfig:
     band_limit: float = 0.0
     """Probability of a narrow channel: nothing above 3.4 to 7 kHz, and half the time nothing below 100 to 300 Hz."""
     speaker_shift: float = 0.0
-    """Behind frozen convolutions: a clip's vectors go up to this share of the way from its speaker's mean to another's."""
+    """Behind frozen convolutions: how far, at most, a clip's vectors go from its speaker's mean towards another's; 1 is there."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,8 @@ class TrainConfig:
         require(optimizer.frozen or not shift, "augment.speaker_shift", shift, "0 unless optimizer.frozen keeps the vectors")
         for name in ("freq_warp", "time_stretch", "vtlp"):
             require(0 <= getattr(self.augment, name) < 0.5, f"augment.{name}", getattr(self.augment, name), "0 <= x < 0.5")
-        for name in ("trim", "noise", "reverb", "band_limit", "speaker_shift"):
+        require(0 <= shift <= 5, "augment.speaker_shift", shift, "0 to 5")
+        for name in ("trim", "noise", "reverb", "band_limit"):
             require(0 <= getattr(self.augment, name) <= 1, f"augment.{name}", getattr(self.augment, name), "0 to 1")
         speeds = self.augment.speeds
         require(all(0.5 <= s <= 2 for s in speeds), "augment.speeds", speeds, "factors within 0.5 to 2")

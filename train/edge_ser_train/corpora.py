@@ -44,6 +44,8 @@ def corpus_facts(name: str) -> CorpusFacts:
 
 
 SPLITS = ("train", "dev", "test")
+ORDINARY = ("neutral", "calm")
+"""Emotions whose clips stand for ordinary speech."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,16 @@ def _by_gender(
     return table
 
 
+class Answering(Protocol):
+    """What answers for clips."""
+
+    def __call__(
+        self, features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /
+    ) -> tuple[Float32Array, Float32Array]:
+        """Return logits and embeddings."""
+        ...
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is evaluated: a training run in torch, or a model file in its engine."""
@@ -73,12 +83,14 @@ class Subject:
     front_end: FrontEndConfig
     temperature: float
     train_corpora: tuple[str, ...]
-    speech_mean: Float32Array
-    speech_std: Float32Array
+    speech_vector: Float32Array
+    ordinary_vector: Float32Array
     centres: Float32Array
     novelty_distance: float
-    answer: Callable[[Sequence[Float32Array]], tuple[Float32Array, Float32Array]]
-    """Logits [n, n_labels] and embeddings [n, 64] for features of n clips."""
+    answer: Answering
+    """Logits [n, n_labels] and embeddings [n, 64] for features of n clips, an offset added to each one's encoder vectors."""
+    encode: Callable[[Sequence[Float32Array]], list[Float32Array]]
+    """Encoder vectors [N, encoder_size] of n clips' features."""
 
     def score(self, clips: Sequence[Clip], split: str, features: Sequence[Float32Array]) -> dict[str, Any]:
         """Return the scores on clips whose features are given."""
@@ -92,10 +104,19 @@ class Subject:
 def open_run_or_model(path: Path) -> Subject:
     """Open a run's folder or a model file for evaluation."""
     if path.is_dir():
-        from edge_ser_train.loop import infer
+        from edge_ser_train.loop import encode, infer
         from edge_ser_train.run import load_run
 
         trained = load_run(path)
+
+        def infer_shifted(
+            features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /
+        ) -> tuple[Float32Array, Float32Array]:
+            if offsets is None:
+                return infer(trained.net, features)
+            vectors = [v + offset for v, offset in zip(encode(trained.net, features), offsets, strict=True)]
+            return infer(trained.net, vectors, encoded=True)
+
         return Subject(
             path,
             trained.weights_sha256,
@@ -103,18 +124,22 @@ def open_run_or_model(path: Path) -> Subject:
             trained.front_end,
             trained.temperature,
             tuple(trained.data["corpora"]),
-            trained.speech_mean.numpy(),
-            trained.speech_std.numpy(),
+            trained.speech_vector.numpy(),
+            trained.ordinary_vector.numpy(),
             trained.centres.numpy(),
             trained.novelty_distance,
-            lambda features: infer(trained.net, features),
+            infer_shifted,
+            lambda features: encode(trained.net, features),
         )
     model = read_model_file(path)
     backend = open_backend(model, "auto", threads=1, spinning=False)
     manifest = model.manifest
 
-    def answer(features: Sequence[Float32Array]) -> tuple[Float32Array, Float32Array]:
-        answers = [backend.run(np.ascontiguousarray(x)) for x in features]
+    def answer(
+        features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /
+    ) -> tuple[Float32Array, Float32Array]:
+        engines = [backend for _ in features] if offsets is None else [backend.shifted(offset) for offset in offsets]
+        answers = [engine.run(np.ascontiguousarray(x)) for engine, x in zip(engines, features, strict=True)]
         return np.stack([a.logits for a in answers]), np.stack([a.embedding for a in answers])
 
     return Subject(
@@ -124,11 +149,12 @@ def open_run_or_model(path: Path) -> Subject:
         manifest.front_end,
         manifest.temperature,
         tuple(c["name"] for c in manifest.training["corpora"]),
-        np.array(manifest.speech_mean, dtype=np.float32),
-        np.array(manifest.speech_std, dtype=np.float32),
+        np.array(manifest.speech_vector, dtype=np.float32),
+        np.array(manifest.ordinary_vector, dtype=np.float32),
         np.array(manifest.centres, dtype=np.float32),
         manifest.novelty_distance,
         answer,
+        lambda features: [backend.vectors(np.ascontiguousarray(x)) for x in features],
     )
 
 

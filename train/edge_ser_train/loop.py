@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from edge_ser.calibration import SpeechStatistics
+from edge_ser.calibration import Encoder, SpeechStatistics
 from edge_ser.errors import RunError
 from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE
 from edge_ser_train import processes
 from edge_ser_train import run as runs
 from edge_ser_train.config import AugmentConfig, OptimizerConfig, TrainConfig
+from edge_ser_train.corpora import ORDINARY
 from edge_ser_train.dataset import (
     audio_digests,
     class_numbers,
@@ -149,7 +150,7 @@ class Trainer:
         self.net.feature_std.copy_(torch.from_numpy(std))
         self.fill = mean
         if config.optimizer.init:
-            runs.load_run(Path(config.optimizer.init)).initialise(self.net, config.labels)
+            runs.load_run(Path(config.optimizer.init), complete=False).initialise(self.net, config.labels)
         if config.optimizer.frozen:
             self.net.freeze_convolutions()
         self.net.to(self.device)
@@ -177,7 +178,7 @@ class Trainer:
         """Return the teachers' mean probabilities of every training clip, [n, n_classes]."""
         total = torch.zeros(len(self.data.train), len(self.config.labels))
         for folder in self.config.loss.teachers:
-            teacher = runs.load_run(Path(folder))
+            teacher = runs.load_run(Path(folder), complete=False)
             if teacher.labels != self.config.labels or teacher.front_end != self.config.front_end_config:
                 raise RunError(f"teacher {folder} has other labels or another front end than this run; expected the same")
             teacher.net.to(self.device)
@@ -282,8 +283,7 @@ class Trainer:
         if eligible and ua > progress.best_ua:
             progress.best_ua, progress.best_step = ua, progress.step
             net = self.evaluated
-            mean, std = net.feature_mean.clone(), net.feature_std.clone()
-            runs.save_model(self.folder, net.state_dict(), config, progress.step, self.centres, mean, std)
+            runs.save_model(self.folder, net.state_dict(), config, progress.step, self.centres, runs.unmeasured(net))
         lr = learning_rate(config.optimizer, max(0, progress.step - 1))
         line = {"step": progress.step, "loss": loss, "softmax_loss": softmax_loss, "center_loss": center_loss}
         self.metrics.append({**line, "dev_ua": ua, "lr": lr})
@@ -345,7 +345,8 @@ class Trainer:
         best = runs.load_run(self.folder, complete=False)
         best.net.to(self.device)
         logits, dev_z = infer(best.net, self.dev_inputs, self.encoded)
-        train_logits, z = infer(best.net, self.train_inputs, self.encoded)
+        vectors = self.train_inputs if self.encoded else encode(best.net, self.train_features)
+        train_logits, z = infer(best.net, vectors, encoded=True)
         self.answers = {"train": (train_logits, z), "dev": (logits, dev_z)}
         labels = range(len(self.config.labels))
         centres = torch.from_numpy(np.stack([z[self.train_y == j].mean(axis=0) for j in labels]))
@@ -354,19 +355,9 @@ class Trainer:
         temperature = fit_temperature(logits, self.dev_y)
         distances = np.linalg.norm(dev_z[:, None] - centres.numpy(), axis=2).min(axis=1)
         novelty_distance = float(np.quantile(distances, NOVELTY_QUANTILE))
-        speech = SpeechStatistics(self.config.front_end_config)
-        for x in self.train_features:
-            speech.add(x)
+        speech = self._speech(best.net, vectors)
         runs.save_model(
-            self.folder,
-            best.net.state_dict(),
-            self.config,
-            best.step,
-            centres,
-            torch.from_numpy(speech.mean),
-            torch.from_numpy(np.maximum(speech.std, 1e-3)),
-            temperature,
-            novelty_distance,
+            self.folder, best.net.state_dict(), self.config, best.step, centres, speech, temperature, novelty_distance
         )
         dev = score(logits, self.dev_y, [c.speaker for c in self.data.dev], temperature)
         return {
@@ -381,3 +372,19 @@ class Trainer:
             "labels": list(self.config.labels),
             "dev": asdict(dev),
         }
+
+    def _speech(self, net: EmotionNet, vectors: Arrays) -> dict[str, Tensor]:
+        """Measure the training speech, whose encoder vectors are given: levels, mean vectors of all and of ordinary speech."""
+        encoder = Encoder(self.config.front_end_config, "", int(net.gru.input_size), lambda x: encode(net, [x])[0])
+        everything, ordinary = SpeechStatistics(encoder), SpeechStatistics(encoder)
+        for clip, x, encoded in zip(self.data.train, self.train_features, vectors, strict=True):
+            everything.add(x, encoded)
+            if clip.emotion in ORDINARY:
+                ordinary.add(x, encoded)
+        found = {
+            "speech_mean": everything.mean,
+            "speech_std": np.maximum(everything.std, 1e-3),
+            "speech_vector": everything.vector,
+            "ordinary_vector": (ordinary if ordinary.n_vectors else everything).vector,
+        }
+        return {name: torch.from_numpy(values) for name, values in found.items()}

@@ -187,6 +187,10 @@ class TrainedModel:
     """Mean per bin of the training set's speech frames, in dB, [n_bins]; measured when the run ends."""
     speech_std: Tensor
     """Their standard deviation, in dB, [n_bins]."""
+    speech_vector: Tensor
+    """Mean encoder vector of the training set's speech, [encoder_size]; measured when the run ends."""
+    ordinary_vector: Tensor
+    """The same of its neutral and calm speech, or of all where there is none."""
     step: int
     weights_sha256: str
     data: dict[str, Any]
@@ -205,9 +209,9 @@ class TrainedModel:
 
 def save_model(
     folder: Path, state: dict[str, Tensor], config: TrainConfig, step: int, centres: Tensor,
-    speech_mean: Tensor, speech_std: Tensor, temperature: float = 1.0, novelty_distance: float = 1.0,
+    speech: dict[str, Tensor], temperature: float = 1.0, novelty_distance: float = 1.0,
 ) -> None:  # fmt: skip
-    """Write model.safetensors; before the run ends, temperature and novelty distance are 1."""
+    """Write model.safetensors; ``speech`` by the names of :func:`unmeasured`. Before the run ends, the last three say nothing."""
     metadata = {
         "labels": list(config.labels),
         "front_end": config.front_end_config.to_dict(),
@@ -215,8 +219,14 @@ def save_model(
         "novelty_distance": novelty_distance,
         "step": step,
     }
-    fitted = {"centres": centres, "speech_mean": speech_mean, "speech_std": speech_std}
-    save_tensors(folder / MODEL, {**state, **fitted}, metadata)
+    save_tensors(folder / MODEL, {**state, "centres": centres, **speech}, metadata)
+
+
+def unmeasured(net: EmotionNet) -> dict[str, Tensor]:
+    """Return placeholders for what is measured of the training speech when a run ends, by their names in the file."""
+    n_bins, size = net.n_bins, net.gru.input_size
+    levels = {"speech_mean": torch.zeros(n_bins), "speech_std": torch.ones(n_bins)}
+    return levels | {"speech_vector": torch.zeros(size), "ordinary_vector": torch.zeros(size)}
 
 
 def load_run(folder: Path, complete: bool = True) -> TrainedModel:
@@ -233,16 +243,17 @@ def load_run(folder: Path, complete: bool = True) -> TrainedModel:
     if metadata.get("labels") != list(config.labels) or metadata.get("front_end") != front_end.to_dict():
         raise RunError(f"{folder}: {MODEL} and {CONFIG} disagree about labels or front end; one of them was replaced")
     centres = tensors.pop("centres", torch.empty(0))
-    older = "novelty_distance" not in metadata and not {"speech_mean", "speech_std"} & tensors.keys()
+    older = not {"speech_vector", "ordinary_vector"} & tensors.keys()
     if older and complete:
         raise RunError(
             f"{folder / MODEL} was written by an older edge-ser; run edge-ser train --out {folder} --resume to complete it"
         )
-    if older:
-        metadata["novelty_distance"] = 1.0
-        tensors["speech_mean"], tensors["speech_std"] = torch.zeros(front_end.n_bins), torch.ones(front_end.n_bins)
-    speech_mean, speech_std = (tensors.pop(name, torch.empty(0)) for name in ("speech_mean", "speech_std"))
     net = EmotionNet(front_end.n_bins, len(config.labels), config.model)
+    nothing = unmeasured(net)
+    if older:
+        metadata.setdefault("novelty_distance", 1.0)
+        tensors = nothing | tensors
+    speech = {name: tensors.pop(name, torch.empty(0)) for name in nothing}
     expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
@@ -253,11 +264,11 @@ def load_run(folder: Path, complete: bool = True) -> TrainedModel:
             )
     if tuple(centres.shape) != (len(config.labels), EMBEDDING_SIZE):
         raise RunError(f"{folder / MODEL}: centres are {tuple(centres.shape)}, expected {(len(config.labels), EMBEDDING_SIZE)}")
-    if speech_mean.shape != (front_end.n_bins,) or speech_std.shape != (front_end.n_bins,) or not bool((speech_std > 0).all()):
-        raise RunError(
-            f"{folder / MODEL}: speech_mean {tuple(speech_mean.shape)} and speech_std {tuple(speech_std.shape)} are not the mean "
-            f"and a positive deviation of {front_end.n_bins} bins"
-        )
+    for name, values in speech.items():
+        if values.shape != nothing[name].shape:
+            raise RunError(f"{folder / MODEL}: {name} is {tuple(values.shape)}, expected {tuple(nothing[name].shape)}")
+    if bool((speech["speech_std"] <= 0).any()):
+        raise RunError(f"{folder / MODEL}: speech_std is not positive in every bin; expected standard deviations in dB")
     temperature, novelty_distance, step = (metadata.get(name) for name in ("temperature", "novelty_distance", "step"))
     positive = all(isinstance(value, float) and 0 < value < math.inf for value in (temperature, novelty_distance))
     if not (positive and isinstance(step, int)):
@@ -265,7 +276,7 @@ def load_run(folder: Path, complete: bool = True) -> TrainedModel:
             f"{folder / MODEL}: temperature is {temperature!r} and novelty_distance {novelty_distance!r} at step {step!r}; "
             "expected positive numbers and a step"
         )
-    if not all(bool(torch.isfinite(t).all()) for t in (centres, speech_mean, speech_std, *tensors.values())):
+    if not all(bool(torch.isfinite(t).all()) for t in (centres, *speech.values(), *tensors.values())):
         raise RunError(f"{folder / MODEL} holds NaN or infinity; expected finite weights")
     net.load_state_dict(tensors)
     net.eval()
@@ -277,8 +288,7 @@ def load_run(folder: Path, complete: bool = True) -> TrainedModel:
         centres=centres,
         temperature=metadata["temperature"],
         novelty_distance=metadata["novelty_distance"],
-        speech_mean=speech_mean,
-        speech_std=speech_std,
+        **speech,
         step=step,
         weights_sha256=hashlib.sha256((folder / MODEL).read_bytes()).hexdigest(),
         data=read_data(folder),

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from edge_ser.adaptation import Person, evidence
-from edge_ser.calibration import MIN_SPEECH_S, Speech, SpeechStatistics
+from edge_ser.calibration import MIN_SPEECH_S, Encoder, Speech, SpeechStatistics
 from edge_ser.errors import CorpusError
-from edge_ser_train.corpora import Clip, read_corpus, select
+from edge_ser_train.corpora import ORDINARY, Clip, read_corpus, select
 from edge_ser_train.evaluation import Subject, open_run_or_model
 from edge_ser_train.metrics import paired_change
 
@@ -25,8 +25,6 @@ Float32Array = npt.NDArray[np.float32]
 
 MINUTE_S = 60.0
 """Audio that a calibration hears, in seconds, or what there is."""
-ORDINARY = ("neutral", "calm")
-"""Emotions whose clips stand for ordinary speech."""
 UTTERANCES = (1, 2, 4)
 """Utterances of each emotion that an adaptation hears."""
 N_DRAWS = 10
@@ -50,39 +48,44 @@ def leave_corpus_out(path: Path, data: Path, cache_dir: Path | None) -> list[dic
         if corpus in subject.train_corpora or not judged:
             continue
         features = load_features(heard, subject.front_end, cache_dir or default_cache_dir())
-        clips = [heard[i] for i in judged]
-        plain, _ = subject.answer([features[i] for i in judged])
+        clips, inputs = [heard[i] for i in judged], [features[i] for i in judged]
+        plain, _ = subject.answer(inputs)
         results.append(subject.score_logits(clips, "all", plain) | {"calibration": "none"})
+        encoder = Encoder(subject.front_end, subject.weights_sha256, len(subject.speech_vector), lambda x: subject.encode([x])[0])
+        of_clip = [SpeechStatistics(encoder) for _ in heard]
+        for statistics, x, encoded in zip(of_clip, features, subject.encode(features), strict=True):
+            statistics.add(x, encoded)
         for speech in get_args(Speech):
             for who in ("others", "the speaker"):
                 name = f"a minute of {who}, {speech}"
                 indexes = tqdm(judged, desc=f"{corpus}, {name}", unit="clip", disable=None)
-                logits, _ = subject.answer([_calibrated(subject, heard, features, i, speech, who == "others") for i in indexes])
+                offsets = [_offset(subject, heard, features, of_clip, i, speech, who == "others") for i in indexes]
+                logits, _ = subject.answer(inputs, offsets)
                 results.append(_changed(subject, clips, "all", plain, logits) | {"calibration": name})
     if not results:
         raise CorpusError(f"{data} holds no corpus that {path} was not trained on; expected one at least to leave out")
     return results
 
 
-def _calibrated(
-    subject: Subject, clips: Sequence[Clip], features: Sequence[Float32Array], judged: int, speech: Speech, others: bool
-) -> Float32Array:
-    """Return the features of clip number ``judged`` through a microphone measured on a minute of other clips."""
-    statistics = SpeechStatistics(subject.front_end)
+def _offset(
+    subject: Subject, clips: Sequence[Clip], features: Sequence[Float32Array], of_clip: Sequence[SpeechStatistics], judged: int,
+    speech: Speech, others: bool,
+) -> Float32Array:  # fmt: skip
+    """Return the offset for clip number ``judged`` through a microphone measured on a minute of other clips."""
+    statistics = SpeechStatistics(of_clip[judged].encoder)
     seconds_per_frame = subject.front_end.hop_samples / subject.front_end.rate_hz
     seconds = 0.0
     for i in np.random.default_rng(judged).permutation(len(clips)):
         fits = speech == "mixed" or clips[i].emotion in ORDINARY
         if i == judged or not fits or (clips[i].speaker != clips[judged].speaker) is not others:
             continue
-        statistics.add(features[i])
+        statistics.include(of_clip[i])
         seconds += len(features[i]) * seconds_per_frame
         if seconds >= MINUTE_S:
             break
-    if statistics.speech_s < MIN_SPEECH_S:
-        return features[judged]
-    correction = statistics.result(speech).correction(subject.front_end, subject.speech_mean, subject.speech_std)
-    return correction.apply(features[judged])
+    if statistics.vector_s < MIN_SPEECH_S:
+        return np.zeros_like(subject.speech_vector)
+    return statistics.result(speech).offset(subject.speech_vector, subject.ordinary_vector)
 
 
 def adaptation(path: Path, data: Path, corpus: str, split: str, cache_dir: Path | None) -> list[dict[str, Any]]:
