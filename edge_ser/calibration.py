@@ -194,7 +194,7 @@ class SpeechStatistics:
     def result(self, speech: Speech = "ordinary") -> Microphone:
         """Return the microphone as ``speech`` showed it; ConfigError when that was too little, or none."""
         with self._adding:
-            widest = float(self.std.max())
+            widest = float(self.std.max()) if self.n_frames or not self.n_vectors else math.inf
             if widest < _SILENT_STD_DB:
                 raise ConfigError(
                     f"microphone: no bin varies by more than {widest:.2g} dB; that is silence or a steady tone: "

@@ -115,6 +115,7 @@ def test_statistics_go_on_from_a_microphone_and_take_several_threads() -> None:
     for part in parts[:14]:
         first.add(part)
     second = SpeechStatistics(ENCODER, Microphone(WEIGHTS, first.vector, first.n_vectors))
+    assert np.array_equal(second.result().vector, first.vector)  # nothing was heard since
     threads = [threading.Thread(target=second.add, args=(part,)) for part in parts[14:]]
     for thread in threads:
         thread.start()

@@ -20,7 +20,7 @@ from edge_ser_train.evaluation import (
     robustness,
 )
 from edge_ser_train.run import MODEL, load_run
-from edge_ser_train.tuning import adaptation, leave_corpus_out
+from edge_ser_train.tuning import adaptation, calibration, leave_corpus_out
 
 
 def test_run_and_exported_file_score_alike(tiny_run: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -138,8 +138,22 @@ def test_other_corpora_and_conditions(
     output = CliRunner().invoke(cli, command, catch_exceptions=False).output
     assert "a minute of others, ordinary" in output
     assert json.loads((copied / "leave-corpus-out.json").read_text())[0]["corpus"] == "other"
-    for wrong in (["--corpus", "tiny"], ["--robustness"], ["--adaptation"]):
+    for wrong in (["--corpus", "tiny"], ["--robustness"], ["--calibration"], ["--adaptation"]):
         assert CliRunner().invoke(cli, [*command, *wrong]).exit_code == 2
+
+
+def test_calibration_is_scored_on_a_split_of_any_corpus(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    command = ["evaluate", str(tmp_path / "run"), "--data", str(tiny_data), "--corpus", "tiny", "--calibration"]
+    output = CliRunner().invoke(cli, [*command, "--split", "all"], catch_exceptions=False).output
+    assert "a minute of others, mixed" in output
+    results = json.loads((tmp_path / "run" / "calibration-tiny-all.json").read_text())
+    assert {r["n_clips"] for r in results} == {48}
+    assert results[0]["confusion"] == evaluate_run(tiny_run, tiny_data, "tiny", "all", None)["confusion"]
+    assert results[3]["calibration"] == "a minute of others, mixed"
+    assert results[3]["confusion"] != results[0]["confusion"]
+    with pytest.raises(CorpusError, match="no clips of split 'tset'"):
+        calibration(tiny_run, tiny_data, "tiny", "tset", None)
 
 
 def test_adaptation_is_scored_on_clips_that_it_did_not_hear(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def train(
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="train, dev, test, or all.")
 @click.option("--leave-corpus-out", is_flag=True, help="Every corpus below --data not trained on, without and with calibration.")
 @click.option("--robustness", is_flag=True, help="The same clips at other levels, in noise, over a telephone.")
+@click.option("--calibration", is_flag=True, help="Without and with a microphone calibrated on a minute of other clips.")
 @click.option("--adaptation", is_flag=True, help="Without and with adaptation to the speaker by some other clips of theirs.")
 @click.option("--json", "as_json", is_flag=True, help="The scores as JSON, one object a line.")
 @_cache_option
@@ -147,6 +148,7 @@ def evaluate(
     split: str,
     leave_corpus_out: bool,
     robustness: bool,
+    calibration: bool,
     adaptation: bool,
     as_json: bool,
     cache: Path | None,
@@ -168,8 +170,8 @@ def evaluate(
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
     if leave_corpus_out and corpus:
         raise click.UsageError("--leave-corpus-out looks at every other corpus; give it without --corpus")
-    if leave_corpus_out + robustness + adaptation > 1:
-        raise click.UsageError("give one of --leave-corpus-out, --robustness, --adaptation")
+    if leave_corpus_out + robustness + calibration + adaptation > 1:
+        raise click.UsageError("give one of --leave-corpus-out, --robustness, --calibration, --adaptation")
     if leave_corpus_out:
         results = tuning.leave_corpus_out(run_or_model, data, cache)
         text, name = evaluation.format_comparison(results, "calibration"), "leave-corpus-out"
@@ -178,6 +180,9 @@ def evaluate(
     elif robustness:
         results = evaluation.robustness(run_or_model, data, corpus, split)
         text, name = evaluation.format_comparison(results, "condition"), f"robustness-{corpus}-{split}"
+    elif calibration:
+        results = tuning.calibration(run_or_model, data, corpus, split, cache)
+        text, name = evaluation.format_comparison(results, "calibration"), f"calibration-{corpus}-{split}"
     elif adaptation:
         results = tuning.adaptation(run_or_model, data, corpus, split, cache)
         text, name = evaluation.format_comparison(results, "adaptation"), f"adaptation-{corpus}-{split}"

@@ -316,7 +316,7 @@ def _shipped_tables(shipped: Path) -> str:
     """Return the tables of evaluate's JSON files in the record of the shipped model."""
     parts = []
     for path in sorted(
-        p for pattern in ("adaptation", "leave-corpus-out", "robustness") for p in shipped.glob(f"{pattern}*.json")
+        p for pattern in ("adaptation", "calibration", "leave-corpus-out", "robustness") for p in shipped.glob(f"{pattern}*.json")
     ):
         results = json.loads(path.read_text(encoding="utf-8"))
         key = next(key for key in ("adaptation", "calibration", "condition") if key in results[0])

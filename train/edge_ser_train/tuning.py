@@ -32,38 +32,52 @@ N_DRAWS = 10
 
 
 def leave_corpus_out(path: Path, data: Path, cache_dir: Path | None) -> list[dict[str, Any]]:
-    """Score on every corpus below ``data`` that was not trained on, without and with a calibrated microphone.
+    """Score on every corpus below ``data`` that was not trained on, as :func:`calibration` does on one.
 
-    A clip's calibration hears a minute of other clips, without their labels: of the same speaker or of others, ordinary speech
-    or every emotion. Where there are not ten seconds of such speech, the clip stays uncalibrated, as it would on a device.
     Raises CorpusError when every corpus was trained on.
     """
-    from edge_ser_train.dataset import default_cache_dir, load_features
-
     subject = open_run_or_model(path)
     results = []
     for corpus in sorted(p.parent.name for p in data.glob("*/labels.csv")):
         heard = read_corpus(data, corpus)
-        judged = [i for i, c in enumerate(heard) if c.emotion in subject.labels]
-        if corpus in subject.train_corpora or not judged:
-            continue
-        features = load_features(heard, subject.front_end, cache_dir or default_cache_dir())
-        clips, inputs = [heard[i] for i in judged], [features[i] for i in judged]
-        plain, _ = subject.answer(inputs)
-        results.append(subject.score_logits(clips, "all", plain) | {"calibration": "none"})
-        encoder = Encoder(subject.front_end, subject.weights_sha256, len(subject.speech_vector), lambda x: subject.encode([x])[0])
-        of_clip = [SpeechStatistics(encoder) for _ in heard]
-        for statistics, x, encoded in zip(of_clip, features, subject.encode(features), strict=True):
-            statistics.add(x, encoded)
-        for speech in get_args(Speech):
-            for who in ("others", "the speaker"):
-                name = f"a minute of {who}, {speech}"
-                indexes = tqdm(judged, desc=f"{corpus}, {name}", unit="clip", disable=None)
-                offsets = [_offset(subject, heard, features, of_clip, i, speech, who == "others") for i in indexes]
-                logits, _ = subject.answer(inputs, offsets)
-                results.append(_changed(subject, clips, "all", plain, logits) | {"calibration": name})
+        if corpus not in subject.train_corpora and any(c.emotion in subject.labels for c in heard):
+            results += _calibrated(subject, heard, "all", cache_dir)
     if not results:
         raise CorpusError(f"{data} holds no corpus that {path} was not trained on; expected one at least to leave out")
+    return results
+
+
+def calibration(path: Path, data: Path, corpus: str, split: str, cache_dir: Path | None) -> list[dict[str, Any]]:
+    """Score without and with a calibrated microphone.
+
+    A clip's calibration hears a minute of other clips, without their labels: of the same speaker or of others, ordinary speech
+    or every emotion. Where there are not ten seconds of such speech, the clip stays uncalibrated, as it would on a device.
+    """
+    subject = open_run_or_model(path)
+    clips = read_corpus(data, corpus)
+    select(clips, split, subject.labels)  # says what is wrong with the split
+    return _calibrated(subject, [c for c in clips if split in ("all", c.split)], split, cache_dir)
+
+
+def _calibrated(subject: Subject, heard: Sequence[Clip], split: str, cache_dir: Path | None) -> list[dict[str, Any]]:
+    from edge_ser_train.dataset import default_cache_dir, load_features
+
+    judged = [i for i, c in enumerate(heard) if c.emotion in subject.labels]
+    features = load_features(heard, subject.front_end, cache_dir or default_cache_dir())
+    clips, inputs = [heard[i] for i in judged], [features[i] for i in judged]
+    plain, _ = subject.answer(inputs)
+    results = [subject.score_logits(clips, split, plain) | {"calibration": "none"}]
+    encoder = Encoder(subject.front_end, subject.weights_sha256, len(subject.speech_vector), lambda x: subject.encode([x])[0])
+    of_clip = [SpeechStatistics(encoder) for _ in heard]
+    for statistics, x, encoded in zip(of_clip, features, subject.encode(features), strict=True):
+        statistics.add(x, encoded)
+    for speech in get_args(Speech):
+        for who in ("others", "the speaker"):
+            name = f"a minute of {who}, {speech}"
+            indexes = tqdm(judged, desc=f"{heard[0].corpus}, {name}", unit="clip", disable=None)
+            offsets = [_offset(subject, heard, features, of_clip, i, speech, who == "others") for i in indexes]
+            logits, _ = subject.answer(inputs, offsets)
+            results.append(_changed(subject, clips, split, plain, logits) | {"calibration": name})
     return results
 
 

@@ -14,4 +14,5 @@ edge-ser evaluate runs/shipped-4 --data "$data" --corpus ravdess --split all
 edge-ser evaluate runs/shipped-4 --data "$data" --corpus cremad --robustness
 edge-ser evaluate runs/shipped-4 --data "$data" --leave-corpus-out
 edge-ser evaluate runs/shipped-4 --data "$data" --corpus ravdess --split all --adaptation
+edge-ser evaluate runs/shipped-4 --data "$data" --corpus cremad --calibration
 edge-ser export runs/shipped-4 --int8 --format onnx,tflite,eser -o edge_ser/models/edge-ser
