@@ -136,6 +136,7 @@ def test_the_command_writes_all_formats_beside_one_another(learnt: Path, tiny_da
 def test_mistakes_are_one_line_and_leave_nothing(
     learnt: Path, train_tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tool("cc")
     out = tmp_path / "c"
     with pytest.raises(ExportError, match="add --int8"):
         export_run(learnt, {"c": out}, silent)

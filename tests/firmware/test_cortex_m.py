@@ -77,6 +77,7 @@ def test_a_fault_ends_the_program(c_model: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def reference(c_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """The hashes of this machine's plain C."""
+    need(*TARGETS[0].tools)
     return hashes(TARGETS[0], c_model, tmp_path_factory.mktemp("reference"))[0][1:]
 
 

@@ -146,7 +146,11 @@ def test_a_listener_counts_by_the_minute_however_the_frames_come(cuts: list[int]
 
 
 @pytest.mark.parametrize("backend", ["onnx", "tflite", "native"])
-def test_every_engine_shifts_the_vectors_alike_in_parts_and_as_a_whole(speech: Path, backend: str) -> None:
+def test_every_engine_shifts_the_vectors_alike_in_parts_and_as_a_whole(
+    speech: Path, backend: str, request: pytest.FixtureRequest
+) -> None:
+    if backend == "native":
+        request.getfixturevalue("native_library")
     samples, _ = soundfile.read(speech, dtype="float32")
     reference, recognizer = EmotionRecognizer(backend="onnx"), EmotionRecognizer(backend=backend)
     features = extract(samples)

@@ -217,7 +217,13 @@ def test_a_killed_publisher_is_offline(broker: Mosquitto, listen_at: Callable[..
     assert listen_at(broker.port).next() == ("cellar/availability", "offline", True)
 
 
+def need(program: str) -> None:
+    if shutil.which(program) is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
+
+
 def test_name_and_password(make_broker: Callable[..., Mosquitto], listen_at: Callable[..., Home], tmp_path: Path) -> None:
+    need("mosquitto_passwd")
     passwords = tmp_path / "passwords"
     subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "me", "p@ss/wörd"], check=True)
     passwords.chmod(0o600)
@@ -237,8 +243,7 @@ def test_name_and_password(make_broker: Callable[..., Mosquitto], listen_at: Cal
 
 
 def test_tls(make_broker: Callable[..., Mosquitto], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if shutil.which("openssl") is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("openssl is not installed")
+    need("openssl")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
     subprocess.run([*make.split(), "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
