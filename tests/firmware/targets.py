@@ -18,6 +18,7 @@ EMULATOR_S = 240
 """No emulator runs longer than this, in seconds."""
 
 _PACKAGES = {
+    "cc": "gcc",
     "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
     "qemu-system-arm": "qemu-system-arm",
     "qemu-aarch64-static": "qemu-user-static",
