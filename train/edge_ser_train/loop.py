@@ -129,6 +129,8 @@ class Trainer:
         if self.device.type == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Nothing here reads memory before it is written, and filling it takes a third of a step on a CPU.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         front_end = config.front_end_config
         with self.processes.first_goes_first():  # so that the others find the cache filled
             self.train_features = load_features(data.train, front_end, cache_dir)
