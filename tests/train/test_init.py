@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge_ser.errors import ConfigError, RunError
+from edge_ser.errors import ConfigError, CorpusError, RunError
 from edge_ser_train import run as runs
 from edge_ser_train.config import load_preset
 from edge_ser_train.loop import Trainer, infer
@@ -91,6 +91,19 @@ def test_vectors_go_from_their_speaker_towards_another(tiny_run: Path, tiny_data
         best = min(range(len(ways)), key=lambda i: np.abs(step - shares[i] * ways[i]).max())
         np.testing.assert_allclose(step, shares[best] * ways[best], atol=1e-4)
         assert -1e-4 <= shares[best] <= 0.5001
+
+
+def test_whom_an_earlier_run_heard_is_not_tested_on(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path, train_tiny: Callable[..., Path]
+) -> None:
+    second = train_tiny(tmp_path / "second", "edge", f"optimizer.init={tiny_run}")  # the same split: nothing leaks
+    config = load_preset("edge").with_settings(TINY_SETTINGS)
+    other = training_split(tiny_data, ["tiny"], config.labels, protocol="leave-one-speaker-out", fold="s2")
+    Trainer(config, other, tmp_path, tmp_path / "cache")
+    teaching = ("loss.distillation=0.5", f'loss.teachers=["{second}"]')
+    for settings in ((f"optimizer.init={tiny_run}",), (f"optimizer.init={second}",), teaching):
+        with pytest.raises(CorpusError, match="1 speaker in both train of an earlier run and test: tiny/s2"):
+            Trainer(config.with_settings(settings), other, tmp_path, tmp_path / "cache")
 
 
 def test_frozen_convolutions_need_a_run_to_have_them_from(tiny_data: Path, tmp_path: Path) -> None:

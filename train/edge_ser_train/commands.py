@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from edge_ser.terminal import require_extra
+from edge_ser_train.config import PRESETS
 
 _TORCH = ("torch", "safetensors", "matplotlib", "tqdm", "tomli_w")
 
@@ -26,7 +27,7 @@ _cache_option = click.option(
 @click.command(short_help="Train a model on labelled speech.")
 @_data_option
 @click.option("--corpus", "corpora", multiple=True, metavar="NAME", help="Corpus below --data; may be given several times.")
-@click.option("--preset", type=click.Choice(["paper", "edge"]), help="paper: as published; edge: what ships.")
+@click.option("--preset", type=click.Choice(PRESETS), help="paper: as published; edge: what ships; small: for few speakers.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file instead of a preset.")
 @click.option(
     "--protocol",

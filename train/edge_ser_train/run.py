@@ -32,7 +32,7 @@ from edge_ser.files import replacing
 from edge_ser_train.config import TrainConfig, load_config
 from edge_ser_train.corpora import Clip
 from edge_ser_train.model import EMBEDDING_SIZE, EmotionNet
-from edge_ser_train.splits import Split
+from edge_ser_train.splits import Split, speakers_of
 
 CONFIG, DATA, MODEL, CHECKPOINT = "config.toml", "data.json", "model.safetensors", "checkpoint.safetensors"
 SPLIT, METRICS, REPORT = "split.json", "metrics.jsonl", "report.json"
@@ -57,6 +57,7 @@ def describe_data(data: Split, data_dir: Path, corpora: Sequence[str], config: T
         }
 
     listing = [[c.corpus, c.name, c.speaker, c.emotion, part] for part in ("train", "dev") for c in getattr(data, part)]
+    before = heard_before(config)
     return {
         "data": str(data_dir.resolve()),
         "corpora": list(corpora),
@@ -67,8 +68,18 @@ def describe_data(data: Split, data_dir: Path, corpora: Sequence[str], config: T
         "left_out": dict(data.left_out),
         "train": count(data.train),
         "dev": count(data.dev),
+        "heard": {part: sorted(before[part] | speakers_of(getattr(data, part))) for part in before},
         "clips_sha256": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
     }
+
+
+def heard_before(config: TrainConfig) -> dict[str, set[str]]:
+    """Return the speakers, as ``corpus/name``, in train and dev of the runs that a run starts or learns from, and of theirs."""
+    found: dict[str, set[str]] = {"train": set(), "dev": set()}
+    for folder in filter(None, (config.optimizer.init, *config.loss.teachers)):
+        for part, names in found.items():
+            names.update(read_data(Path(folder)).get("heard", {}).get(part, ()))
+    return found
 
 
 def open_run(config: TrainConfig, described: dict[str, Any], split: Split, folder: Path, resume: bool) -> None:

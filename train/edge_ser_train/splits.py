@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -235,6 +235,7 @@ class Leak:
     kind: str
     """``speaker``, ``dialogue`` or ``identical audio``."""
     parts: tuple[str, str]
+    """Of this split, or what an earlier run, which this one starts or learns from, had for train or dev."""
     names: tuple[str, ...]
     """The speakers or dialogues, or one clip of each identical pair."""
 
@@ -245,14 +246,22 @@ class Leak:
         return f"{len(self.names)} {kind} in both {' and '.join(self.parts)}: {shown}"
 
 
-def find_leaks(split: Split, digests: Mapping[str, str]) -> list[Leak]:
+def speakers_of(clips: Iterable[Clip]) -> set[str]:
+    """Return the speakers of clips as ``corpus/name``; clips of nobody known have none."""
+    return {f"{c.corpus}/{c.speaker}" for c in clips if c.speaker}
+
+
+def find_leaks(split: Split, digests: Mapping[str, str], before: Mapping[str, Collection[str]] | None = None) -> list[Leak]:
     """Return what train, dev and test share: speakers, dialogues, identical audio.
 
-    ``digests`` maps a clip's key to a hash of its audio; clips without one are not compared by audio.
+    ``digests`` maps a clip's key to a hash of its audio; clips without one are not compared by audio. ``before`` names the
+    speakers, as ``corpus/name``, in train and dev of the runs this one starts or learns from.
     """
     leaks = []
     parts = split.parts()
     for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        if known := speakers_of(parts[other]).intersection((before or {}).get(one, ())):
+            leaks.append(Leak("speaker", (f"{one} of an earlier run", other), tuple(sorted(known))))
         for kind in ("speaker", "dialogue"):
             sides = [{(c.corpus, getattr(c, kind)) for c in parts[p] if getattr(c, kind)} for p in (one, other)]
             if shared := sides[0] & sides[1]:
@@ -263,13 +272,15 @@ def find_leaks(split: Split, digests: Mapping[str, str]) -> list[Leak]:
     return leaks
 
 
-def check_leaks(split: Split, digests: Mapping[str, str], say: Callable[[str], None]) -> list[Leak]:
+def check_leaks(
+    split: Split, digests: Mapping[str, str], say: Callable[[str], None], before: Mapping[str, Collection[str]] | None = None
+) -> list[Leak]:
     """Say what leaks, and refuse a split that leaks although its protocol promises otherwise.
 
     A conversation shared by dev and test alone (partners under leave-one-speaker-out) is said, not refused: nothing of the
     test set was trained on. Raises CorpusError.
     """
-    leaks = find_leaks(split, digests)
+    leaks = find_leaks(split, digests, before)
     checked = f"{sum(len(p) for p in split.parts().values())} clips by speaker, dialogue and audio"
     say(f"split {split.title}: {checked}: " + ("no leak" if not leaks else "; ".join(map(str, leaks))))
     refused = [] if split.speaker_dependent else [k for k in leaks if not (k.kind == "dialogue" and k.parts == ("dev", "test"))]
