@@ -182,6 +182,11 @@ def test_the_channel_changes_what_it_says() -> None:
     assert (noisy >= x - 1e-3).all()  # power only adds
     snr = 10 * np.log10((10 ** (x / 10)).sum() / (10 ** (noisy / 10) - 10 ** (x / 10)).sum())
     assert 10 <= snr <= 40
+    room = np.vstack([rng.standard_normal((60, 128)) * 2 - 70, rng.standard_normal((60, 128)) * 2 - 20]).astype(np.float32)
+    quieter = [augment(room, 120, fill, AugmentConfig(denoise=1.0), np.random.default_rng(i), LOGMEL_V1) for i in range(200)]
+    np.testing.assert_allclose(np.stack(quieter)[:, 64:], np.broadcast_to(room[64:], (200, 56, 128)), atol=1e-2)
+    lowered = np.array([np.median((room - y)[:56]) for y in quieter])
+    assert 0 <= lowered.min() < 5 < 25 < lowered.max() <= 30.1  # by up to 60 dB, but to the floor of -100 at most
     tail = changed(reverb=1.0)
     np.testing.assert_allclose(tail[0], x[0], atol=1e-3)
     level = tail[60:].mean(axis=1)

@@ -234,7 +234,11 @@ def check(folder: Path, as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="All of it, with the losses it is compared with and the edge recipe.")
 @click.option("--ablations", is_flag=True, help="The edge recipe with one part changed at a time.")
 @click.option(
-    "--classes", "n_classes", type=int, metavar="N", help="Classes where a corpus offers a choice: emodb 4, 7; ravdess 4, 8."
+    "--classes",
+    "n_classes",
+    type=int,
+    metavar="N",
+    help="Where a corpus offers a choice: cremad 4, 7, 8; emodb 4, 7; ravdess 4, 8.",
 )
 @click.option("--protocol", metavar="NAME", help="Instead of the corpus' own: fixed, folds, leave-one-speaker-out, ...")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Seeds of every cell: 0, 1, ...")
@@ -276,7 +280,7 @@ def reproduce(
 
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
-    chosen = [name for name, e in EXPERIMENTS.items() if e.lasting not in ("transfer", "frozen")] if everything else []
+    chosen = [name for name, e in EXPERIMENTS.items() if not e.lasting] if everything else []
     chosen += [f"setting-{n}" for n in settings_of_paper]
     chosen += [name for figure in figures for name in FIGURES[figure]]
     chosen += [name for table in tables for name in TABLES[table]]

@@ -108,6 +108,8 @@ class AugmentConfig:
     """Vocal tract length perturbation: frequencies in Hz scaled by a uniform factor within 1 +- this (Jaitly & Hinton 2013)."""
     trim: float = 0.0
     """Probability of a clip losing some of the quiet before and behind the speech: what is kept is uniform from none to all."""
+    denoise: float = 0.0
+    """Probability of a quieter background, by up to 60 dB: a better studio, or a noise suppressor."""
     noise: float = 0.0
     """Probability of adding coloured noise, at ``noise_snr_db``."""
     noise_snr_db: float = 10.0
@@ -189,7 +191,7 @@ class TrainConfig:
         for name in ("freq_warp", "time_stretch", "vtlp"):
             require(0 <= getattr(self.augment, name) < 0.5, f"augment.{name}", getattr(self.augment, name), "0 <= x < 0.5")
         require(0 <= shift <= 5, "augment.speaker_shift", shift, "0 to 5")
-        for name in ("trim", "noise", "reverb", "band_limit"):
+        for name in ("trim", "denoise", "noise", "reverb", "band_limit"):
             require(0 <= getattr(self.augment, name) <= 1, f"augment.{name}", getattr(self.augment, name), "0 to 1")
         speeds = self.augment.speeds
         require(all(0.5 <= s <= 2 for s in speeds), "augment.speeds", speeds, "factors within 0.5 to 2")
