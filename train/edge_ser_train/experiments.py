@@ -118,6 +118,7 @@ class Experiment:
 
 
 _CREMAD_RUN = "cremad-4-fixed/edge/all-seed0"
+_WIDE_RUN = "cremad-4-fixed/edge-wide/all-seed0"
 _CREMAD_RUN_LAMBDA_0 = "cremad-4-fixed/edge-lambda-0/all-seed0"
 
 
@@ -166,7 +167,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     "separation": _paper("Mel, λ = 0.3, centres pushed apart (island loss, weight 10)", "loss.separation=10.0"),
     "edge": _edge("edge recipe, Mel, λ = 0.3", "loss.lambda_center=0.3"),
     "edge-lambda-0": _edge("edge recipe, Mel, λ = 0", "loss.lambda_center=0.0"),
-    "edge-wide": Experiment("edge", False, (), "edge recipe as it ships: wide levels, quieter backgrounds, λ = 0.1", "wide"),
+    "edge-wide": Experiment("edge", False, (), "edge recipe, wide levels and quieter backgrounds, λ = 0.1", "wide"),
+    "edge-final": Experiment(
+        "edge",
+        False,
+        ("optimizer.frozen=true", f"optimizer.init={_WIDE_RUN}", "augment.speaker_shift=2.0"),
+        "then behind its convolutions with speakers' means exchanged, λ = 0.1",
+        "frozen",
+    ),
     "edge-transfer": _edge(
         "edge recipe, λ = 0.3, started from the run on cremad",
         "loss.lambda_center=0.3",

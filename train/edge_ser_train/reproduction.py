@@ -57,7 +57,8 @@ COMPARISONS = (
     ("started from the other two corpora against openSMILE + SVM, λ = 0.3", "pretrained", "egemaps-svm"),
     ("started from the other two corpora against behind cremad's convolutions, λ = 0.3", "pretrained", "frozen"),
     ("center loss, started from the other two corpora", "pretrained", "pretrained-lambda-0"),
-    ("edge recipe as it ships against that of the first rounds, λ = 0.3", "edge-wide", "edge"),
+    ("wide levels and quieter backgrounds against the edge recipe, λ = 0.3", "edge-wide", "edge"),
+    ("speakers' means exchanged, behind the convolutions of wide levels", "edge-final", "edge-wide"),
 )
 
 

@@ -220,11 +220,13 @@ def results_table(summaries: dict[tuple[str, str], Summary], titles: dict[str, s
             )
         one = summaries[place, known[0]]
         n_clips = int(one.confusion[0].sum())
+        occurring, n_labels = int((one.confusion[0].sum(axis=(0, 2)) > 0).sum()), len(one.cells[0]["labels"])
+        some = f", {occurring} of which occur here" if occurring < n_labels else ""
         dependent = " **Speaker-dependent: known speakers, not new ones.**" if one.cells[0]["speaker_dependent"] else ""
         header = ["recipe", "seeds × folds" if one.n_folds > 1 else "seeds", "UA %", "WA %", "macro-F1 %", "dev UA %", "ECE"]
         parts.append(
-            f"### {place}\n\n{n_clips} test clips of {len(one.speakers)} speakers, {len(one.cells[0]['labels'])} classes "
-            f"({', '.join(one.cells[0]['labels'])}).{dependent}\n\n"
+            f"### {place}\n\n{n_clips} test clips of {len(one.speakers)} speakers, {n_labels} classes "
+            f"({', '.join(one.cells[0]['labels'])}){some}.{dependent}\n\n"
             + table([*header, "intra/inter train", "intra/inter test"], rows)
         )
     return "\n\n".join(parts)
