@@ -128,7 +128,9 @@ def tiny_run(train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathF
 def learnt(train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learnt enough for its answers to be more than coin tosses."""
     folder = tmp_path_factory.mktemp("runs") / "learnt"
-    return train_tiny(folder, "edge", "optimizer.max_steps=60", "optimizer.schedule=constant", "selection.every_steps=20")
+    quickly = ("optimizer.max_steps=60", "optimizer.schedule=constant", "selection.every_steps=20")
+    mildly = ("augment.gain_db=8.0", "augment.denoise=0.0", "augment.noise=0.3", "augment.noise_snr_db=15.0")
+    return train_tiny(folder, "edge", *quickly, *mildly)
 
 
 @pytest.fixture(scope="session")

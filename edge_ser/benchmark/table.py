@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 from edge_ser.benchmark.histogram import sparkline
@@ -11,12 +12,15 @@ from edge_ser.machine import Condition, Machine
 STATISTICS = ("first", "min", "mean", "p50", "p90", "p99", "max")
 
 _NOT_TOLD = "not told"
+_WIDTH = 110
 _NAME_WIDTH = 26
 
 
 def format_report(report: Report) -> str:
     """Return the machine, how it was measured, a table for every subject, and where the answers' times lie."""
-    lines = [f"edge-ser {report.edge_ser}", *machine_lines(report.machine), *condition_lines(report.before, report.after)]
+    lines = [f"edge-ser {report.edge_ser}"]
+    for line in (*machine_lines(report.machine), *condition_lines(report.before, report.after)):
+        lines += textwrap.wrap(line, _WIDTH, subsequent_indent="  ")
     busiest = max((c.load for c in (report.before, report.after) if c.load is not None), default=0.0)
     if busiest > report.machine.cores:
         lines.append("THE MACHINE IS BUSY: compare what was measured together here, and no times")
