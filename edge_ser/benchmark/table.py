@@ -12,7 +12,7 @@ from edge_ser.machine import Condition, Machine
 STATISTICS = ("first", "min", "mean", "p50", "p90", "p99", "max")
 
 _NOT_TOLD = "not told"
-_WIDTH = 110
+_WIDTH = 100
 _NAME_WIDTH = 26
 
 
