@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.ndimage import median_filter
 
 from edge_ser.errors import CorpusError, RunError
 from edge_ser.features import LOGMEL_V1, bin_centres_hz
-from edge_ser_train.augment import augment, quiet_ends, stretched_lengths, trimmed
+from edge_ser_train.augment import augment, no_speech, quiet_ends, stretched_lengths, trimmed
 from edge_ser_train.config import AugmentConfig
 from edge_ser_train.corpora import read_corpus, select
 from edge_ser_train.dataset import clip_features, crop_batch, epoch_batches, load_features, normalisation
@@ -167,6 +168,18 @@ def test_trimming_takes_the_quiet_alone() -> None:
     assert trimmed(short, AugmentConfig(trim=1.0), rng) == (0, 40), "too short to lose anything"
     flat = np.zeros((60, 128), dtype=np.float32)
     assert quiet_ends(flat) == (0, 0)
+
+
+def test_sound_without_speech() -> None:
+    sounds = [no_speech(48000, 16000, np.random.default_rng(i)) for i in range(200)]
+    assert all(x.shape == (48000,) and x.dtype == np.float32 for x in sounds)
+    levels = 20 * np.log10([x.std() for x in sounds])
+    assert -70.1 < levels.min() < -60 < -20 < levels.max() < -9.9
+    spectra = [np.abs(np.fft.rfft(x[:16000])) for x in sounds]
+    # Of noise alone, the greatest of 8,000 magnitudes is some 3.6 times its neighbours' median.
+    tonal = sum((s / median_filter(s, 101)).max() > 8 for s in spectra)
+    assert 60 < tonal < 120  # a hum or whistle in half of them
+    np.testing.assert_array_equal(no_speech(48000, 16000, np.random.default_rng(7)), sounds[7])
 
 
 def test_the_channel_changes_what_it_says() -> None:

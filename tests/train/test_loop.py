@@ -19,9 +19,12 @@ from click.testing import CliRunner
 
 from edge_ser.calibration import speech_frames, speech_vectors
 from edge_ser.cli import cli
+from edge_ser.decision import softmax
 from edge_ser.errors import RunError
+from edge_ser.features import LOGMEL_PAPER, extract
 from edge_ser_train import run as runs
 from edge_ser_train.config import OptimizerConfig, TrainConfig, load_config, load_preset
+from edge_ser_train.dataset import outliers
 from edge_ser_train.loop import Trainer, encode, infer, learning_rate
 from edge_ser_train.losses import class_weights
 from edge_ser_train.run import describe_data, load_run, load_tensors, open_run
@@ -71,11 +74,11 @@ def test_the_center_loss_takes_over_after_the_warm_up(tiny_data: Path, tmp_path:
         run.step()
         totals.append(list(run.progress.loss_sums))
         run.progress.loss_sums = [0.0, 0.0, 0.0]
-    for joint, softmax, _center in totals[:2]:
-        assert joint == softmax
-    joint, softmax, center = totals[2]
+    for joint, softmax_loss, _center in totals[:2]:
+        assert joint == softmax_loss
+    joint, softmax_loss, center = totals[2]
     assert center > 0
-    assert joint == pytest.approx(softmax + 0.3 * center, rel=1e-5)
+    assert joint == pytest.approx(softmax_loss + 0.3 * center, rel=1e-5)
 
 
 def test_warm_up_puts_the_centres_on_the_class_means(tiny_data: Path, tmp_path: Path) -> None:
@@ -87,6 +90,32 @@ def test_warm_up_puts_the_centres_on_the_class_means(tiny_data: Path, tmp_path: 
     run.step()
     for label in y.unique():
         torch.testing.assert_close(run.centres[label], z[y == label].mean(dim=0), atol=1e-5, rtol=1e-5)
+
+
+def test_sound_without_speech_teaches_doubt(tiny_data: Path, tmp_path: Path) -> None:
+    certain, doubting = (
+        trainer(paper("optimizer.lr=1e-3", f"loss.outliers={share}"), tiny_data, tmp_path / str(share)) for share in (0.0, 0.25)
+    )
+    marks = outliers(0, 8, doubting.config)
+    assert marks.sum() == 2
+    (x, n_frames, rows), (plain, _, same) = doubting.batch(0), certain.batch(0)
+    assert np.array_equal(rows, same)
+    assert ((x - plain).abs().amax(dim=(1, 2)) > 0).tolist() == marks.tolist()
+    y = torch.from_numpy(doubting.train_y[rows])[~marks]
+    with torch.no_grad():
+        z = doubting.net.eval()(x, n_frames).z[~marks]
+    for run in (certain, doubting):
+        run.step()
+    for label in y.unique():
+        torch.testing.assert_close(doubting.centres[label], z[y == label].mean(dim=0), atol=1e-5, rtol=1e-5)
+    hiss = [extract(0.1 * np.random.default_rng(i).standard_normal(16000).astype(np.float32), LOGMEL_PAPER) for i in range(4)]
+    for run in (certain, doubting):
+        for _ in range(40):
+            run.step()
+            run.progress.loss_sums = [0.0, 0.0, 0.0]
+    sure, unsure = (softmax(infer(run.net, hiss)[0]).max(axis=1).mean() for run in (certain, doubting))
+    assert unsure < 0.45
+    assert sure > unsure + 0.1
 
 
 def test_one_batch_is_overfitted(tiny_data: Path, tmp_path: Path) -> None:

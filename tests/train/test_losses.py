@@ -13,6 +13,7 @@ from edge_ser_train.losses import (
     class_weights,
     cosine_pair_loss,
     moved_centres,
+    outlier_loss,
     separation_loss,
     triplet_loss,
     update_centres,
@@ -28,6 +29,12 @@ def test_class_weights_are_inverse_counts() -> None:
     assert omega.mean() == pytest.approx(1)
     with pytest.raises(CorpusError, match="at least one clip"):
         class_weights([3, 0])
+
+
+def test_outlier_loss_by_hand() -> None:
+    # Half of -log p of either class: logits (1, 0) have -log p of ln(1 + e^-1) and 1 + ln(1 + e^-1); least where all are equal.
+    assert outlier_loss(torch.tensor([[1.0, 0.0]])).item() == pytest.approx(0.5 + math.log(1 + math.exp(-1)), abs=1e-6)
+    assert outlier_loss(torch.zeros(3, 4)).item() == pytest.approx(math.log(4), abs=1e-6)
 
 
 def test_weighted_softmax_loss_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 Who cuts the recording: quiet ends. Speaker: time stretch, frequency warp, VTLP. Channel and room: background, reverberation,
 equaliser, level, noise, narrow band. Then SpecAugment. Power adds, so rooms and noise work on power; the rest works on decibels.
+Beside the clips stands sound without speech, :func:`no_speech`.
 """
 
 from __future__ import annotations
@@ -106,6 +107,24 @@ def augment(
         start = int(rng.integers(0, len(x) - width + 1))
         x[start : start + width] = fill
     return x
+
+
+def no_speech(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float32Array:
+    """Return samples [n] of -70 to -10 dBFS without speech: coloured noise, half the time with a hum or whistle, or swelling."""
+    hz = np.fft.rfftfreq(n_samples, 1 / rate_hz)
+    colour = np.interp(np.linspace(0, 5, len(hz)), np.arange(6), rng.normal(0, 5, 6))
+    shape = np.maximum(hz, 20) ** (-rng.uniform(0, 1)) * 10 ** (colour / 20)
+    sound = np.fft.irfft(np.fft.rfft(rng.standard_normal(n_samples)) * shape, n_samples)
+    t = np.arange(n_samples) / rate_hz
+    if rng.random() < 0.5:
+        n, pitch_hz = np.arange(1, 1 + int(rng.integers(1, 9)))[:, None], 50 * 80 ** rng.random()
+        n = n[n[:, 0] * pitch_hz < rate_hz / 2]
+        tone = (np.sin(2 * np.pi * (n * pitch_hz * t + rng.random(n.shape))) / n ** rng.uniform(0.5, 2)).sum(axis=0)
+        sound = sound / sound.std() + 10 ** (rng.uniform(-10, 40) / 20) * tone
+    if rng.random() < 0.5:  # slower than syllables, which come at 2 to 8 Hz
+        sound *= 10 ** (rng.uniform(0, 15) / 20 * np.sin(2 * np.pi * (rng.uniform(0.05, 1) * t + rng.random())))
+    scaled: Float32Array = (sound / sound.std() * 10 ** (rng.uniform(-70, -10) / 20)).astype(np.float32)
+    return scaled
 
 
 def _suppress_noise(x: Float32Array, rng: np.random.Generator) -> Float32Array:

@@ -52,6 +52,8 @@ class LossConfig:
     """Share of the softmax loss that follows the teachers' probabilities instead of the labels."""
     teachers: tuple[str, ...] = ()
     """Folders of finished runs whose mean probabilities are the soft targets."""
+    outliers: float = 0.0
+    """Share of every batch that is sound without speech, for which no class is right (Hendrycks et al. 2019)."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class TrainConfig:
         kinds = ("joint", "triplet", "cosine_pairs")
         require(self.loss.kind in kinds, "loss.kind", self.loss.kind, "|".join(kinds))
         require(self.loss.separation >= 0, "loss.separation", self.loss.separation, "0 or more")
-        for name in ("label_smoothing", "distillation"):
+        for name in ("label_smoothing", "distillation", "outliers"):
             require(0 <= getattr(self.loss, name) <= 1, f"loss.{name}", getattr(self.loss, name), "0 to 1")
         teaching = (self.loss.distillation > 0) == bool(self.loss.teachers)
         require(teaching, "loss.teachers", self.loss.teachers, "runs when loss.distillation is above 0, and none otherwise")

@@ -18,15 +18,15 @@ from tqdm import tqdm
 
 from edge_ser.audio import AudioReader
 from edge_ser.errors import RunError
-from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig, extract_blocks
+from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig, extract, extract_blocks
 from edge_ser.files import replacing
-from edge_ser_train.augment import augment, stretched_lengths, trimmed
+from edge_ser_train.augment import augment, no_speech, stretched_lengths, trimmed
 from edge_ser_train.config import TrainConfig
 from edge_ser_train.corpora import Clip
 
 Float32Array = npt.NDArray[np.float32]
 
-_ORDER, _CHANGES = 0, 1  # streams of random numbers: by epoch, and by step; the loop has another for dropout
+_ORDER, _CHANGES, _OUTLIERS = 0, 1, 4  # streams of random numbers: by epoch, and by step; the loop has two others
 _BUCKET_BATCHES = 16  # clips of this many batches are sorted by length together: little padding, still random
 _PAD_FRAMES = 32  # batches are padded to multiples of this, so that few different shapes reach the convolutions
 
@@ -181,13 +181,20 @@ def draw_epoch(number: int, variants: Sequence[Sequence[Float32Array]], config: 
     return Epoch(number, chosen, parts, lengths, epoch_batches(alike, config.optimizer.batch_size, rng))
 
 
+def outliers(step: int, n_clips: int, config: TrainConfig) -> npt.NDArray[np.bool_]:
+    """Return which of a step's ``n_clips`` give their places to sound without speech: ``loss.outliers`` of them, rounded."""
+    where = np.zeros(n_clips, dtype=np.bool_)
+    where[: round(config.loss.outliers * n_clips)] = True
+    return np.random.default_rng([config.seed, _OUTLIERS, step, 1]).permutation(where)
+
+
 def draw_batch(
     step: int, epoch: Epoch, rows: npt.NDArray[np.intp], variants: Sequence[Sequence[Float32Array]], fill: Float32Array,
     config: TrainConfig,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return features [B, T, n_bins] and lengths [B] of the clips ``rows``, augmented; the same for the same step, always.
 
-    ``fill`` [n_bins] is the training mean.
+    ``fill`` [n_bins] is the training mean. Sound without speech stands where :func:`outliers` says.
     """
     rng = np.random.default_rng([config.seed, _CHANGES, step])
     kept = (variants[epoch.variants[i]][i][slice(*epoch.parts[i])] for i in rows)
@@ -195,5 +202,9 @@ def draw_batch(
         augment(x, int(epoch.lengths[i]), fill, config.augment, rng, config.front_end_config)
         for x, i in zip(kept, rows, strict=True)
     ]
+    front_end, sounds = config.front_end_config, np.random.default_rng([config.seed, _OUTLIERS, step])
+    for i in np.flatnonzero(outliers(step, len(rows), config)):
+        n_samples = (len(clips[i]) - 1) * front_end.hop_samples + front_end.frame_samples
+        clips[i] = extract(no_speech(n_samples, front_end.rate_hz, sounds), front_end)
     # Batch statistics must not see padding; without them the published way, padding, changes nothing.
     return crop_batch(clips, rng) if config.model.batch_norm and not config.optimizer.frozen else pad_batch(clips)

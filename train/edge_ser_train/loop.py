@@ -35,6 +35,7 @@ from edge_ser_train.dataset import (
     draw_epoch,
     load_features,
     normalisation,
+    outliers,
     pad_batch,
     speaker_means,
 )
@@ -42,6 +43,7 @@ from edge_ser_train.losses import (
     class_weights,
     cosine_pair_loss,
     moved_centres,
+    outlier_loss,
     separation_loss,
     triplet_loss,
     update_centres,
@@ -56,6 +58,8 @@ Arrays = Sequence[npt.NDArray[np.float32]]
 
 _INFER_BATCH = 32
 _DROPOUT, _SPEAKERS = 2, 3  # streams of random numbers, by step; order and augmentation have the streams 0 and 1
+
+_OUTLIER_WEIGHT = 0.5  # as Hendrycks et al. 2019 have it
 
 NOVELTY_QUANTILE = 0.99
 """Share of the dev clips that lie within the novelty distance of a class centre."""
@@ -161,7 +165,8 @@ class Trainer:
         self.encoded = config.optimizer.frozen
         self.train_inputs: Arrays = encode(self.net, self.train_features) if self.encoded else self.train_features
         self.dev_inputs: Arrays = encode(self.net, self.dev_features) if self.encoded else self.dev_features
-        self.at_hand = self.encoded and replace(config.augment, speaker_shift=0.0) == AugmentConfig()
+        plain = replace(config.augment, speaker_shift=0.0) == AugmentConfig() and not config.loss.outliers
+        self.at_hand = self.encoded and plain
         self.means = speaker_means(data.train, self.train_inputs) if config.augment.speaker_shift else None
         self.centres = torch.zeros(len(config.labels), EMBEDDING_SIZE, device=self.device)
         self.optimizer = torch.optim.Adam(self.net.trained_parameters().values(), lr=config.optimizer.lr)
@@ -207,6 +212,7 @@ class Trainer:
             rng = np.random.default_rng([self.config.seed, _SPEAKERS, step])
             towards = self.means[rng.integers(0, len(self.means), len(rows))] - self.means[rows]
             share = rng.uniform(0, self.config.augment.speaker_shift, (len(rows), 1)).astype(np.float32)
+            share[outliers(step, len(rows), self.config)] = 0
             x = x + torch.from_numpy(share * towards).to(self.device)[:, None]
         return x, lengths, rows
 
@@ -229,7 +235,9 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             out = self.forward(x[share], lengths[share], self.encoded)
         logits, z = (self.processes.gather(answer.float()) for answer in (out.logits, out.z))
-        soft = self.soft[rows] if self.soft is not None else None
+        silent = torch.from_numpy(outliers(progress.step, len(rows), config)).to(self.device)
+        lost, logits, z, y = logits[silent], logits[~silent], z[~silent], y[~silent]
+        soft = self.soft[rows][~silent] if self.soft is not None else None
         settings = config.loss
         softmax_loss = weighted_softmax_loss(logits, y, self.omega, settings.label_smoothing, soft, settings.distillation)
         center_loss = weighted_center_loss(z, y, self.centres, self.omega)
@@ -242,6 +250,8 @@ class Trainer:
             if settings.separation and lambda_center:
                 pull = pull + settings.separation * separation_loss(moved_centres(self.centres, z, y, alpha))
             loss = softmax_loss + lambda_center * pull if lambda_center else softmax_loss
+            if len(lost):
+                loss = loss + _OUTLIER_WEIGHT * outlier_loss(lost)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -47,6 +47,11 @@ def weighted_softmax_loss(
     return (w * loss).sum() / w.sum()
 
 
+def outlier_loss(logits: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits [B, n_classes] to all classes alike (outlier exposure, Hendrycks et al. 2019)."""
+    return -F.log_softmax(logits, dim=1).mean()
+
+
 def weighted_center_loss(z: Tensor, y: Tensor, centres: Tensor, omega: Tensor) -> Tensor:
     """Return L_c (eq. 4-5) of features z [B, 64], classes y [B], centres [n_classes, 64], weights ω [n_classes]."""
     w = omega[y]
