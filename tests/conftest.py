@@ -129,7 +129,13 @@ def learnt(train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     """A run that has learnt enough for its answers to be more than coin tosses."""
     folder = tmp_path_factory.mktemp("runs") / "learnt"
     quickly = ("optimizer.max_steps=60", "optimizer.schedule=constant", "selection.every_steps=20")
-    mildly = ("augment.gain_db=8.0", "augment.denoise=0.0", "augment.noise=0.3", "augment.noise_snr_db=15.0")
+    mildly = (
+        "augment.gain_db=8.0",
+        "augment.denoise=0.0",
+        "augment.noise=0.3",
+        "augment.noise_snr_db=15.0",
+        "augment.band_limit=0.1",
+    )
     return train_tiny(folder, "edge", *quickly, *mildly)
 
 

@@ -26,6 +26,8 @@ class Plan:
     pretrained: tuple[str, ...] = ()
     """Settings of every run that starts from the run on the other two corpora, that run's name among them."""
     wide: tuple[str, ...] = ()
+    """Settings of every run of ``edge-wide``."""
+    channel: tuple[str, ...] = ()
     """Settings of every run of the preset ``edge`` as it ships."""
     ablation: tuple[str, ...] = ()
     """Settings of every run that tells what one part of the recipe brings."""
@@ -55,6 +57,7 @@ PLANS: dict[tuple[str, int], Plan] = {
         steps(2500, 100, 1000),
         frozen=steps(600, 100, 200),
         wide=steps(7000, 500, 4000),
+        channel=steps(10000, 500, 6000),
         ablation=steps(300, 100, 100),
     ),
     ("cremad", 7): Plan(_EMODB, "fixed", steps(1000, 50, 200), steps(1000, 50, 200), steps(4000, 500, 2000)),
@@ -119,6 +122,7 @@ class Experiment:
 
 _CREMAD_RUN = "cremad-4-fixed/edge/all-seed0"
 _WIDE_RUN = "cremad-4-fixed/edge-wide/all-seed0"
+_CHANNEL_RUN = "cremad-4-fixed/edge-channel/all-seed0"
 _CREMAD_RUN_LAMBDA_0 = "cremad-4-fixed/edge-lambda-0/all-seed0"
 
 
@@ -126,8 +130,9 @@ def _paper(title: str, *settings: str, stft: bool = False) -> Experiment:
     return Experiment("paper", stft, settings, title)
 
 
-# The edge recipe of the first rounds, when level and background varied less.
-_NARROW = ("augment.gain_db=8.0", "augment.denoise=0.0", "augment.noise=0.3", "augment.noise_snr_db=15.0")
+# The edge recipe of the first rounds, when level, background and channel varied less.
+_CHANNEL = "augment.band_limit=0.1"
+_NARROW = ("augment.gain_db=8.0", "augment.denoise=0.0", "augment.noise=0.3", "augment.noise_snr_db=15.0", _CHANNEL)
 
 
 def _edge(title: str, *settings: str, lasting: str = "", also: str = "") -> Experiment:
@@ -167,12 +172,20 @@ EXPERIMENTS: dict[str, Experiment] = {
     "separation": _paper("Mel, λ = 0.3, centres pushed apart (island loss, weight 10)", "loss.separation=10.0"),
     "edge": _edge("edge recipe, Mel, λ = 0.3", "loss.lambda_center=0.3"),
     "edge-lambda-0": _edge("edge recipe, Mel, λ = 0", "loss.lambda_center=0.0"),
-    "edge-wide": Experiment("edge", False, (), "edge recipe, wide levels and quieter backgrounds, λ = 0.1", "wide"),
+    "edge-wide": Experiment("edge", False, (_CHANNEL,), "edge recipe, wide levels and quieter backgrounds, λ = 0.1", "wide"),
     "edge-final": Experiment(
         "edge",
         False,
-        ("optimizer.frozen=true", f"optimizer.init={_WIDE_RUN}", "augment.speaker_shift=2.0"),
+        ("optimizer.frozen=true", f"optimizer.init={_WIDE_RUN}", "augment.speaker_shift=2.0", _CHANNEL),
         "then behind its convolutions with speakers' means exchanged, λ = 0.1",
+        "frozen",
+    ),
+    "edge-channel": Experiment("edge", False, (), "edge recipe, wide levels, three channels in ten narrow, λ = 0.1", "channel"),
+    "edge-shipped": Experiment(
+        "edge",
+        False,
+        ("optimizer.frozen=true", f"optimizer.init={_CHANNEL_RUN}", "augment.speaker_shift=2.0", "loss.outliers=0.03"),
+        "then behind its convolutions with speakers' means exchanged and sound without speech, λ = 0.1",
         "frozen",
     ),
     "edge-transfer": _edge(

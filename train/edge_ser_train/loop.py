@@ -59,8 +59,6 @@ Arrays = Sequence[npt.NDArray[np.float32]]
 _INFER_BATCH = 32
 _DROPOUT, _SPEAKERS = 2, 3  # streams of random numbers, by step; order and augmentation have the streams 0 and 1
 
-_OUTLIER_WEIGHT = 0.5  # as Hendrycks et al. 2019 have it
-
 NOVELTY_QUANTILE = 0.99
 """Share of the dev clips that lie within the novelty distance of a class centre."""
 
@@ -251,7 +249,7 @@ class Trainer:
                 pull = pull + settings.separation * separation_loss(moved_centres(self.centres, z, y, alpha))
             loss = softmax_loss + lambda_center * pull if lambda_center else softmax_loss
             if len(lost):
-                loss = loss + _OUTLIER_WEIGHT * outlier_loss(lost)
+                loss = loss + len(lost) / len(rows) * outlier_loss(lost)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
