@@ -1,6 +1,6 @@
 #!/bin/sh
 # The shipped model, from the corpora below DATA to the files in the package: two runs, the second from the weights of the first
-# (half an hour on one core of a processor with AMX), their scores, the export. From the project's root: sh train/shipped/train.sh DATA
+# (forty minutes on one core of a processor with AMX), their scores, the export. From the project's root: sh train/shipped/train.sh DATA
 set -eux
 data=${1:?the folder that holds the corpora is missing}
 
