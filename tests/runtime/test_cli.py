@@ -54,9 +54,12 @@ def test_an_unsure_answer_is_called_uncertain(speech: Path) -> None:
     assert " uncertain " in run("predict", "--min-confidence", 0.99, speech).stdout.decode()
 
 
-def test_novel_speech_is_marked(speech: Path) -> None:
-    assert run("predict", speech).stdout.decode().splitlines()[1].endswith("4.34 s  novel")
-    assert json.loads(run("predict", "--json", speech).stdout)["novel"] is True
+def test_a_novel_sound_is_marked(speech: Path, tmp_path: Path) -> None:
+    bursts = np.random.default_rng(0).standard_normal(48000) * (np.sin(2 * np.pi * 8 * np.arange(48000) / 16000) > 0)
+    soundfile.write(tmp_path / "bursts.wav", 0.2 * bursts, 16000)
+    lines = run("predict", speech, tmp_path / "bursts.wav").stdout.decode().splitlines()
+    assert (lines[1].endswith("4.34 s"), lines[2].endswith("3.00 s  novel")) == (True, True)
+    assert [json.loads(run("predict", "--json", p).stdout)["novel"] for p in (speech, tmp_path / "bursts.wav")] == [False, True]
 
 
 def test_predict_with_a_profile(speech: Path, tmp_path: Path) -> None:
