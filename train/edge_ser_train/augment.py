@@ -92,12 +92,7 @@ def augment(
     if config.noise and rng.random() < config.noise:
         x = _add_noise(x, rng.uniform(config.noise_snr_db, config.noise_snr_db + 30), rng)
     if config.band_limit and rng.random() < config.band_limit:
-        hz = bin_centres_hz(front_end)
-        keep = hz < rng.uniform(3400, 7000)
-        if rng.random() < 0.5:
-            keep &= hz > rng.uniform(100, 300)
-        # Resamplers leave some 60 to 90 dB of stop band.
-        x = np.where(keep, x, np.maximum(x - np.float32(rng.uniform(50, 90)), _FLOOR_DB))
+        x = _narrow(x, rng, front_end)
     for _ in range(config.freq_masks):
         width = int(rng.integers(0, config.freq_mask_bins + 1))
         start = int(rng.integers(0, n_bins - width + 1))
@@ -125,6 +120,21 @@ def no_speech(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float32
         sound *= 10 ** (rng.uniform(0, 15) / 20 * np.sin(2 * np.pi * (rng.uniform(0.05, 1) * t + rng.random())))
     scaled: Float32Array = (sound / sound.std() * 10 ** (rng.uniform(-70, -10) / 20)).astype(np.float32)
     return scaled
+
+
+def _narrow(x: Float32Array, rng: np.random.Generator, front_end: FrontEndConfig) -> Float32Array:
+    """Cut what lies above 3.4 to 7 kHz by 50 to 90 dB, half the time also 12 to 48 dB an octave below 100 to 350 Hz.
+
+    A frame's window leaks into the stop band: CREMA-D's dev clips on a telephone have 65 dB less there than in their loudest bin.
+    """
+    hz = bin_centres_hz(front_end)
+    loss = np.where(hz > rng.uniform(3400, 7000), rng.uniform(50, 90), 0)
+    if rng.random() < 0.5:
+        loss += rng.uniform(12, 48) * np.log2(np.maximum(1, rng.uniform(100, 350) / np.maximum(hz, 20)))
+    heard = x - loss.astype(np.float32)
+    leak = heard.max(axis=1, keepdims=True) - 65 + np.log(rng.standard_exponential(x.shape, dtype=np.float32)) / _DB
+    changed: Float32Array = np.where(loss > 0, np.maximum(heard, np.maximum(np.minimum(x, leak), _FLOOR_DB)), x)
+    return changed
 
 
 def _suppress_noise(x: Float32Array, rng: np.random.Generator) -> Float32Array:
