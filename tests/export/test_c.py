@@ -167,7 +167,7 @@ def test_a_broken_calibration_is_refused(learnt: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [quiet]
 
 
-@pytest.mark.parametrize("what", ["feature_gain", "gru_recurrent_backward_weight", "conv2_bias"])
+@pytest.mark.parametrize("what", ["feature_gain", "gru_input_backward_weight", "conv2_bias"])
 def test_wrong_numbers_in_c_are_refused(learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     tool("cc")
     array = firmware.c_array

@@ -262,7 +262,7 @@ def test_a_few_utterances_help_with_voices_the_model_hears_wrong(data_dir: Path)
         clips = [row for row in csv.DictReader(file) if row["emotion"] in LABELS]
     recognizer = EmotionRecognizer()
     before, right = recognizer.profile, {"plain": 0, "adapted": 0}
-    for speaker in sorted({row["speaker"] for row in clips})[::2]:
+    for speaker in sorted({row["speaker"] for row in clips}):
         recognizer.profile = before
         # Files come in pairs, the same sentence said twice: one is learnt from, the other judged.
         own = [(data_dir / "ravdess" / row["file"], row["emotion"]) for row in clips if row["speaker"] == speaker]
