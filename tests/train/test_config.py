@@ -35,6 +35,8 @@ def test_the_paper_preset_is_as_published() -> None:
         ),
         ("seed = 'x'", "'seed' is 'x'; expected int"),
         ("[loss]\nalpha = 1.5", "loss.alpha is 1.5; expected 0 to 1"),
+        ("[loss]\noutliers = 0.01", "loss.outliers is 0.01; expected 0, or a share that makes 1 to 16 clips"),
+        ("[loss]\noutliers = 0.9", "loss.outliers is 0.9"),
         ("loss = 3", "'loss' is 3"),
         ("labels = ['a']", "two or more"),
         ("labels = [1, 2]", "labels"),

@@ -53,7 +53,8 @@ class LossConfig:
     teachers: tuple[str, ...] = ()
     """Folders of finished runs whose mean probabilities are the soft targets."""
     outliers: float = 0.0
-    """Share of every batch that is sound without speech, for which no class is right (Hendrycks et al. 2019)."""
+    """Share of every batch that is sound without speech, for which no class is right (Hendrycks et al. 2019); also the weight of
+    that loss beside the clips'."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,11 @@ class TrainConfig:
         kinds = ("joint", "triplet", "cosine_pairs")
         require(self.loss.kind in kinds, "loss.kind", self.loss.kind, "|".join(kinds))
         require(self.loss.separation >= 0, "loss.separation", self.loss.separation, "0 or more")
-        for name in ("label_smoothing", "distillation", "outliers"):
+        for name in ("label_smoothing", "distillation"):
             require(0 <= getattr(self.loss, name) <= 1, f"loss.{name}", getattr(self.loss, name), "0 to 1")
+        n_outliers, half = round(self.loss.outliers * self.optimizer.batch_size), self.optimizer.batch_size // 2
+        sounds = self.loss.outliers == 0 or 1 <= n_outliers <= half
+        require(sounds, "loss.outliers", self.loss.outliers, f"0, or a share that makes 1 to {half} clips of optimizer.batch_size")
         teaching = (self.loss.distillation > 0) == bool(self.loss.teachers)
         require(teaching, "loss.teachers", self.loss.teachers, "runs when loss.distillation is above 0, and none otherwise")
         stray = [to for to in self.label_map.values() if to not in self.labels]
