@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy.typing as npt
 import pytest
 import soundfile
 from click.testing import CliRunner
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from edge_ser import EmotionRecognizer, firmware
 from edge_ser.audio import AudioReader
@@ -179,6 +182,24 @@ def test_wrong_numbers_in_c_are_refused(learnt: Path, tmp_path: Path, monkeypatc
     with pytest.raises(ExportError, match=r"same label|same integers"):
         export_run(learnt, {"c": tmp_path / "c"}, silent, int8=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_recurrent_weights_in_c_are_refused(learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool("cc")
+    run = shutil.copytree(learnt, tmp_path / "run")
+    tensors, metadata = load_file(run / "model.safetensors"), safe_open(run / "model.safetensors", "np").metadata()
+    for name in ("gru.weight_hh_l0", "gru.weight_hh_l0_reverse"):
+        tensors[name] = 4 * tensors[name]  # after 60 steps they hardly matter
+    save_file(tensors, run / "model.safetensors", metadata)
+    export_run(run, {"c": tmp_path / "right"}, silent, int8=True)
+    array = firmware.c_array
+
+    def damaged(declaration: str, values: npt.NDArray[Any]) -> str:
+        return array(declaration, -values if " gru_recurrent_backward_weight[" in declaration else values)
+
+    monkeypatch.setattr(firmware, "c_array", damaged)
+    with pytest.raises(ExportError, match=r"same label|same integers"):
+        export_run(run, {"c": tmp_path / "wrong"}, silent, int8=True)
 
 
 def test_a_front_end_that_differs_is_refused(learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
