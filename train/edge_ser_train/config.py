@@ -169,7 +169,9 @@ class TrainConfig:
             require(0 <= getattr(self.loss, name) <= 1, f"loss.{name}", getattr(self.loss, name), "0 to 1")
         n_outliers, half = round(self.loss.outliers * self.optimizer.batch_size), self.optimizer.batch_size // 2
         sounds = self.loss.outliers == 0 or 1 <= n_outliers <= half
-        require(sounds, "loss.outliers", self.loss.outliers, f"0, or a share that makes 1 to {half} clips of optimizer.batch_size")
+        require(
+            sounds, "loss.outliers", self.loss.outliers, f"0, or a share that makes 1 to {half} clips of optimizer.batch_size"
+        )
         teaching = (self.loss.distillation > 0) == bool(self.loss.teachers)
         require(teaching, "loss.teachers", self.loss.teachers, "runs when loss.distillation is above 0, and none otherwise")
         stray = [to for to in self.label_map.values() if to not in self.labels]
