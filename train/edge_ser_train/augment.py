@@ -132,7 +132,8 @@ def _narrow(x: Float32Array, rng: np.random.Generator, front_end: FrontEndConfig
     if rng.random() < 0.5:
         loss += rng.uniform(12, 48) * np.log2(np.maximum(1, rng.uniform(100, 350) / np.maximum(hz, 20)))
     heard = x - loss.astype(np.float32)
-    leak = heard.max(axis=1, keepdims=True) - 65 + np.log(rng.standard_exponential(x.shape, dtype=np.float32)) / _DB
+    ripple = np.maximum(rng.standard_exponential(x.shape, dtype=np.float32), 1e-30)  # in float32 it is 0 once in 2^24
+    leak = heard.max(axis=1, keepdims=True) - 65 + np.log(ripple) / _DB
     changed: Float32Array = np.where(loss > 0, np.maximum(heard, np.maximum(np.minimum(x, leak), _FLOOR_DB)), x)
     return changed
 
