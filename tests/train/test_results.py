@@ -11,7 +11,7 @@ import pytest
 
 from edge_ser.errors import RunError
 from edge_ser_train.reproduction import write_reproduction
-from edge_ser_train.results import BASELINES, compare, read_cells, results_table
+from edge_ser_train.results import BASELINES, compare, read_cells, results_table, still_to_run
 
 PLACE = "tiny-2-folds"
 Confusion = Sequence[Sequence[int]]
@@ -153,6 +153,17 @@ def test_the_table_shows_a_dash_for_what_a_baseline_has_not(tmp_path: Path) -> N
     assert rows[1][5:] == ["75.0", "0.100", "0.25", "0.25"]
     assert rows[2][5:] == ["75.0", "-", "-", "-"]
     assert results_table(summaries, {}) == ""
+
+
+def test_what_is_still_to_run_is_listed_seed_by_seed(tmp_path: Path) -> None:
+    write_baseline(tmp_path)
+    for seed in (0, 1):
+        for fold, per_speaker in TWO_FOLDS.items():
+            write_cell(tmp_path, "mel", fold, seed, per_speaker)
+    write_cell(tmp_path, "stft", "1", 0, TWO_FOLDS["1"])  # a fold of two: no seed yet
+    titles = {"mel": "Mel", "stft": "STFT"}
+    assert still_to_run(read_cells(tmp_path), {"mel": 3, "stft": 1}, titles) == f"- {PLACE}: Mel: 1 seed; STFT: 1 seed"
+    assert still_to_run(read_cells(tmp_path), {"mel": 2}, titles) == ""
 
 
 def test_a_report_can_be_made_of_a_baseline_alone(tmp_path: Path) -> None:

@@ -232,6 +232,17 @@ def results_table(summaries: dict[tuple[str, str], Summary], titles: dict[str, s
     return "\n\n".join(parts)
 
 
+def still_to_run(summaries: dict[tuple[str, str], Summary], wanted: dict[str, int], titles: dict[str, str]) -> str:
+    """Return a Markdown list of the ``wanted`` seeds (experiment to number) that a corpus and protocol with a baseline lacks."""
+    lines = []
+    for place in sorted({place for place, name in summaries if name in BASELINES}):
+        have = {name: len(summaries[place, name].seeds) for name in wanted if (place, name) in summaries}
+        lacking = {titles[name]: n - have.get(name, 0) for name, n in wanted.items() if have.get(name, 0) < n}
+        if lacking:
+            lines.append(f"- {place}: " + "; ".join(f"{title}: {n} seed{'s' * (n > 1)}" for title, n in lacking.items()))
+    return "\n".join(lines)
+
+
 def comparison_table(summaries: dict[tuple[str, str], Summary], pairs: Sequence[tuple[str, str, str]]) -> str:
     """Return the paired tests: rows (corpus, title) for every pair (title, with, without) that has cells on both sides."""
     rows = []
