@@ -143,9 +143,10 @@ def _ablation(name: str, *settings: str, also: str = "") -> Experiment:
     return _edge(f"edge recipe, short: {name}", *settings, lasting="ablation", also=also)
 
 
-def _frozen(lambda_center: float) -> Experiment:
-    settings = f"loss.lambda_center={lambda_center}", f"optimizer.init={_CREMAD_RUN}"
-    return Experiment("small", False, settings, f"behind the convolutions of the run on cremad, λ = {lambda_center:g}", "frozen")
+def _frozen(lambda_center: float, run: str = _CREMAD_RUN, which: str = "") -> Experiment:
+    settings = f"loss.lambda_center={lambda_center}", f"optimizer.init={run}"
+    title = f"behind the convolutions of the {which}run on cremad, λ = {lambda_center:g}"
+    return Experiment("small", False, settings, title, "frozen")
 
 
 def _longer(title: str, speaker_shift: float) -> Experiment:
@@ -203,6 +204,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "edge-shifted": _longer("edge recipe, then behind its convolutions with speakers' means exchanged", 1.0),
     "frozen": _frozen(0.3),
     "frozen-lambda-0": _frozen(0.0),
+    "frozen-channel": _frozen(0.3, _CHANNEL_RUN, "shipped recipe's first "),
 }
 ABLATIONS: dict[str, Experiment] = {
     "ablation-none": _ablation("as it is"),
