@@ -61,6 +61,7 @@ COMPARISONS = (
     ("center loss, started from the other two corpora", "pretrained", "pretrained-lambda-0"),
     ("wide levels and quieter backgrounds against the edge recipe, λ = 0.3", "edge-wide", "edge"),
     ("speakers' means exchanged, behind the convolutions of wide levels", "edge-final", "edge-wide"),
+    ("the preset as it ships against one narrow channel in ten and 7,000 steps", "edge-channel", "edge-wide"),
     ("speakers' means exchanged and sound without speech, behind those of narrow channels", "edge-shipped", "edge-channel"),
     ("behind cremad's convolutions: the shipped recipe's against the edge recipe's", "frozen-channel", "frozen"),
 )
