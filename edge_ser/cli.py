@@ -279,7 +279,8 @@ def _card(file: ModelFile) -> Iterator[tuple[str, str]]:
     )
     yield "trained on", f"{training['train_clips']} clips of {training['train_speakers']} speakers; {training['speech']}"
     for corpus in training["corpora"]:
-        yield "", f"{corpus['name']}: {corpus['train_clips']} clips, {corpus['licence']}; {corpus['citation']}"
+        earlier = " (of what it builds on)" if corpus.get("earlier") else ""
+        yield "", f"{corpus['name']}: {corpus['train_clips']} clips{earlier}, {corpus['licence']}; {corpus['citation']}"
     for score in manifest.scores:
         low, high = score["ua_95"]
         yield (

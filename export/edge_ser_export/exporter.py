@@ -318,11 +318,13 @@ def _training(trained: TrainedModel) -> dict[str, Any]:
     data = trained.data
     corpora: list[dict[str, Any]] = []
     speech: set[str] = set()
-    for name in data["corpora"]:
+    before = data.get("corpora_before", {})
+    for name in (*data["corpora"], *before):
         facts = corpus_facts(name)
         speech.add(facts.speech)
-        n_clips = data["train"]["per_corpus"].get(name, 0)
-        corpora.append({"name": name, "licence": facts.licence, "citation": facts.citation, "train_clips": n_clips})
+        n_clips = before.get(name, data["train"]["per_corpus"].get(name, 0))
+        earlier = {"earlier": True} if name in before else {}  # what the run started or learnt from was trained on it
+        corpora.append({"name": name, "licence": facts.licence, "citation": facts.citation, "train_clips": n_clips, **earlier})
     return {
         "preset": trained.config.preset,
         "corpora": corpora,

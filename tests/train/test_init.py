@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from edge_ser.audio import AudioReader
+from edge_ser.backends import open_backend
 from edge_ser.errors import ConfigError, CorpusError, RunError
+from edge_ser.features import LOGMEL_V1, extract_blocks
+from edge_ser.model_file import read_model_file, shipped_model_path
 from edge_ser_train import run as runs
 from edge_ser_train.config import load_preset
+from edge_ser_train.dequantize import read_network
+from edge_ser_train.evaluation import open_run_or_model
 from edge_ser_train.loop import Trainer, infer
 from edge_ser_train.splits import training_split
 from tests.conftest import TINY_SETTINGS
@@ -29,7 +35,7 @@ def test_a_run_starts_from_another_with_other_labels(
     assert two.net.fc2.weight.shape == (2, 64)
     four = Trainer(config, training_split(tiny_data, ["tiny"], config.labels), tmp_path, tmp_path / "cache")
     assert torch.equal(four.net.fc2.weight, source.net.fc2.weight)
-    with pytest.raises(RunError, match="expected the same network"):
+    with pytest.raises(RunError, match="another front end or batch normalisation; expected those of this run"):
         Trainer(load_preset("paper").with_settings((f"optimizer.init={tiny_run}",)), four.data, tmp_path, tmp_path / "cache")
 
 
@@ -106,10 +112,11 @@ def test_whom_an_earlier_run_heard_is_not_tested_on(
             Trainer(config.with_settings(settings), other, tmp_path, tmp_path / "cache")
 
 
-def test_frozen_convolutions_need_a_run_to_have_them_from(tiny_data: Path, tmp_path: Path) -> None:
+def test_frozen_convolutions_need_something_to_have_them_from(tiny_data: Path, tmp_path: Path) -> None:
     data = training_split(tiny_data, ["tiny"], load_preset("small").labels)
-    with pytest.raises(RunError, match=r"optimizer\.frozen without optimizer\.init; expected the run"):
-        runs.open_run(load_preset("small"), {}, data, tmp_path / "run", resume=False)
+    alone = load_preset("small").with_settings(("optimizer.init=",))
+    with pytest.raises(RunError, match=r"optimizer\.frozen without optimizer\.init; expected what has the convolutions"):
+        runs.open_run(alone, {}, data, tmp_path / "run", resume=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -121,3 +128,65 @@ def test_teachers_probabilities_are_learnt(tiny_run: Path, tiny_data: Path, tmp_
     assert student.soft is not None
     torch.testing.assert_close(student.soft.sum(dim=1), torch.ones(32))
     student.step()
+
+
+@pytest.mark.parametrize("preset", ["small", "paper"])  # with and without batch normalisation
+def test_the_float_network_of_a_model_file_answers_as_the_file(preset: str, speech: Path) -> None:
+    path = shipped_model_path(".eser")
+    net, manifest = read_network(path, load_preset(preset).model)
+    backend = open_backend(read_model_file(path.with_suffix(".onnx")), "onnx", threads=1, spinning=False)
+    assert manifest.labels == ("neutral", "angry", "happy", "sad")
+    with AudioReader(speech, LOGMEL_V1.rate_hz) as reader:
+        features = extract_blocks(reader.blocks(), reader.n_samples, LOGMEL_V1)
+    for x in (features, features[:49], features[50:200]):
+        logits, z = infer(net, [x])
+        exact = backend.run(np.ascontiguousarray(x))
+        np.testing.assert_allclose(logits[0], exact.logits, atol=0.1)  # what int8 activations cost; they span 9
+        np.testing.assert_allclose(z[0], exact.embedding, atol=0.02)
+
+
+def test_a_small_corpus_starts_from_the_model_that_ships(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path, train_tiny: Callable[..., Path]
+) -> None:
+    from click.testing import CliRunner
+
+    from edge_ser.cli import cli
+    from edge_ser_export.exporter import export_run
+
+    run = train_tiny(tmp_path / "run", "small")
+    own = runs.load_run(run)
+    source, _ = read_network(shipped_model_path(".eser"), own.config.model)
+    for name, value in source.state_dict().items():
+        if name.startswith(("convs", "norms", "feature")):
+            assert torch.equal(own.net.state_dict()[name], value), name
+    assert not torch.equal(own.net.fc2.weight, source.fc2.weight)
+    # Its card names the corpora behind the convolutions and their licences, and evaluation does not call them unheard.
+    export_run(run, {"onnx": tmp_path / "mine.onnx"}, lambda line: None)
+    card = " ".join(CliRunner().invoke(cli, ["info", str(tmp_path / "mine.onnx")]).output.split())
+    assert "trained on 32 clips of 4 speakers" in card
+    assert "tiny: 32 clips, " in card
+    assert "cremad: 2576 clips (of what it builds on), ODbL 1.0 + DbCL 1.0" in card
+    assert open_run_or_model(run).train_corpora == open_run_or_model(tmp_path / "mine.onnx").train_corpora
+    # And so do the runs that start from it.
+    assert runs.past(load_preset("small").with_settings((f"optimizer.init={run}",))).corpora == {
+        "tiny": 32,
+        "cremad": 2576,
+        "emodb": 339,
+    }
+
+
+def test_a_model_file_is_not_tested_on_its_own_corpora(tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "cremad").symlink_to(tiny_data / "tiny")
+    config = load_preset("small").with_settings(TINY_SETTINGS)
+    data = training_split(tmp_path, ["cremad"], config.labels)
+    with pytest.raises(CorpusError, match="1 corpus in both train of the model to start from and test: cremad"):
+        Trainer(config, data, tmp_path, tmp_path / "cache")
+
+
+def test_a_model_file_gives_what_it_holds(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.init is 'shipped'; expected a run's folder, or optimizer\.frozen=true"):
+        load_preset("edge").with_settings(("optimizer.init=shipped",))
+    config = load_preset("small").with_settings((*TINY_SETTINGS, "front_end=logmel-paper"))
+    data = training_split(tiny_data, ["tiny"], config.labels)
+    with pytest.raises(RunError, match="shipped has another front end"):
+        Trainer(config, data, tmp_path, tmp_path / "cache")

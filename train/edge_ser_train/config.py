@@ -18,6 +18,8 @@ else:
     import tomli as tomllib
 
 PRESETS = ("paper", "edge", "small")
+SHIPPED = "shipped"
+"""``optimizer.init`` for the model in the package."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,14 @@ class OptimizerConfig:
     ema: float = 0.0
     """Decay a step of the exponential moving average of the weights, which is evaluated and kept; 0: the weights themselves."""
     init: str = ""
-    """Folder of a run to start from: its convolutions and GRU, and FC layers where the labels agree."""
+    """What to start from, FC2 only where the labels agree: the folder of a run, an .eser file, or ``shipped``, the package's."""
     frozen: bool = False
-    """Keep that run's convolutions and train what follows them; without augmentation, the vectors are computed once."""
+    """Keep its convolutions and train what follows them; without augmentation, the vectors are computed once."""
+
+    @property
+    def init_file(self) -> bool:
+        """Whether ``init`` names a model file, in whose convolutions batch normalisation is folded."""
+        return self.init == SHIPPED or self.init.endswith(".eser")
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,8 @@ class TrainConfig:
             self.selection.after_step,
             f"less than optimizer.max_steps ({optimizer.max_steps})",
         )
+        free = optimizer.init_file and self.model.batch_norm and not optimizer.frozen
+        require(not free, "optimizer.init", optimizer.init, "a run's folder, or optimizer.frozen=true, or model.batch_norm=false")
         shift = self.augment.speaker_shift
         require(optimizer.frozen or not shift, "augment.speaker_shift", shift, "0 unless optimizer.frozen keeps the vectors")
         for name in ("freq_warp", "time_stretch", "vtlp"):

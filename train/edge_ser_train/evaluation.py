@@ -123,7 +123,7 @@ def open_run_or_model(path: Path) -> Subject:
             trained.labels,
             trained.front_end,
             trained.temperature,
-            tuple(trained.data["corpora"]),
+            (*trained.data["corpora"], *trained.data.get("corpora_before", ())),
             trained.speech_vector.numpy(),
             trained.ordinary_vector.numpy(),
             trained.centres.numpy(),

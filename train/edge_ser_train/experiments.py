@@ -205,6 +205,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "frozen": _frozen(0.3),
     "frozen-lambda-0": _frozen(0.0),
     "frozen-channel": _frozen(0.3, _CHANNEL_RUN, "shipped recipe's first "),
+    "frozen-shipped": Experiment(
+        "small", False, ("optimizer.init=shipped",), "behind the convolutions of the model that ships, λ = 0.3", "frozen"
+    ),
 }
 ABLATIONS: dict[str, Experiment] = {
     "ablation-none": _ablation("as it is"),

@@ -141,7 +141,7 @@ class Trainer:
             self.variants = [load_features(data.train, front_end, cache_dir, speed) for speed in speeds]
             digests = audio_digests(data.train, self.train_features) | audio_digests(data.dev, self.dev_features)
             digests |= audio_digests(data.test, load_features(data.test, front_end, cache_dir))
-        self.leaks = [str(leak) for leak in check_leaks(data, digests, say, runs.heard_before(config))]
+        self.leaks = [str(leak) for leak in check_leaks(data, digests, say, runs.past(config).speakers)]
         self.train_y = class_numbers(data.train, config.labels)
         self.dev_y = class_numbers(data.dev, config.labels)
         counts = np.bincount(self.train_y, minlength=len(config.labels)).tolist()
@@ -154,7 +154,7 @@ class Trainer:
         self.net.feature_std.copy_(torch.from_numpy(std))
         self.fill = mean
         if config.optimizer.init:
-            runs.load_run(Path(config.optimizer.init), complete=False).initialise(self.net, config.labels)
+            runs.initialise(self.net, config)
         if config.optimizer.frozen:
             self.net.freeze_convolutions()
         self.net.to(self.device)

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,8 +29,10 @@ from torch import Tensor
 from edge_ser.errors import RunError
 from edge_ser.features import FrontEndConfig
 from edge_ser.files import replacing
-from edge_ser_train.config import TrainConfig, load_config
+from edge_ser.model_file import read_model_file, shipped_model_path
+from edge_ser_train.config import SHIPPED, TrainConfig, load_config
 from edge_ser_train.corpora import Clip
+from edge_ser_train.dequantize import read_network
 from edge_ser_train.model import EMBEDDING_SIZE, EmotionNet
 from edge_ser_train.splits import Split, speakers_of
 
@@ -57,10 +59,11 @@ def describe_data(data: Split, data_dir: Path, corpora: Sequence[str], config: T
         }
 
     listing = [[c.corpus, c.name, c.speaker, c.emotion, part] for part in ("train", "dev") for c in getattr(data, part)]
-    before = heard_before(config)
+    before = past(config)
     return {
         "data": str(data_dir.resolve()),
         "corpora": list(corpora),
+        "corpora_before": {name: n for name, n in before.corpora.items() if name not in corpora},
         "protocol": data.protocol,
         "fold": data.fold,
         "speaker_dependent": data.speaker_dependent,
@@ -68,24 +71,70 @@ def describe_data(data: Split, data_dir: Path, corpora: Sequence[str], config: T
         "left_out": dict(data.left_out),
         "train": count(data.train),
         "dev": count(data.dev),
-        "heard": {part: sorted(before[part] | speakers_of(getattr(data, part))) for part in before},
+        "heard": {part: sorted(names | speakers_of(getattr(data, part))) for part, names in before.speakers.items()},
         "clips_sha256": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
     }
 
 
-def heard_before(config: TrainConfig) -> dict[str, set[str]]:
-    """Return the speakers, as ``corpus/name``, in train and dev of the runs that a run starts or learns from, and of theirs."""
-    found: dict[str, set[str]] = {"train": set(), "dev": set()}
-    for folder in filter(None, (config.optimizer.init, *config.loss.teachers)):
-        for part, names in found.items():
-            names.update(read_data(Path(folder)).get("heard", {}).get(part, ()))
+class Past(NamedTuple):
+    """What a run learnt from before its first step: the data of what it starts or learns from, and of theirs."""
+
+    speakers: dict[str, set[str]]
+    """In train and dev, as ``corpus/name``; ``corpus/*`` where a model file does not say who."""
+    corpora: dict[str, int]
+    """Training clips of each corpus."""
+
+
+def past(config: TrainConfig) -> Past:
+    """Return what a run of this configuration has learnt from before its first step; RunError where that cannot be read."""
+    found = Past({"train": set(), "dev": set()}, {})
+    folders = list(config.loss.teachers)
+    if config.optimizer.init_file:
+        manifest = read_model_file(_model_file(config.optimizer.init)).manifest
+        found.corpora.update({c["name"]: c["train_clips"] for c in manifest.training["corpora"]})
+        found.speakers["train"].update(f"{name}/*" for name in found.corpora)
+    elif config.optimizer.init:
+        folders.append(config.optimizer.init)
+    for folder in folders:
+        data = read_data(Path(folder))
+        found.corpora.update(data.get("corpora_before", {}) | data["train"]["per_corpus"])
+        for part, names in found.speakers.items():
+            names.update(data.get("heard", {}).get(part, ()))
     return found
+
+
+def _model_file(init: str) -> Path:
+    """Return the ``.eser`` file that ``optimizer.init`` names."""
+    return shipped_model_path(".eser") if init == SHIPPED else Path(init)
+
+
+def initialise(net: EmotionNet, config: TrainConfig) -> None:
+    """Start a network from what ``optimizer.init`` names; the classifier only where the labels agree.
+
+    Of a run come the weights, the features are normalised by the new run's own data; of a model file, whose convolutions hold
+    the batch normalisation, comes its normalisation as well. Raises RunError for another front end or batch normalisation.
+    """
+    init, file = config.optimizer.init, config.optimizer.init_file
+    if file:
+        own, manifest = read_network(_model_file(init), config.model)
+        front_end, labels = manifest.front_end, manifest.labels
+    else:
+        trained = load_run(Path(init), complete=False)
+        own, front_end, labels = trained.net, trained.front_end, trained.labels
+    if front_end != config.front_end_config or any(type(a) is not type(b) for a, b in zip(own.norms, net.norms, strict=True)):
+        raise RunError(f"optimizer.init: {init} has another front end or batch normalisation; expected those of this run")
+    state = {name: value for name, value in own.state_dict().items() if file or not name.startswith("feature_")}
+    if labels != config.labels:
+        state = {name: value for name, value in state.items() if not name.startswith("fc2")}
+    net.load_state_dict(state, strict=False)
 
 
 def open_run(config: TrainConfig, described: dict[str, Any], split: Split, folder: Path, resume: bool) -> None:
     """Prepare the run's folder, or check that the one there is this run's; RunError says what differs."""
     if config.optimizer.frozen and not config.optimizer.init:
-        raise RunError("optimizer.frozen without optimizer.init; expected the run that has the convolutions: optimizer.init=RUN")
+        raise RunError(
+            "optimizer.frozen without optimizer.init; expected what has the convolutions: optimizer.init=RUN, or shipped"
+        )
     if not resume:
         if (folder / CONFIG).exists():
             raise RunError(f"{folder} already holds a run; continue it with --resume, or choose another --out")
@@ -206,16 +255,6 @@ class TrainedModel:
     weights_sha256: str
     data: dict[str, Any]
     """Content of data.json."""
-
-    def initialise(self, net: EmotionNet, labels: Sequence[str]) -> None:
-        """Start another run's network from these weights; the classifier only where the labels agree."""
-        own = self.net
-        if own.n_bins != net.n_bins or any(type(a) is not type(b) for a, b in zip(own.norms, net.norms, strict=True)):
-            raise RunError("optimizer.init: that run has another input or batch normalisation; expected the same network")
-        state = {name: value for name, value in own.state_dict().items() if not name.startswith("feature_")}
-        if self.labels != tuple(labels):
-            state = {name: value for name, value in state.items() if not name.startswith("fc2")}
-        net.load_state_dict(state, strict=False)
 
 
 def save_model(

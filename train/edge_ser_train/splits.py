@@ -233,16 +233,17 @@ class Leak:
     """Something that two parts of a split share."""
 
     kind: str
-    """``speaker``, ``dialogue`` or ``identical audio``."""
+    """``speaker``, ``corpus``, ``dialogue`` or ``identical audio``."""
     parts: tuple[str, str]
-    """Of this split, or what an earlier run, which this one starts or learns from, had for train or dev."""
+    """Of this split, or what an earlier run or model, which this run starts or learns from, had for train or dev."""
     names: tuple[str, ...]
-    """The speakers or dialogues, or one clip of each identical pair."""
+    """The speakers, corpora or dialogues, or one clip of each identical pair."""
 
     def __str__(self) -> str:
         """Return it as one line."""
         shown = ", ".join(self.names[:3]) + (f" and {len(self.names) - 3} more" if len(self.names) > 3 else "")
-        kind = self.kind + ("s" if len(self.names) > 1 and self.kind != "identical audio" else "")
+        plural = {"speaker": "speakers", "corpus": "corpora", "dialogue": "dialogues"}
+        kind = plural.get(self.kind, self.kind) if len(self.names) > 1 else self.kind
         return f"{len(self.names)} {kind} in both {' and '.join(self.parts)}: {shown}"
 
 
@@ -255,13 +256,17 @@ def find_leaks(split: Split, digests: Mapping[str, str], before: Mapping[str, Co
     """Return what train, dev and test share: speakers, dialogues, identical audio.
 
     ``digests`` maps a clip's key to a hash of its audio; clips without one are not compared by audio. ``before`` names the
-    speakers, as ``corpus/name``, in train and dev of the runs this one starts or learns from.
+    speakers in train and dev of what this run starts or learns from, as ``corpus/name``, or ``corpus/*`` for a corpus of which it
+    is not known who.
     """
     leaks = []
     parts = split.parts()
     for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
-        if known := speakers_of(parts[other]).intersection((before or {}).get(one, ())):
+        earlier = set((before or {}).get(one, ()))
+        if known := speakers_of(parts[other]) & earlier:
             leaks.append(Leak("speaker", (f"{one} of an earlier run", other), tuple(sorted(known))))
+        if corpora := {c.corpus for c in parts[other] if f"{c.corpus}/*" in earlier}:
+            leaks.append(Leak("corpus", (f"{one} of the model to start from", other), tuple(sorted(corpora))))
         for kind in ("speaker", "dialogue"):
             sides = [{(c.corpus, getattr(c, kind)) for c in parts[p] if getattr(c, kind)} for p in (one, other)]
             if shared := sides[0] & sides[1]:
