@@ -172,7 +172,7 @@ def _bars(own: dict[str, Summary], theirs: str, suffix: str) -> Any:
     axes.set_ylabel("%")
     axes.set_ylim(0, 100)
     axes.set_title(f"UA with its interval, and WA{suffix}", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
+    figure.legend(frameon=False, fontsize=8, ncols=4, loc="outside lower center")  # no bar or interval below it
     return figure
 
 
