@@ -39,7 +39,7 @@ from edge_ser_train.dataset import default_cache_dir, load_features
 from edge_ser_train.loop import infer
 from edge_ser_train.model import EMBEDDING_SIZE
 from edge_ser_train.run import REPORT, SPLIT, TrainedModel, load_run, read_json, write_atomic
-from edge_ser_train.splits import load_split, relabel
+from edge_ser_train.splits import load_split, relabel, split_title
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -328,6 +328,7 @@ def _training(trained: TrainedModel) -> dict[str, Any]:
     return {
         "preset": trained.config.preset,
         "corpora": corpora,
+        "split": split_title(data.get("protocol", "fixed"), data.get("fold", "")),
         "train_clips": data["train"]["clips"],
         "train_speakers": data["train"]["speakers"],
         "dev_clips": data["dev"]["clips"],

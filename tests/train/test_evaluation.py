@@ -11,16 +11,22 @@ from click.testing import CliRunner
 
 from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, EdgeSerError, RunError
+from edge_ser_export.exporter import export_run
 from edge_ser_train.conditions import CONDITIONS, add_pink_noise, cut, level, telephone
+from edge_ser_train.corpora import read_corpus
 from edge_ser_train.evaluation import (
+    Training,
     evaluate_model,
     evaluate_run,
     format_comparison,
     format_evaluation,
+    open_run_or_model,
     robustness,
 )
 from edge_ser_train.run import MODEL, load_run
+from edge_ser_train.splits import PARTS
 from edge_ser_train.tuning import adaptation, calibration, leave_corpus_out
+from tests.conftest import TINY_SETTINGS
 
 
 def test_run_and_exported_file_score_alike(tiny_run: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -31,6 +37,31 @@ def test_run_and_exported_file_score_alike(tiny_run: Path, tiny_model: Path, tin
     assert in_torch["ece"] == pytest.approx(in_runtime["ece"], abs=1e-4)
     assert "speaker" in in_torch["protocol"]
     assert evaluate_model(tiny_model, tiny_data, "tiny", "train")["protocol"] == "seen in training"
+
+
+def test_a_run_is_tested_on_its_own_split(tiny_data: Path, tmp_path: Path) -> None:
+    out, where = tmp_path / "run", ["--data", str(tiny_data), "--corpus", "tiny"]
+    settings = [word for setting in TINY_SETTINGS for word in ("--set", setting)]
+    arguments = ["train", *where, "--protocol", "leave-one-speaker-out", "--fold", "s1", "--out", str(out), *settings]
+    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    training = open_run_or_model(out).training
+    own = {part: {c.speaker for c in training.read(tiny_data, "tiny") if c.split == part} for part in PARTS}
+    assert own == {"test": {"s1"}, "dev": {"s2"}, "train": {"s0", "s3", "s4", "s5"}}  # labels.csv says: test s5, dev s4
+    result = evaluate_run(out, tiny_data, "tiny", "test", tmp_path / "cache")
+    assert (result["n_clips"], result["protocol"]) == (8, "leave-one-speaker-out s1, 4 classes")
+    # A model file does not list the split: what labels.csv calls test was trained on, and the score says so.
+    export_run(out, {"onnx": tmp_path / "m.onnx"}, lambda line: None)
+    stated = evaluate_model(tmp_path / "m.onnx", tiny_data, "tiny", "test")["protocol"]
+    assert stated == "seen in training, but for the test clips of leave-one-speaker-out s1"
+
+
+def test_a_run_is_evaluated_by_its_label_map(tiny_data: Path) -> None:
+    keys = {c.key: part for c, part in zip(read_corpus(tiny_data, "tiny"), ("train", "dev", "test"), strict=False)}
+    training = Training(("tiny",), (), "paper repeat 1 fold 1 (SPEAKER-DEPENDENT)", {"sad": "neutral"}, keys)
+    clips = training.read(tiny_data, "tiny")
+    assert {c.emotion for c in clips} == {"neutral", "angry", "happy"}
+    assert {c.key: c.split for c in clips if c.split} == keys  # a speaker on both sides says nothing of other clips
+    assert training.protocol("tiny", "test", 4) == "paper repeat 1 fold 1 (SPEAKER-DEPENDENT), 4 classes"
 
 
 def test_the_command_prints_every_score(tiny_model: Path, tiny_data: Path) -> None:

@@ -166,7 +166,10 @@ def test_a_small_corpus_starts_from_the_model_that_ships(
     assert "trained on 32 clips of 4 speakers" in card
     assert "tiny: 32 clips, " in card
     assert "cremad: 2576 clips (of what it builds on), ODbL 1.0 + DbCL 1.0" in card
-    assert open_run_or_model(run).train_corpora == open_run_or_model(tmp_path / "mine.onnx").train_corpora
+    for trained in (open_run_or_model(run).training, open_run_or_model(tmp_path / "mine.onnx").training):
+        assert (trained.corpora, trained.earlier) == (("tiny",), ("cremad", "emodb"))
+        assert trained.protocol("cremad", "test", 4) == "corpus not trained on, but by what it builds on, 4 classes"
+        assert trained.protocol("ravdess", "all", 4) == "zero-shot (corpus not trained on), 4 classes"
     # And so do the runs that start from it.
     assert runs.past(load_preset("small").with_settings((f"optimizer.init={run}",))).corpora == {
         "tiny": 32,

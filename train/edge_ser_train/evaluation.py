@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,35 +20,12 @@ from edge_ser.model_file import read_model_file
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser_train.corpora import Clip, read_corpus, select
 from edge_ser_train.metrics import confusion_matrix, score, unweighted_accuracy
+from edge_ser_train.splits import PARTS, split_title
+
+if TYPE_CHECKING:
+    from edge_ser_train.run import TrainedModel
 
 Float32Array = npt.NDArray[np.float32]
-
-
-def _result(
-    what: Path, weights_sha256: str, clips: Sequence[Clip], split: str, labels: Sequence[str],
-    logits: npt.NDArray[np.float32], temperature: float, train_corpora: Sequence[str],
-) -> dict[str, Any]:  # fmt: skip
-    y = np.array([labels.index(c.emotion) for c in clips], dtype=np.int64)
-    corpus = clips[0].corpus
-    if corpus in train_corpora and split in ("train", "all"):
-        protocol = "seen in training"
-    elif corpus in train_corpora and split == "dev":
-        protocol = "used to select the weights and the temperature"
-    elif corpus in train_corpora:
-        protocol = f"fixed split by speaker, {len(labels)} classes"
-    else:
-        protocol = f"zero-shot (corpus not trained on), {len(labels)} classes"
-    scores = score(logits, y, [c.speaker for c in clips], temperature)
-    return {
-        "model": str(what),
-        "weights_sha256": weights_sha256,
-        "corpus": corpus,
-        "split": split,
-        "protocol": protocol,
-        "labels": list(labels),
-        **asdict(scores),
-        "by_gender": _by_gender(clips, y, logits.argmax(axis=1), len(labels)),
-    }
 
 
 def _by_gender(
@@ -61,6 +39,51 @@ def _by_gender(
         ua = unweighted_accuracy(confusion_matrix(y[of], predicted[of], n_classes))
         table[gender] = {"n_clips": int(of.sum()), "ua": float(ua)}
     return table
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is known of the training of what is evaluated."""
+
+    corpora: tuple[str, ...]
+    """Whose clips it trained on or was selected by."""
+    earlier: tuple[str, ...]
+    """Other corpora that what it builds on was trained on."""
+    split: str
+    """Name of the split it was trained under."""
+    label_map: Mapping[str, str]
+    """Emotions of the corpora that count as another label."""
+    parts: Mapping[str, str]
+    """train, dev or test by clip, for the clips of the split; a model file does not list them."""
+
+    def read(self, data: Path, corpus: str) -> list[Clip]:
+        """Return a corpus' clips with the emotions of the label map and, where the training parted the corpus, its parts.
+
+        A clip that was left out for its emotion goes with its speaker.
+        """
+        clips = [replace(c, emotion=self.label_map.get(c.emotion, c.emotion)) for c in read_corpus(data, corpus)]
+        of: dict[str, set[str]] = defaultdict(set)
+        for clip in clips:
+            of[clip.speaker].update({self.parts[clip.key]} if clip.key in self.parts else ())
+        if not any(of.values()):
+            return clips
+        alone = {speaker: next(iter(parts)) for speaker, parts in of.items() if speaker and len(parts) == 1}
+        return [replace(c, split=self.parts.get(c.key, alone.get(c.speaker, ""))) for c in clips]
+
+    def protocol(self, corpus: str, split: str, n_labels: int) -> str:
+        """Say what scores on a part of a corpus are scores of: new speakers, or what it has heard."""
+        classes = f"{n_labels} classes"
+        if corpus in self.earlier:
+            return f"corpus not trained on, but by what it builds on, {classes}"
+        if corpus not in self.corpora:
+            return f"zero-shot (corpus not trained on), {classes}"
+        if split in ("train", "all"):
+            return "seen in training"
+        if split == "dev":
+            return "used to select the weights and the temperature"
+        if self.split == "fixed":
+            return f"fixed split by speaker, {classes}"
+        return f"{self.split}, {classes}" if self.parts else f"seen in training, but for the test clips of {self.split}"
 
 
 class Answering(Protocol):
@@ -82,7 +105,7 @@ class Subject:
     labels: tuple[str, ...]
     front_end: FrontEndConfig
     temperature: float
-    train_corpora: tuple[str, ...]
+    training: Training
     speech_vector: Float32Array
     ordinary_vector: Float32Array
     centres: Float32Array
@@ -98,7 +121,18 @@ class Subject:
 
     def score_logits(self, clips: Sequence[Clip], split: str, logits: Float32Array) -> dict[str, Any]:
         """Return the scores of answers, logits [n, n_labels], on clips."""
-        return _result(self.path, self.weights_sha256, clips, split, self.labels, logits, self.temperature, self.train_corpora)
+        y = np.array([self.labels.index(c.emotion) for c in clips], dtype=np.int64)
+        scores = score(logits, y, [c.speaker for c in clips], self.temperature)
+        return {
+            "model": str(self.path),
+            "weights_sha256": self.weights_sha256,
+            "corpus": clips[0].corpus,
+            "split": split,
+            "protocol": self.training.protocol(clips[0].corpus, split, len(self.labels)),
+            "labels": list(self.labels),
+            **asdict(scores),
+            "by_gender": _by_gender(clips, y, logits.argmax(axis=1), len(self.labels)),
+        }
 
 
 def open_run_or_model(path: Path) -> Subject:
@@ -123,7 +157,7 @@ def open_run_or_model(path: Path) -> Subject:
             trained.labels,
             trained.front_end,
             trained.temperature,
-            (*trained.data["corpora"], *trained.data.get("corpora_before", ())),
+            _training_of_run(path, trained),
             trained.speech_vector.numpy(),
             trained.ordinary_vector.numpy(),
             trained.centres.numpy(),
@@ -148,7 +182,13 @@ def open_run_or_model(path: Path) -> Subject:
         manifest.labels,
         manifest.front_end,
         manifest.temperature,
-        tuple(c["name"] for c in manifest.training["corpora"]),
+        Training(
+            tuple(c["name"] for c in manifest.training["corpora"] if not c.get("earlier")),
+            tuple(c["name"] for c in manifest.training["corpora"] if c.get("earlier")),
+            str(manifest.training.get("split", "fixed")),
+            {},
+            {},
+        ),
         np.array(manifest.speech_vector, dtype=np.float32),
         np.array(manifest.ordinary_vector, dtype=np.float32),
         np.array(manifest.centres, dtype=np.float32),
@@ -158,30 +198,37 @@ def open_run_or_model(path: Path) -> Subject:
     )
 
 
+def _training_of_run(folder: Path, trained: TrainedModel) -> Training:
+    from edge_ser_train.run import SPLIT, read_json
+
+    data, parts = trained.data, {}
+    if (folder / SPLIT).is_file():  # runs of early versions have none
+        listed = read_json(folder / SPLIT)
+        parts = {str(key): part for part in PARTS for key in listed.get(part, ())}
+    split = split_title(data.get("protocol", "fixed"), data.get("fold", ""))
+    return Training(tuple(data["corpora"]), tuple(data.get("corpora_before", ())), split, trained.config.label_map, parts)
+
+
 def evaluate_run(folder: Path, data: Path, corpus: str, split: str, cache_dir: Path | None) -> dict[str, Any]:
     """Score the best weights of the run in ``folder`` in torch."""
     from edge_ser_train.dataset import default_cache_dir, load_features
 
     subject = open_run_or_model(folder)
-    clips = select(read_corpus(data, corpus), split, subject.labels)
+    clips = select(subject.training.read(data, corpus), split, subject.labels)
     return subject.score(clips, split, load_features(clips, subject.front_end, cache_dir or default_cache_dir()))
 
 
 def evaluate_model(path: Path, data: Path, corpus: str, split: str) -> dict[str, Any]:
     """Score an exported model file clip by clip through the runtime, audio file to answer."""
-    recognizer = EmotionRecognizer(path)
-    manifest = recognizer.manifest
-    clips = select(read_corpus(data, corpus), split, manifest.labels)
-    logits = np.empty((len(clips), len(manifest.labels)), dtype=np.float32)
+    recognizer, subject = EmotionRecognizer(path), open_run_or_model(path)
+    clips = select(subject.training.read(data, corpus), split, subject.labels)
+    logits = np.empty((len(clips), len(subject.labels)), dtype=np.float32)
     for i, clip in enumerate(tqdm(clips, desc=f"{corpus} {split}", unit="clip", disable=None)):
         try:
             logits[i] = recognizer.predict(clip.path).logits
         except AudioError as error:
             raise CorpusError(f"{corpus}: {error}") from None
-    train_corpora = [c["name"] for c in manifest.training["corpora"]]
-    return _result(
-        path, manifest.training["weights_sha256"], clips, split, manifest.labels, logits, manifest.temperature, train_corpora
-    )
+    return subject.score_logits(clips, split, logits)
 
 
 def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str, Any]]:
@@ -189,7 +236,7 @@ def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str
     from edge_ser_train.conditions import CONDITIONS
 
     subject = open_run_or_model(path)
-    clips = select(read_corpus(data, corpus), split, subject.labels)
+    clips = select(subject.training.read(data, corpus), split, subject.labels)
     features: dict[str, list[Float32Array]] = {name: [] for name in CONDITIONS}
     for number, clip in enumerate(tqdm(clips, desc=f"{corpus} {split}", unit="clip", disable=None)):
         with AudioReader(clip.path, subject.front_end.rate_hz) as reader:

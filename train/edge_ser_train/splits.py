@@ -26,7 +26,17 @@ from edge_ser_train.corpora import Clip, read_corpus
 
 PROTOCOLS = ("fixed", "folds", "leave-one-speaker-out", "leave-one-session-out", "paper")
 PARTS = ("train", "dev", "test")
+_SPEAKER_DEPENDENT = ("paper",)
 _N_SUBSETS, _N_REPEATS = 10, 5
+
+
+def split_title(protocol: str, fold: str) -> str:
+    """Return a split's name for tables and plots.
+
+    >>> split_title("folds", "1"), split_title("paper", "repeat 1 fold 2")
+    ('folds 1', 'paper repeat 1 fold 2 (SPEAKER-DEPENDENT)')
+    """
+    return " ".join(filter(None, (protocol, fold, "(SPEAKER-DEPENDENT)" if protocol in _SPEAKER_DEPENDENT else "")))
 
 
 @dataclass(frozen=True)
@@ -46,13 +56,12 @@ class Split:
     @property
     def speaker_dependent(self) -> bool:
         """Whether the protocol puts one speaker on both sides, by design."""
-        return self.protocol == "paper"
+        return self.protocol in _SPEAKER_DEPENDENT
 
     @property
     def title(self) -> str:
         """The split's name for tables and plots."""
-        dependent = " (SPEAKER-DEPENDENT)" if self.speaker_dependent else ""
-        return f"{self.protocol}{' ' + self.fold if self.fold else ''}{dependent}"
+        return split_title(self.protocol, self.fold)
 
     def parts(self) -> dict[str, tuple[Clip, ...]]:
         """Return the clips of train, dev and test."""

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from edge_ser.adaptation import Person, evidence
 from edge_ser.calibration import MIN_SPEECH_S, Encoder, Speech, SpeechStatistics
 from edge_ser.errors import CorpusError
-from edge_ser_train.corpora import ORDINARY, Clip, read_corpus, select
+from edge_ser_train.corpora import ORDINARY, Clip, select
 from edge_ser_train.evaluation import Subject, open_run_or_model
 from edge_ser_train.metrics import paired_change
 
@@ -39,8 +39,10 @@ def leave_corpus_out(path: Path, data: Path, cache_dir: Path | None) -> list[dic
     subject = open_run_or_model(path)
     results = []
     for corpus in sorted(p.parent.name for p in data.glob("*/labels.csv")):
-        heard = read_corpus(data, corpus)
-        if corpus not in subject.train_corpora and any(c.emotion in subject.labels for c in heard):
+        if corpus in subject.training.corpora + subject.training.earlier:
+            continue
+        heard = subject.training.read(data, corpus)
+        if any(c.emotion in subject.labels for c in heard):
             results += _calibrated(subject, heard, "all", cache_dir)
     if not results:
         raise CorpusError(f"{data} holds no corpus that {path} was not trained on; expected one at least to leave out")
@@ -54,7 +56,7 @@ def calibration(path: Path, data: Path, corpus: str, split: str, cache_dir: Path
     or every emotion. Where there are not ten seconds of such speech, the clip stays uncalibrated, as it would on a device.
     """
     subject = open_run_or_model(path)
-    clips = read_corpus(data, corpus)
+    clips = subject.training.read(data, corpus)
     select(clips, split, subject.labels)  # says what is wrong with the split
     return _calibrated(subject, [c for c in clips if split in ("all", c.split)], split, cache_dir)
 
@@ -111,7 +113,7 @@ def adaptation(path: Path, data: Path, corpus: str, split: str, cache_dir: Path 
     from edge_ser_train.dataset import default_cache_dir, load_features
 
     subject = open_run_or_model(path)
-    clips = select(read_corpus(data, corpus), split, subject.labels)
+    clips = select(subject.training.read(data, corpus), split, subject.labels)
     plain, z = subject.answer(load_features(clips, subject.front_end, cache_dir or default_cache_dir()))
     results = [subject.score_logits(clips, split, plain) | {"adaptation": "none"}]
     of: dict[tuple[str, str], list[int]] = defaultdict(list)
