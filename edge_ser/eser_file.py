@@ -23,6 +23,12 @@ MAX_LABELS = 16
 N_BINS, EMBEDDING_SIZE = 128, 64
 MAX_BIAS = 2**30
 """With a sum of products such a bias stays within 32 bits."""
+PANEL = 16
+"""Rows of a weight panel: weights but FC2's lie as [n_out / 16, n_in / 4, 16, 4]."""
+ONE = 65536
+"""What lies behind the encoder is in units of 1/65536."""
+STATE_UNIT = 2.0**-15
+"""Of the GRU's state."""
 
 _MAGIC = b"edge-ser"
 _HEADER = struct.Struct("<8sII")

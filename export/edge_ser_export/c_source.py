@@ -18,7 +18,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from edge_ser.errors import ExportError
-from edge_ser.eser_file import MAX_LABELS, packed, serialise
+from edge_ser.eser_file import MAX_LABELS, ONE, PANEL, STATE_UNIT, packed, serialise
 from edge_ser.eser_file import layers as order
 from edge_ser.features import LOGMEL_V1
 from edge_ser.firmware import CSource, c_source
@@ -27,10 +27,6 @@ from edge_ser_export.quantize import QuantizedNet, QuantizedRows, frequency_majo
 from edge_ser_train.model import EmotionNet
 
 Int32Array = npt.NDArray[np.int32]
-
-_PANEL = 16
-_ONE = 65536  # the unit of everything behind the encoder is 1/65536
-_STATE_UNIT = 2.0**-15  # of the GRU's state
 
 
 @dataclass(frozen=True)
@@ -71,16 +67,16 @@ def layers(net: EmotionNet, quantized: QuantizedNet) -> dict[str, Layer]:
         rows_in, rows_h = (quantized.gru[f"weight_{source}_l0{suffix}"] for source in ("ih", "hh"))
         rows_in = replace(rows_in, weight=frequency_major(rows_in.weight, size))
         found[f"gru_input_{direction}"] = _rows(f"GRU {direction}", rows_in, state[f"bias_ih_l0{suffix}"], given.scale)
-        found[f"gru_recurrent_{direction}"] = _rows(f"GRU {direction}", rows_h, state[f"bias_hh_l0{suffix}"], _STATE_UNIT)
-    found["fc1"] = _rows("FC1", quantized.fc1, net.fc1.bias, _STATE_UNIT)
-    found["fc2"] = _rows("FC2", quantized.fc2, net.fc2.bias, 1 / _ONE, panels=False, bits=20)
+        found[f"gru_recurrent_{direction}"] = _rows(f"GRU {direction}", rows_h, state[f"bias_hh_l0{suffix}"], STATE_UNIT)
+    found["fc1"] = _rows("FC1", quantized.fc1, net.fc1.bias, STATE_UNIT)
+    found["fc2"] = _rows("FC2", quantized.fc2, net.fc2.bias, 1 / ONE, panels=False, bits=20)
     return found
 
 
 def _panels(rows: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
     """Reorder rows [n_out, n_in] to [n_out / 16, n_in / 4, 16, 4]."""
     n_out, n_in = rows.shape
-    return np.ascontiguousarray(rows.reshape(n_out // _PANEL, _PANEL, n_in // 4, 4).transpose(0, 2, 1, 3))
+    return np.ascontiguousarray(rows.reshape(n_out // PANEL, PANEL, n_in // 4, 4).transpose(0, 2, 1, 3))
 
 
 def _rows(
@@ -94,9 +90,9 @@ def _rows(
     """Return a matrix whose product comes out in 1/65536, with multipliers below 2^bits."""
     unit = rows.scale.astype(np.float64) * scale_in
     steps = np.rint(bias.detach().cpu().numpy().astype(np.float64) / unit)
-    shift = bits - int(np.ceil(np.log2((unit * _ONE).max() * (1 + 2.0**-bits))))
+    shift = bits - int(np.ceil(np.log2((unit * ONE).max() * (1 + 2.0**-bits))))
     weight = _panels(rows.weight) if panels else rows.weight
-    return _layer(name, weight, steps, np.rint(unit * _ONE * 2.0**shift), shift, rows.weight.shape[1])
+    return _layer(name, weight, steps, np.rint(unit * ONE * 2.0**shift), shift, rows.weight.shape[1])
 
 
 def _layer(
@@ -118,7 +114,7 @@ def numbers(net: EmotionNet, quantized: QuantizedNet) -> dict[str, npt.NDArray[A
     constants: dict[str, npt.NDArray[Any]] = {
         "feature_gain": gain.astype(np.float32),
         "feature_offset": offset.astype(np.float32),
-        "prelu": np.rint(net.prelu.weight.detach().cpu().numpy().astype(np.float64) * _ONE).astype(np.int32),
+        "prelu": np.rint(net.prelu.weight.detach().cpu().numpy().astype(np.float64) * ONE).astype(np.int32),
         "shift": np.array([found[name].shift for name in order(net.fc2.out_features)], dtype=np.int32),
     }
     for name, layer in found.items():

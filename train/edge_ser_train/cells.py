@@ -23,7 +23,7 @@ import numpy.typing as npt
 from edge_ser.decision import softmax
 from edge_ser.errors import ConfigError, RunError, did_you_mean
 from edge_ser_train import run as runs
-from edge_ser_train.config import SHIPPED, TrainConfig, config_from_table, load_config, load_preset
+from edge_ser_train.config import TrainConfig, config_from_table, load_config, load_preset
 from edge_ser_train.corpora import Clip, read_corpus
 from edge_ser_train.experiments import ABLATIONS, EXPERIMENTS, FIGURES, PLANS, steps
 from edge_ser_train.metrics import confusion_matrix, expected_calibration_error, fit_temperature, unweighted_accuracy
@@ -186,7 +186,8 @@ def _among_the_runs(cell: Cell, out: Path) -> TrainConfig:
         return str(folder)
 
     optimizer, loss = cell.config.optimizer, cell.config.loss
-    optimizer = replace(optimizer, init=found(optimizer.init)) if optimizer.init not in ("", SHIPPED) else optimizer
+    if optimizer.init and not optimizer.init_file:
+        optimizer = replace(optimizer, init=found(optimizer.init))
     return replace(cell.config, optimizer=optimizer, loss=replace(loss, teachers=tuple(map(found, loss.teachers))))
 
 

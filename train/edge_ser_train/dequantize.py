@@ -12,15 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edge_ser.eser_file import N_BINS, parse
+from edge_ser.eser_file import N_BINS, ONE, PANEL, STATE_UNIT, parse
 from edge_ser.eser_file import layers as layers_of
 from edge_ser.model_file import Manifest, read_model_file
 from edge_ser_train.config import ModelConfig
 from edge_ser_train.model import CHANNELS, KERNELS, EmotionNet, ShiftNorm
-
-_PANEL = 16
-_ONE = 65536  # what lies behind the encoder is in units of 1/65536, the GRU's state in units of 2^-15
-_STATE_UNIT = 2.0**-15
 
 
 def read_network(path: Path, config: ModelConfig) -> tuple[EmotionNet, Manifest]:
@@ -56,7 +52,7 @@ def read_network(path: Path, config: ModelConfig) -> tuple[EmotionNet, Manifest]
     shifts = dict(zip(layers_of(n_labels), values["shift"].tolist(), strict=True))
 
     def matrix(name: str, n_out: int, unit_in: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        unit = values[f"{name}_multiplier"] / 2.0 ** shifts[name] / _ONE
+        unit = values[f"{name}_multiplier"] / 2.0 ** shifts[name] / ONE
         flat = values[f"{name}_weight"]
         rows = flat.reshape(n_out, -1) if name == "fc2" else _without_panels(flat, n_out)
         return unit[:, None] * rows / unit_in, unit * values[f"{name}_bias"]
@@ -66,16 +62,16 @@ def read_network(path: Path, config: ModelConfig) -> tuple[EmotionNet, Manifest]
         # In the file columns are frequency-major, here channel-major.
         put(f"gru.weight_ih_l0{suffix}", weight.reshape(len(weight), -1, CHANNELS[-1]).transpose(0, 2, 1).reshape(weight.shape))
         put(f"gru.bias_ih_l0{suffix}", bias)
-        put(f"gru.weight_hh_l0{suffix}", matrix(f"gru_recurrent_{direction}", len(weight), _STATE_UNIT)[0])
-    for name, unit_in in (("fc1", _STATE_UNIT), ("fc2", 1 / _ONE)):
+        put(f"gru.weight_hh_l0{suffix}", matrix(f"gru_recurrent_{direction}", len(weight), STATE_UNIT)[0])
+    for name, unit_in in (("fc1", STATE_UNIT), ("fc2", 1 / ONE)):
         weight, bias = matrix(name, len(state[f"{name}.bias"]), unit_in)
         put(f"{name}.weight", weight)
         put(f"{name}.bias", bias)
-    put("prelu.weight", values["prelu"] / _ONE)
+    put("prelu.weight", values["prelu"] / ONE)
     return net.eval(), file.manifest
 
 
 def _without_panels(weight: npt.NDArray[np.int8], n_out: int) -> npt.NDArray[np.int8]:
     """Return panels [n_out / 16, n_in / 4, 16, 4], flattened, as rows [n_out, n_in]."""
-    rows: npt.NDArray[np.int8] = weight.reshape(n_out // _PANEL, -1, _PANEL, 4).transpose(0, 2, 1, 3).reshape(n_out, -1)
+    rows: npt.NDArray[np.int8] = weight.reshape(n_out // PANEL, -1, PANEL, 4).transpose(0, 2, 1, 3).reshape(n_out, -1)
     return rows
