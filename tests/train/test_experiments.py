@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from click.testing import CliRunner
 
 from edge_ser.cli import cli
 from edge_ser.errors import ConfigError, RunError
-from edge_ser_train.cells import compactness, finished, pca, plan_cells, run_cell
+from edge_ser_train.cells import compactness, finished, novelty, pca, plan_cells, run_cell
+from edge_ser_train.corpora import Clip, read_corpus
 from edge_ser_train.experiments import EXPERIMENTS, FIGURES, TABLES
 from edge_ser_train.results import read_cells
 
@@ -126,3 +128,43 @@ def test_compactness_and_pca_of_known_points() -> None:
     plane = pca(z, y)
     assert [abs(p[0]) for p in plane["points"]] == [6000, 4000, 4000, 6000]
     assert plane["explained_variance"] == pytest.approx(1)
+
+
+def test_novelty_ranks_each_speaker_alone() -> None:
+    def clips(*speakers: str) -> list[Clip]:
+        return [Clip("tiny", Path(), speaker, "", "test") for speaker in speakers]
+
+    centres = np.array([[0, 0], [10, 0]], dtype=np.float32)
+    known = np.array([[1, 0], [9, 0], [2, 0], [0, 9]], dtype=np.float32)  # 1, 1, 2 from a centre; bob's lies 9 off
+    others = np.array([[5, 0], [0, 1], [0, 8]], dtype=np.float32)  # 5 and 1; bob's lies 8 off
+    sure, unsure = np.array([[4, 0]], dtype=np.float32), np.array([[1, 0]], dtype=np.float32)
+    answers = {
+        "known": (np.repeat(sure, 4, axis=0), known),
+        "others": (np.repeat(unsure, 3, axis=0), others),
+    }
+    who = {"known": clips("ann", "ann", "ann", "bob"), "others": clips("ann", "ann", "bob")}
+    result = novelty(answers, who, centres, temperature=1.0)
+    assert result["clips"] == 3
+    # ann: 5 is beyond all three, 1 ties with two and is nearer than 2: (3 + 1) / 6. bob: nearer than what is known.
+    assert result["auroc_per_speaker"]["distance"] == pytest.approx({"ann": 2 / 3, "bob": 0})
+    assert result["auroc_per_speaker"]["confidence"] == {"ann": 1, "bob": 1}
+    alone = novelty(answers, who | {"others": clips("ann", "ann", "cid")}, centres, temperature=1.0)
+    assert set(alone["auroc_per_speaker"]["distance"]) == {"ann"}  # nothing to compare for bob and cid
+
+
+def test_a_cell_measures_novelty_on_what_its_new_speakers_say_without_a_label(tiny_data: Path, tmp_path: Path) -> None:
+    for protocol in ("leave-one-speaker-out", "paper"):
+        planned = plan_cells(tiny_data, "tiny", None, ["setting-2"], 1, protocol, quick=True)[0]
+        kept = planned.labels[:2]
+        parts = {part: tuple(c for c in clips if c.emotion in kept) for part, clips in planned.split.parts().items()}
+        cell = replace(planned, labels=kept, split=replace(planned.split, **parts), config=replace(planned.config, labels=kept))
+        assert run_cell(cell, tiny_data, tmp_path, tmp_path / "cache", lambda line: None)
+        measured = json.loads((tmp_path / "cells" / f"{cell.name}.json").read_text())
+        if protocol == "paper":  # known speakers: nothing to say of new ones
+            assert "novelty" not in measured
+            continue
+        spoken = [c for c in read_corpus(tiny_data, "tiny") if c.speaker == planned.split.test[0].speaker]
+        assert measured["novelty"]["clips"] == sum(c.emotion not in kept for c in spoken) > 0
+        areas = measured["novelty"]["auroc_per_speaker"]
+        assert set(areas["distance"]) == set(areas["confidence"]) == {spoken[0].speaker}
+        assert all(0 <= area <= 1 for of in areas.values() for area in of.values())

@@ -11,7 +11,7 @@ import pytest
 
 from edge_ser.errors import RunError
 from edge_ser_train.reproduction import write_reproduction
-from edge_ser_train.results import BASELINES, compare, read_cells, results_table, still_to_run
+from edge_ser_train.results import BASELINES, compare, novelty_table, read_cells, results_table, still_to_run
 
 PLACE = "tiny-2-folds"
 Confusion = Sequence[Sequence[int]]
@@ -171,3 +171,22 @@ def test_a_report_can_be_made_of_a_baseline_alone(tmp_path: Path) -> None:
     report = write_reproduction(tmp_path, PLACE, quick=False).read_text()
     assert "| openSMILE eGeMAPSv02 + linear SVM | 1 × 2 | 65.0 [52.5, 70.0] |" in report
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_novelty_is_averaged_and_paired_by_speaker_and_seed(tmp_path: Path) -> None:
+    def areas(ann: float, bob: float) -> list[dict[str, Any]]:
+        return [
+            {"auroc_per_speaker": {s: {who: area} for s in ("distance", "confidence")}}
+            for who, area in (("ann", ann), ("bob", bob))
+        ]
+
+    of = {("one", 0): areas(0.8, 0.6), ("one", 1): areas(0.9, 0.9), ("other", 0): areas(0.7, 0.5), ("other", 1): (None, None)}
+    for (name, seed), measured in of.items():
+        for (fold, per_speaker), novelty in zip(TWO_FOLDS.items(), measured, strict=True):
+            write_cell(tmp_path, name, fold, seed, per_speaker, novelty=novelty)
+    text = novelty_table(read_cells(tmp_path), {"one": "One", "other": "Other"}, [("one against other", "one", "other")])
+    assert "| One | 2 | 80.0 [75.0, 85.0] | 80.0 [75.0, 85.0] |" in text
+    assert "| Other | 1 | 60.0 [50.0, 70.0] |" in text  # the seed without figures is left out
+    assert "| one against other | 1 | +10.0 [+10.0, +10.0] |" in text  # on the seed that both have
+    write_cell(tmp_path / "none", "one", "1", 0, TWO_FOLDS["1"])
+    assert novelty_table(read_cells(tmp_path / "none"), {"one": "One"}, []) == ""

@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -150,8 +150,8 @@ def run_cell(cell: Cell, data: Path, out: Path, cache: Path, say: Callable[[str]
     trained = runs.load_run(folder)
     trained.net.to(trainer.device)
     test = cell.split.test
-    test_features = load_features(test, cell.config.front_end_config, cache)
-    answers = trainer.answers | {"test": infer(trained.net, test_features)}
+    front_end = cell.config.front_end_config
+    answers = trainer.answers | {"test": infer(trained.net, load_features(test, front_end, cache))}
     logits, z = ({part: answer[i] for part, answer in answers.items()} for i in (0, 1))
     y = {part: class_numbers(clips, cell.labels) for part, clips in cell.split.parts().items()}
     classifier = "softmax"
@@ -170,6 +170,10 @@ def run_cell(cell: Cell, data: Path, out: Path, cache: Path, say: Callable[[str]
         "test_confusion_per_speaker": per_speaker_confusion(y["test"], logits["test"], [c.speaker for c in test], n),
         "compactness": {part: compactness(z[part], y[part]) for part in ("train", "test")},
     }
+    if cell.config.loss.kind == "joint" and (others := _without_label(cell, data)):
+        answers = {"known": (logits["test"], z["test"]), "others": infer(trained.net, load_features(others, front_end, cache))}
+        clips = {"known": test, "others": others}
+        measured["novelty"] = novelty(answers, clips, trained.centres.numpy(), temperature)
     if cell.experiment in FIGURES["4"] and cell.config.seed == 0:
         measured["pca"] = {part: pca(z[part], y[part]) for part in ("train", "test")}
     write_result(out, cell, trainer.leaks, measured)
@@ -243,6 +247,41 @@ def compactness(z: Float32Array, y: npt.NDArray[np.int64]) -> dict[str, float]:
     between = np.linalg.norm(means[:, None] - means[None], axis=2)
     inter = float(between[np.triu_indices(len(means), 1)].mean())
     return {"intra": intra, "inter": inter, "ratio": intra / inter if inter else float("inf")}
+
+
+def _without_label(cell: Cell, data: Path) -> list[Clip]:
+    """Return what the test speakers say in emotions that have no label; none where they are no new speakers."""
+    speakers = {c.speaker for c in cell.split.test} if not cell.split.speaker_dependent else set()
+    known = {*cell.labels, *cell.config.label_map}
+    return [c for c in read_corpus(data, cell.corpus) if c.speaker in speakers and c.emotion not in known]
+
+
+def novelty(
+    answers: Mapping[str, tuple[Float32Array, Float32Array]], clips: Mapping[str, Sequence[Clip]], centres: Float32Array,
+    temperature: float,
+) -> dict[str, Any]:  # fmt: skip
+    """Return how well ``others``, clips in emotions that have no label, are told from the ``known`` by how they are answered.
+
+    For both, logits [n, n_labels] and z [n, 64]. Each speaker's area under the ROC curve, by the distance of z to the nearest
+    class centre and by the confidence that the answer lacks: 0.5 is chance.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    logits, z = (np.concatenate([answers[of][i] for of in ("known", "others")]) for i in (0, 1))
+    scores = {
+        "distance": np.linalg.norm(z[:, None] - centres, axis=2).min(axis=1),
+        "confidence": 1 - softmax(logits, temperature).max(axis=1),
+    }
+    other = np.repeat([False, True], [len(clips["known"]), len(clips["others"])])
+    who = np.array([c.speaker for of in ("known", "others") for c in clips[of]])
+    both = sorted(set(who[~other].tolist()) & set(who[other].tolist()))
+    return {
+        "clips": len(clips["others"]),
+        "auroc_per_speaker": {
+            name: {speaker: float(roc_auc_score(other[who == speaker], score[who == speaker])) for speaker in both}
+            for name, score in scores.items()
+        },
+    }
 
 
 def pca(z: Float32Array, y: npt.NDArray[np.int64]) -> dict[str, Any]:

@@ -17,7 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser_train.experiments import ABLATIONS, ALPHA_SWEEP, EXPERIMENTS, LAMBDA_SWEEP, SETTINGS
-from edge_ser_train.results import BASELINES, Summary, compare, comparison_table, read_cells, results_table, still_to_run, table
+from edge_ser_train.results import (
+    BASELINES,
+    Summary,
+    compare,
+    comparison_table,
+    novelty_table,
+    read_cells,
+    results_table,
+    still_to_run,
+    table,
+)
 from edge_ser_train.run import write_atomic
 
 GRID = {"setting-1": 3, "setting-2": 3, "setting-3": 1, "setting-4": 1}
@@ -280,6 +290,7 @@ def results_page(results: Path, shipped: Path) -> str:
         "## What the center loss brings, and other paired comparisons",
         "UA of the first minus UA of the second, same speakers and seeds; paired bootstrap over speakers, two-sided p.",
         comparison_table(whole, COMPARISONS),
+        _novelty(novelty_table(whole, planned, COMPARISONS)),
         "## Ablations of the edge recipe",
         _ablation_table({name: s for (_, name), s in summaries.items() if name in ABLATIONS}),
         "## The shipped model in other rooms",
@@ -290,6 +301,15 @@ def results_page(results: Path, shipped: Path) -> str:
 
 def _missing(lines: str) -> str:
     return f"Not run yet, of the paper's settings with three seeds on Mel and one on STFT:\n\n{lines}" if lines else ""
+
+
+def _novelty(areas: str) -> str:
+    introduction = (
+        "## Emotions that have no label\n\nHow well they are told from those with one, on new speakers: by the distance of z to "
+        "the nearest class centre, and by the confidence that the answer lacks. Area under the ROC curve within a speaker, in "
+        "per cent (50: chance), averaged over speakers and seeds; a difference is paired by both."
+    )
+    return f"{introduction}\n\n{areas}" if areas else ""
 
 
 _RESULTS_INTRODUCTION = """\

@@ -96,6 +96,17 @@ class Summary:
         """Return the mean ratio of intra- to inter-class distance of the embedding; NaN where a cell has no embedding."""
         return float(np.mean([cell["compactness"][part]["ratio"] if "compactness" in cell else np.nan for cell in self.cells]))
 
+    def auroc(self, score: str) -> dict[int, FloatArray]:
+        """Return how well ``score`` tells emotions without a label: seed to each speaker's area under the ROC curve [n_speakers].
+
+        Seeds that have not measured it for every speaker are left out.
+        """
+        found = np.full((len(self.seeds), len(self.speakers)), np.nan)
+        for cell in self.cells:
+            for speaker, area in cell.get("novelty", {}).get("auroc_per_speaker", {}).get(score, {}).items():
+                found[self.seeds.index(cell["seed"]), self.speakers.index(speaker)] = area
+        return {seed: areas for seed, areas in zip(self.seeds, found, strict=True) if not np.isnan(areas).any()}
+
     def _figure(self, measure: Any) -> Figure:
         value = float(np.mean([measure(c.sum(axis=0)) for c in self.confusion]))
         drawn = [measure(c[_draws(len(self.speakers))].sum(axis=1)) for c in self.confusion]
@@ -254,3 +265,28 @@ def comparison_table(summaries: dict[tuple[str, str], Summary], pairs: Sequence[
                     seeds = ", ".join(f"{100 * x:+.1f}" for x in result.per_seed)
                     rows.append([place, title, result.difference.points(), f"{result.p:.3f}", seeds])
     return table(["corpus", "comparison", "UA difference, points", "p", "per seed"], rows)
+
+
+def novelty_table(
+    summaries: dict[tuple[str, str], Summary], titles: dict[str, str], pairs: Sequence[tuple[str, str, str]]
+) -> str:
+    """Return how well distance and confidence tell emotions without a label, and what the first of each of the ``pairs`` adds.
+
+    Areas under the ROC curve in per cent, averaged over speakers and seeds.
+    """
+    rows = []
+    for place in sorted({place for place, _ in summaries}):
+        for title, one, other in [*((title, name, "") for name, title in titles.items()), *pairs]:
+            columns, seeds = [], []
+            for score in ("distance", "confidence"):
+                areas, base = (summaries[place, name].auroc(score) if (place, name) in summaries else {} for name in (one, other))
+                seeds = [seed for seed in areas if not other or seed in base]
+                if not seeds:
+                    break
+                per_speaker = np.mean([areas[seed] - (base[seed] if other else 0) for seed in seeds], axis=0)
+                drawn = per_speaker[_draws(len(per_speaker))].mean(axis=1)
+                figure = Figure(float(per_speaker.mean()), *map(float, np.percentile(drawn, [2.5, 97.5])))
+                columns.append(figure.points() if other else figure.percent())
+            if seeds:
+                rows.append([place, title, str(len(seeds)), *columns])
+    return table(["corpus", "recipe, or difference", "seeds", "by distance", "by confidence"], rows) if rows else ""
