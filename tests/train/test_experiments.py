@@ -156,8 +156,9 @@ def test_a_cell_measures_novelty_on_what_its_new_speakers_say_without_a_label(ti
     for protocol in ("leave-one-speaker-out", "paper"):
         planned = plan_cells(tiny_data, "tiny", None, ["setting-2"], 1, protocol, quick=True)[0]
         kept = planned.labels[:2]
-        parts = {part: tuple(c for c in clips if c.emotion in kept) for part, clips in planned.split.parts().items()}
-        cell = replace(planned, labels=kept, split=replace(planned.split, **parts), config=replace(planned.config, labels=kept))
+        train, dev, test = (tuple(c for c in clips if c.emotion in kept) for clips in planned.split.parts().values())
+        split = replace(planned.split, train=train, dev=dev, test=test)
+        cell = replace(planned, labels=kept, split=split, config=replace(planned.config, labels=kept))
         assert run_cell(cell, tiny_data, tmp_path, tmp_path / "cache", lambda line: None)
         measured = json.loads((tmp_path / "cells" / f"{cell.name}.json").read_text())
         if protocol == "paper":  # known speakers: nothing to say of new ones
