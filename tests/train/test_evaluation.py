@@ -161,6 +161,10 @@ def test_other_corpora_and_conditions(
     )
     assert conditions[0]["condition"] == "as recorded"
     assert conditions[0]["confusion"] == plain["confusion"]
+    for change in conditions[1:]:
+        low, high = change["change_95"]
+        assert change["change"] == pytest.approx(change["ua"] - conditions[0]["ua"])
+        assert low <= change["change"] <= high
     text = format_comparison(conditions, "condition")
     assert "telephone (8 kHz, G.711)" in text
     copied = tmp_path / "run"

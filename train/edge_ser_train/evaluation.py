@@ -19,7 +19,7 @@ from edge_ser.features import FrontEndConfig, extract
 from edge_ser.model_file import read_model_file
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser_train.corpora import Clip, read_corpus, select
-from edge_ser_train.metrics import confusion_matrix, score, unweighted_accuracy
+from edge_ser_train.metrics import confusion_matrix, paired_change, score, unweighted_accuracy
 from edge_ser_train.splits import PARTS, split_title
 
 if TYPE_CHECKING:
@@ -115,13 +115,9 @@ class Subject:
     encode: Callable[[Sequence[Float32Array]], list[Float32Array]]
     """Encoder vectors [N, encoder_size] of n clips' features."""
 
-    def score(self, clips: Sequence[Clip], split: str, features: Sequence[Float32Array]) -> dict[str, Any]:
-        """Return the scores on clips whose features are given."""
-        return self.score_logits(clips, split, self.answer(features)[0])
-
     def score_logits(self, clips: Sequence[Clip], split: str, logits: Float32Array) -> dict[str, Any]:
         """Return the scores of answers, logits [n, n_labels], on clips."""
-        y = np.array([self.labels.index(c.emotion) for c in clips], dtype=np.int64)
+        y = self._numbers(clips)
         scores = score(logits, y, [c.speaker for c in clips], self.temperature)
         return {
             "model": str(self.path),
@@ -133,6 +129,15 @@ class Subject:
             **asdict(scores),
             "by_gender": _by_gender(clips, y, logits.argmax(axis=1), len(self.labels)),
         }
+
+    def score_change(self, clips: Sequence[Clip], split: str, before: Float32Array, after: Float32Array) -> dict[str, Any]:
+        """Return the scores of the answers ``after``, logits [n, n_labels], and how UA changed from those ``before``."""
+        answers = before.argmax(axis=1), after.argmax(axis=1)
+        change, change_95 = paired_change(self._numbers(clips), *answers, [c.speaker for c in clips], len(self.labels))
+        return self.score_logits(clips, split, after) | {"change": change, "change_95": change_95}
+
+    def _numbers(self, clips: Sequence[Clip]) -> npt.NDArray[np.int64]:
+        return np.array([self.labels.index(c.emotion) for c in clips], dtype=np.int64)
 
 
 def open_run_or_model(path: Path) -> Subject:
@@ -215,7 +220,8 @@ def evaluate_run(folder: Path, data: Path, corpus: str, split: str, cache_dir: P
 
     subject = open_run_or_model(folder)
     clips = select(subject.training.read(data, corpus), split, subject.labels)
-    return subject.score(clips, split, load_features(clips, subject.front_end, cache_dir or default_cache_dir()))
+    logits, _ = subject.answer(load_features(clips, subject.front_end, cache_dir or default_cache_dir()))
+    return subject.score_logits(clips, split, logits)
 
 
 def evaluate_model(path: Path, data: Path, corpus: str, split: str) -> dict[str, Any]:
@@ -243,7 +249,10 @@ def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str
             samples = np.concatenate(list(reader.blocks()))
         for name, change in CONDITIONS.items():
             features[name].append(extract(change(samples, np.random.default_rng(number)), subject.front_end))
-    return [subject.score(clips, split, heard) | {"condition": name} for name, heard in features.items()]
+    logits = {name: subject.answer(heard)[0] for name, heard in features.items()}
+    recorded = logits.pop("as recorded")
+    changed = [subject.score_change(clips, split, recorded, after) | {"condition": name} for name, after in logits.items()]
+    return [subject.score_logits(clips, split, recorded) | {"condition": "as recorded"}, *changed]
 
 
 def format_comparison(results: Sequence[dict[str, Any]], key: str) -> str:

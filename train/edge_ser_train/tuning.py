@@ -19,7 +19,6 @@ from edge_ser.calibration import MIN_SPEECH_S, Encoder, Speech, SpeechStatistics
 from edge_ser.errors import CorpusError
 from edge_ser_train.corpora import ORDINARY, Clip, select
 from edge_ser_train.evaluation import Subject, open_run_or_model
-from edge_ser_train.metrics import paired_change
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -79,7 +78,7 @@ def _calibrated(subject: Subject, heard: Sequence[Clip], split: str, cache_dir: 
             indexes = tqdm(judged, desc=f"{heard[0].corpus}, {name}", unit="clip", disable=None)
             offsets = [_offset(subject, heard, features, of_clip, i, speech, who == "others") for i in indexes]
             logits, _ = subject.answer(inputs, offsets)
-            results.append(_changed(subject, clips, split, plain, logits) | {"calibration": name})
+            results.append(subject.score_change(clips, split, plain, logits) | {"calibration": name})
     return results
 
 
@@ -134,14 +133,6 @@ def adaptation(path: Path, data: Path, corpus: str, split: str, cache_dir: Path 
         draws = tqdm(range(N_DRAWS), desc=f"{corpus}, {n} utterances", unit="draw", disable=None)
         logits = np.array([answer(i, draw, n) for draw in draws for i in range(len(clips))], dtype=np.float32)
         name = f"{n} utterance{'s' * (n > 1)} an emotion"
-        changed = _changed(subject, N_DRAWS * clips, split, np.tile(plain, (N_DRAWS, 1)), logits)
+        changed = subject.score_change(N_DRAWS * clips, split, np.tile(plain, (N_DRAWS, 1)), logits)
         results.append(changed | {"adaptation": name, "n_clips": len(clips), "n_draws": N_DRAWS})
     return results
-
-
-def _changed(subject: Subject, clips: Sequence[Clip], split: str, before: Float32Array, after: Float32Array) -> dict[str, Any]:
-    """Return the scores of the answers ``after``, logits [n, n_labels], and how UA changed from those ``before``."""
-    speakers = [c.speaker for c in clips]
-    y = np.array([subject.labels.index(c.emotion) for c in clips])
-    change, change_95 = paired_change(y, before.argmax(axis=1), after.argmax(axis=1), speakers, len(subject.labels))
-    return subject.score_logits(clips, split, after) | {"change": change, "change_95": change_95}
