@@ -222,6 +222,9 @@ def test_the_channel_changes_what_it_says() -> None:
     tilted = changed(equaliser_db=3.0) - x
     np.testing.assert_allclose(tilted, np.broadcast_to(tilted[0], tilted.shape), atol=1e-4)
     assert 0.5 < tilted[0].std() < 9
+    factors = (changed(band_scale=0.2) - fill) / (x - fill)
+    np.testing.assert_allclose(factors, np.broadcast_to(factors[0], factors.shape), rtol=1e-2)  # the clip's mean is kept
+    assert 0.05 < factors[0].std() < 0.6
     peak = np.full((60, 128), -60, dtype=np.float32)
     peak[:, 50] = 0
     warped = augment(peak, 60, fill, AugmentConfig(vtlp=0.2), np.random.default_rng(3), LOGMEL_V1)

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
+from edge_ser.audio import AudioReader
 from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, EdgeSerError, RunError
 from edge_ser_export.exporter import export_run
@@ -134,6 +135,19 @@ def test_conditions_do_what_they_say(speech: Path) -> None:
     left = len(kept) - len(samples)
     assert 0 < left < 2 * 0.25 * 16000, "0.2 s at either end, give or take what the speech's own ends are"
     assert samples.tobytes() in kept.tobytes()
+
+
+def test_codecs_keep_the_length_and_lose_more_at_fewer_bits(speech: Path) -> None:
+    with AudioReader(speech, 16000) as reader:
+        samples = np.concatenate(list(reader.blocks()))
+    error = {}
+    for name in ("Opus, 6 kbit/s", "Opus, 16 kbit/s", "MP3, 23 kbit/s"):
+        back = CONDITIONS[name](samples, np.random.default_rng(0))
+        assert back.shape == samples.shape
+        assert back.dtype == np.float32
+        error[name] = float(((back - samples) ** 2).sum() / (samples**2).sum())
+    assert 0 < error["MP3, 23 kbit/s"] < 0.1, "not delayed"
+    assert 0 < error["Opus, 16 kbit/s"] < error["Opus, 6 kbit/s"] < 1
 
 
 @pytest.mark.parametrize("what", ["run", "model"])

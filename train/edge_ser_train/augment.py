@@ -1,8 +1,8 @@
 """Random changes of training features, each clip its own, on the dB features themselves.
 
 Who cuts the recording: quiet ends. Speaker: time stretch, frequency warp, VTLP. Channel and room: background, reverberation,
-equaliser, level, noise, narrow band. Then SpecAugment. Power adds, so rooms and noise work on power; the rest works on decibels.
-Beside the clips stands sound without speech, :func:`no_speech`.
+equaliser, dynamics, level, noise, narrow band. Then SpecAugment. Power adds, so rooms and noise work on power; the rest works on
+decibels. Beside the clips stands sound without speech, :func:`no_speech`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,10 @@ def augment(
     if config.reverb and rng.random() < config.reverb:
         x = _reverberate(x, rng, front_end)
     if config.equaliser_db:
-        x = x + np.interp(np.linspace(0, 5, n_bins), np.arange(6), rng.normal(0, config.equaliser_db, 6)).astype(np.float32)
+        x = x + _smooth(rng.normal(0, config.equaliser_db, 6), n_bins)
+    if config.band_scale:
+        mean = x.mean(axis=0)
+        x = mean + (x - mean) * _smooth(rng.normal(1, config.band_scale, 6), n_bins)
     x = x + np.float32(rng.uniform(-config.gain_db, config.gain_db))
     if config.noise and rng.random() < config.noise:
         x = _add_noise(x, rng.uniform(config.noise_snr_db, config.noise_snr_db + 30), rng)
@@ -120,6 +123,11 @@ def no_speech(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float32
         sound *= 10 ** (rng.uniform(0, 15) / 20 * np.sin(2 * np.pi * (rng.uniform(0.05, 1) * t + rng.random())))
     scaled: Float32Array = (sound / sound.std() * 10 ** (rng.uniform(-70, -10) / 20)).astype(np.float32)
     return scaled
+
+
+def _smooth(values: npt.NDArray[np.float64], n_bins: int) -> Float32Array:
+    """Return a curve [n_bins] through ``values``, evenly spread over the bins."""
+    return np.interp(np.linspace(0, len(values) - 1, n_bins), np.arange(len(values)), values).astype(np.float32)
 
 
 def _narrow(x: Float32Array, rng: np.random.Generator, front_end: FrontEndConfig) -> Float32Array:

@@ -1,9 +1,11 @@
-"""What happens to recordings outside the studio: other levels, noise, a telephone line. Samples in, samples out."""
+"""What happens to recordings outside the studio: other levels, noise, a telephone line, codecs. Samples in, samples out."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +46,18 @@ def telephone(samples: Float32Array) -> Float32Array:
     return back
 
 
+def coded(samples: Float32Array, kind: Literal["OPUS", "MPEG_LAYER_III"], level: float) -> Float32Array:
+    """Return samples [n] after a codec at a compression level of libsndfile's, from 0 to 1, the smallest bit rate."""
+    import soundfile
+
+    file = io.BytesIO()
+    container = "OGG" if kind == "OPUS" else "MP3"
+    soundfile.write(file, samples, RATE_HZ, format=container, subtype=kind, compression_level=level)
+    file.seek(0)
+    back: Float32Array = soundfile.read(file, dtype="float32")[0]
+    return back
+
+
 def cut(samples: Float32Array) -> Float32Array:
     """Return samples [n] with 0.2 s of what lay around the speech: what a push of a button, or a hasty detector, leaves."""
     config = LOGMEL_V1
@@ -58,5 +72,8 @@ CONDITIONS: dict[str, Callable[[Float32Array, np.random.Generator], Float32Array
     "level -12 dB": lambda samples, rng: level(samples, -12),
     "pink noise, 20 dB SNR": lambda samples, rng: add_pink_noise(samples, 20, rng),
     "telephone (8 kHz, G.711)": lambda samples, rng: telephone(samples),
+    "Opus, 6 kbit/s": lambda samples, rng: coded(samples, "OPUS", 1.0),
+    "Opus, 16 kbit/s": lambda samples, rng: coded(samples, "OPUS", 0.96),
+    "MP3, 23 kbit/s": lambda samples, rng: coded(samples, "MPEG_LAYER_III", 0.9),
     "cut 0.2 s around the speech": lambda samples, rng: cut(samples),
 }

@@ -128,6 +128,8 @@ class AugmentConfig:
     """Probability of a room: an exponential tail with a reverberation time of 0.1 to 0.8 s on every band's power."""
     equaliser_db: float = 0.0
     """Channel: standard deviation of a smooth random frequency response."""
+    band_scale: float = 0.0
+    """Dynamics: standard deviation of a smooth random factor, by band, on how far the decibels lie from the clip's mean there."""
     band_limit: float = 0.0
     """Probability of a narrow channel: nothing above 3.4 to 7 kHz, and half the time nothing below 100 to 300 Hz."""
     speaker_shift: float = 0.0
@@ -205,7 +207,7 @@ class TrainConfig:
         require(not free, "optimizer.init", optimizer.init, "a run's folder, or optimizer.frozen=true, or model.batch_norm=false")
         shift = self.augment.speaker_shift
         require(optimizer.frozen or not shift, "augment.speaker_shift", shift, "0 unless optimizer.frozen keeps the vectors")
-        for name in ("freq_warp", "time_stretch", "vtlp"):
+        for name in ("freq_warp", "time_stretch", "vtlp", "band_scale"):
             require(0 <= getattr(self.augment, name) < 0.5, f"augment.{name}", getattr(self.augment, name), "0 <= x < 0.5")
         require(0 <= shift <= 5, "augment.speaker_shift", shift, "0 to 5")
         for name in ("trim", "denoise", "noise", "reverb", "band_limit"):

@@ -208,6 +208,13 @@ EXPERIMENTS: dict[str, Experiment] = {
     "frozen-shipped": Experiment(
         "small", False, ("optimizer.init=shipped",), "behind the convolutions of the model that ships, λ = 0.3", "frozen"
     ),
+    "frozen-shipped-lambda-0": Experiment(
+        "small",
+        False,
+        ("optimizer.init=shipped", "loss.lambda_center=0.0"),
+        "behind the convolutions of the model that ships, λ = 0",
+        "frozen",
+    ),
 }
 ABLATIONS: dict[str, Experiment] = {
     "ablation-none": _ablation("as it is"),
@@ -225,6 +232,7 @@ ABLATIONS: dict[str, Experiment] = {
             "no noise": ("augment.noise=0.0",),
             "no reverberation": ("augment.reverb=0.0",),
             "no equaliser nor narrow band": ("augment.equaliser_db=0.0", "augment.band_limit=0.0"),
+            "dynamics scaled by band": ("augment.band_scale=0.15",),
             "no dropout": ("model.dropout=0.0",),
             "no batch norm": ("model.batch_norm=false",),
             "label smoothing 0.1": ("loss.label_smoothing=0.1",),

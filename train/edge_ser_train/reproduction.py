@@ -70,6 +70,7 @@ COMPARISONS = (
     ("behind cremad's convolutions against openSMILE + SVM, λ = 0.3", "frozen", "egemaps-svm"),
     ("behind cremad's convolutions against openSMILE + SVM, λ = 0", "frozen-lambda-0", "egemaps-svm"),
     ("center loss, behind cremad's convolutions", "frozen", "frozen-lambda-0"),
+    ("center loss, behind the convolutions that ship", "frozen-shipped", "frozen-shipped-lambda-0"),
     ("started from the other two corpora against openSMILE + SVM, λ = 0.3", "pretrained", "egemaps-svm"),
     ("started from the other two corpora against behind cremad's convolutions, λ = 0.3", "pretrained", "frozen"),
     ("center loss, started from the other two corpora", "pretrained", "pretrained-lambda-0"),
