@@ -170,7 +170,15 @@ def test_a_small_corpus_starts_from_the_model_that_ships(
         assert (trained.corpora, trained.earlier) == (("tiny",), ("cremad", "emodb"))
         assert trained.protocol("cremad", "test", 4) == "corpus not trained on, but by what it builds on, 4 classes"
         assert trained.protocol("ravdess", "all", 4) == "zero-shot (corpus not trained on), 4 classes"
-    # And so do the runs that start from it.
+    # And so do the runs that start from it, which take over its normalisation.
+    config = load_preset("small").with_settings((*TINY_SETTINGS, f"optimizer.init={run}"))
+    data = training_split(tiny_data, ["tiny"], config.labels)
+    second = Trainer(config, data, tmp_path / "second", tmp_path / "cache")
+    assert torch.equal(second.net.feature_mean, source.feature_mean)
+    assert torch.equal(second.net.feature_std, source.feature_std)
+    free = load_preset("edge").with_settings((*TINY_SETTINGS, f"optimizer.init={run}"))
+    with pytest.raises(RunError, match=r"hold their batch normalisation; expected optimizer\.frozen=true"):
+        Trainer(free, data, tmp_path / "free", tmp_path / "cache")
     assert runs.past(load_preset("small").with_settings((f"optimizer.init={run}",))).corpora == {
         "tiny": 32,
         "cremad": 2576,

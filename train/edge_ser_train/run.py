@@ -112,18 +112,25 @@ def initialise(net: EmotionNet, config: TrainConfig) -> None:
     """Start a network from what ``optimizer.init`` names; the classifier only where the labels agree.
 
     Of a run come the weights, the features are normalised by the new run's own data; of a model file, whose convolutions hold
-    the batch normalisation, comes its normalisation as well. Raises RunError for another front end or batch normalisation.
+    the batch normalisation, comes its normalisation as well, and so it does of the runs that started from one. Raises RunError
+    for another front end or batch normalisation.
     """
-    init, file = config.optimizer.init, config.optimizer.init_file
-    if file:
+    init, folded = config.optimizer.init, config.optimizer.init_file
+    if folded:
         own, manifest = read_network(_model_file(init), config.model)
         front_end, labels = manifest.front_end, manifest.labels
     else:
         trained = load_run(Path(init), complete=False)
         own, front_end, labels = trained.net, trained.front_end, trained.labels
+        heard = trained.data.get("heard", {}).get("train", ()) if trained.config.optimizer.init else ()
+        folded = any(name.endswith("/*") for name in heard)
     if front_end != config.front_end_config or any(type(a) is not type(b) for a, b in zip(own.norms, net.norms, strict=True)):
         raise RunError(f"optimizer.init: {init} has another front end or batch normalisation; expected those of this run")
-    state = {name: value for name, value in own.state_dict().items() if file or not name.startswith("feature_")}
+    if folded and config.model.batch_norm and not config.optimizer.frozen:
+        raise RunError(
+            f"optimizer.init: the convolutions of {init} hold their batch normalisation; expected optimizer.frozen=true"
+        )
+    state = {name: value for name, value in own.state_dict().items() if folded or not name.startswith("feature_")}
     if labels != config.labels:
         state = {name: value for name, value in state.items() if not name.startswith("fc2")}
     net.load_state_dict(state, strict=False)
