@@ -122,6 +122,7 @@ def initialise(net: EmotionNet, config: TrainConfig) -> None:
     else:
         trained = load_run(Path(init), complete=False)
         own, front_end, labels = trained.net, trained.front_end, trained.labels
+        # Whoever spoke in a model file's corpora is known as "corpus/*" alone, so the name marks what descends from one.
         heard = trained.data.get("heard", {}).get("train", ()) if trained.config.optimizer.init else ()
         folded = any(name.endswith("/*") for name in heard)
     if front_end != config.front_end_config or any(type(a) is not type(b) for a, b in zip(own.norms, net.norms, strict=True)):
