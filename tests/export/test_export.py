@@ -23,7 +23,7 @@ from edge_ser_export.exporter import export_run
 from edge_ser_export.verification import run_in_parts
 from edge_ser_train.config import load_preset
 from edge_ser_train.loop import Trainer, infer
-from edge_ser_train.run import REPORT, describe_data, load_run, open_run, write_atomic
+from edge_ser_train.run import REPORT, describe_data, load_run, record_run, write_atomic
 from edge_ser_train.splits import training_split
 from tests.conftest import TINY_SETTINGS
 
@@ -32,7 +32,8 @@ def test_torch_checkpoint_and_onnx_agree_on_real_clips(tiny_data: Path, tmp_path
     config = load_preset("edge").with_settings((*TINY_SETTINGS, "selection.after_step=5"))  # keeps the last weights
     data = training_split(tiny_data, ["tiny"], config.labels)
     run = tmp_path / "run"
-    open_run(config, describe_data(data, tiny_data, ["tiny"], config), data, run, resume=False)
+    run.mkdir()
+    record_run(config, describe_data(data, tiny_data, ["tiny"], config), data, run)
     trainer = Trainer(config, data, run, tmp_path / "cache")
     assert trainer.train(lambda line: None)
     write_atomic(run / REPORT, json.dumps(trainer.finish()))

@@ -27,7 +27,7 @@ from edge_ser_train.config import OptimizerConfig, TrainConfig, load_config, loa
 from edge_ser_train.dataset import outliers
 from edge_ser_train.loop import Trainer, encode, infer, learning_rate
 from edge_ser_train.losses import class_weights
-from edge_ser_train.run import describe_data, load_run, load_tensors, open_run
+from edge_ser_train.run import describe_data, load_run, load_tensors, open_run, record_run
 from edge_ser_train.splits import training_split
 from tests.conftest import TINY_SETTINGS
 
@@ -36,7 +36,9 @@ COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 
 def trainer(config: TrainConfig, data_dir: Path, folder: Path) -> Trainer:
     data = training_split(data_dir, ["tiny"], config.labels)
-    open_run(config, describe_data(data, data_dir, ["tiny"], config), data, folder, resume=False)
+    described = describe_data(data, data_dir, ["tiny"], config)
+    open_run(config, described, folder, resume=False)
+    record_run(config, described, data, folder)
     return Trainer(config, data, folder, folder / "cache")
 
 
@@ -293,16 +295,16 @@ def test_a_run_is_never_overwritten_nor_mixed(tiny_run: Path, tiny_data: Path, t
     data = training_split(tiny_data, ["tiny"], config.labels)
     described = describe_data(data, tiny_data, ["tiny"], config)
     with pytest.raises(RunError, match="already holds a run"):
-        open_run(config, described, data, tiny_run, resume=False)
+        open_run(config, described, tiny_run, resume=False)
     with pytest.raises(RunError, match="differs from the settings given"):
-        open_run(config, described, data, tiny_run, resume=True)
+        open_run(config, described, tiny_run, resume=True)
     own = load_config(tiny_run / runs.CONFIG)
     with pytest.raises(RunError, match="other clips"):
-        open_run(own, described | {"clips_sha256": "0"}, data, tiny_run, resume=True)
+        open_run(own, described | {"clips_sha256": "0"}, tiny_run, resume=True)
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(RunError, match="cannot make the folder"):
-        open_run(config, described, data, blocked / "run", resume=False)
+        open_run(config, described, blocked / "run", resume=False)
 
 
 def test_bfloat16_computes_the_same_losses_roughly(tiny_data: Path, tmp_path: Path) -> None:

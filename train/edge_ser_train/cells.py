@@ -139,8 +139,11 @@ def run_cell(cell: Cell, data: Path, out: Path, cache: Path, say: Callable[[str]
         raise RunError(f"{folder} was started with other settings; choose another --out, or move it away")
     config = _among_the_runs(cell, out)
     corpora = list(dict.fromkeys(c.corpus for c in cell.split.train))
-    runs.open_run(cell.config, runs.describe_data(cell.split, data, corpora, config), cell.split, folder, resume=started)
+    described = runs.describe_data(cell.split, data, corpora, config)
+    runs.open_run(cell.config, described, folder, resume=started)
     trainer = Trainer(config, cell.split, folder, cache, say)
+    if not started:
+        runs.record_run(cell.config, described, cell.split, folder)
     if (folder / runs.CHECKPOINT).is_file():
         trainer.load_checkpoint()
     if not trainer.train(say):

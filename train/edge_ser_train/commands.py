@@ -103,7 +103,7 @@ def train(
     found = training_split(data, corpora, config.labels, config.label_map, protocol, fold, split_file)
     described = runs.describe_data(found, data, corpora, config)
     if rank == 0:
-        runs.open_run(config, described, found, out, resume)
+        runs.open_run(config, described, out, resume)
     for part in ("train", "dev"):
         d = described[part]
         per_label = ", ".join(f"{label} {n}" for label, n in d["per_label"].items())
@@ -113,6 +113,8 @@ def train(
         say(f"left out, not among the labels: {left}")
 
     trainer = Trainer(config, found, out, cache or default_cache_dir(), say)
+    if rank == 0 and not resume:
+        runs.record_run(config, described, found, out)
     if resume and (out / runs.CHECKPOINT).is_file():
         trainer.load_checkpoint()
         say(f"resuming at step {trainer.progress.step}")

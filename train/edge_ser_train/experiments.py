@@ -161,6 +161,7 @@ def _pretrained(lambda_center: float) -> Experiment:
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 LAMBDAS = (0.0, 0.003, 0.03, 0.3, 3.0)
+EDGE_LAMBDAS = (0.0, 0.03, 0.1, 0.3, 1.0)
 EXPERIMENTS: dict[str, Experiment] = {
     "setting-1": _paper("Mel, softmax loss (λ = 0)", "loss.lambda_center=0.0"),
     "setting-2": _paper("Mel, softmax + center loss (λ = 0.3)", "loss.lambda_center=0.3"),
@@ -173,6 +174,18 @@ EXPERIMENTS: dict[str, Experiment] = {
     "separation": _paper("Mel, λ = 0.3, centres pushed apart (island loss, weight 10)", "loss.separation=10.0"),
     "edge": _edge("edge recipe, Mel, λ = 0.3", "loss.lambda_center=0.3"),
     "edge-lambda-0": _edge("edge recipe, Mel, λ = 0", "loss.lambda_center=0.0"),
+    **{
+        f"edge-alpha-{a}": _edge(
+            f"edge recipe, Mel, λ = 0.3, α = {a}", "loss.lambda_center=0.3", f"loss.alpha={a}", lasting="edge"
+        )
+        for a in ALPHAS
+        if a != 0.5
+    },
+    **{
+        f"edge-lambda-{v}": _edge(f"edge recipe, Mel, λ = {v}", f"loss.lambda_center={v}", lasting="edge")
+        for v in EDGE_LAMBDAS
+        if v not in (0.0, 0.3)
+    },
     "edge-wide": Experiment("edge", False, (_CHANNEL,), "edge recipe, wide levels and quieter backgrounds, λ = 0.1", "wide"),
     "edge-final": Experiment(
         "edge",
@@ -246,6 +259,8 @@ ABLATIONS: dict[str, Experiment] = {
 """One change each to the edge recipe, compared on dev. The runs ``edge`` and ``edge-lambda-0`` are the longer training and λ."""
 SETTINGS = ("setting-1", "setting-2", "setting-3", "setting-4")
 ALPHA_SWEEP = {a: "setting-2" if a == 0.5 else f"alpha-{a}" for a in ALPHAS}
+EDGE_ALPHA_SWEEP = {a: "edge" if a == 0.5 else f"edge-alpha-{a}" for a in ALPHAS}
+EDGE_LAMBDA_SWEEP = {v: {0.0: "edge-lambda-0", 0.3: "edge"}.get(v, f"edge-lambda-{v}") for v in EDGE_LAMBDAS}
 LAMBDA_SWEEP = {v: {0.0: "setting-1", 0.3: "setting-2"}.get(v, f"lambda-{v}") for v in LAMBDAS}
 FIGURES = {
     "3a": tuple(ALPHA_SWEEP.values()),

@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser_train.experiments import ABLATIONS, ALPHA_SWEEP, EXPERIMENTS, LAMBDA_SWEEP, SETTINGS
+from edge_ser_train.experiments import (
+    ABLATIONS,
+    ALPHA_SWEEP,
+    EDGE_ALPHA_SWEEP,
+    EDGE_LAMBDA_SWEEP,
+    EXPERIMENTS,
+    LAMBDA_SWEEP,
+    SETTINGS,
+)
 from edge_ser_train.results import (
     BASELINES,
     Summary,
@@ -61,6 +69,8 @@ COMPARISONS = (
     ("centres pushed apart", "separation", "setting-2"),
     *((f"λ = {v:g} against 0", name, "setting-1") for v, name in LAMBDA_SWEEP.items() if v not in (0.0, 0.3)),
     *((f"α = {a:g} against 0.5", name, "setting-2") for a, name in ALPHA_SWEEP.items() if a != 0.5),
+    *((f"edge recipe, λ = {v:g} against 0.3", name, "edge") for v, name in EDGE_LAMBDA_SWEEP.items() if v not in (0.0, 0.3)),
+    *((f"edge recipe, α = {a:g} against 0.5", name, "edge") for a, name in EDGE_ALPHA_SWEEP.items() if a != 0.5),
     ("edge recipe against openSMILE + SVM", "edge", "egemaps-svm"),
     ("edge recipe from cremad's run against the paper's from scratch, λ = 0.3", "edge-transfer", "setting-2"),
     ("edge recipe from the other two corpora against the paper's from scratch, λ = 0.3", "pretrained", "setting-2"),
@@ -129,6 +139,8 @@ def write_reproduction(out: Path, place: str, quick: bool) -> Path:
         ("Settings 1-4, UA and WA (figure 5)", _bars(own, theirs, suffix), "figure5"),
         ("α sweep at λ = 0.3 (figure 3a)", _sweep(own, ALPHA_SWEEP, PAPER_ALPHA, "α", theirs, suffix), "figure3a"),
         ("λ sweep at α = 0.5 (figure 3b)", _sweep(own, LAMBDA_SWEEP, PAPER_LAMBDA, "λ", theirs, suffix), "figure3b"),
+        ("α sweep of the edge recipe at λ = 0.3", _sweep(own, EDGE_ALPHA_SWEEP, {}, "α", "", suffix), "edge-alpha"),
+        ("λ sweep of the edge recipe at α = 0.5", _sweep(own, EDGE_LAMBDA_SWEEP, {}, "λ", "", suffix), "edge-lambda"),
         ("PCA of z (figure 4)", _pca_panels(own, suffix), "figure4"),
         ("Confusion, Mel (table 1)", _confusions(own, SETTINGS[:2], theirs, suffix), "table1"),
         ("Confusion, STFT (table 2)", _confusions(own, SETTINGS[2:], theirs, suffix), "table2"),
@@ -209,8 +221,9 @@ def _sweep(
     axes.errorbar(at, [s[0] for s in shown], yerr=spread, fmt="o-", capsize=3, label="UA")
     axes.plot(at, [s[3] for s in shown], "s--", label="WA")
     everywhere = range(len(cells))
-    axes.plot(everywhere, [paper[v][0] for v in cells], "o-", color="0.6", label=f"UA, {theirs}")
-    axes.plot(everywhere, [paper[v][1] for v in cells], "s--", color="0.75", label=f"WA, {theirs}")
+    if paper:
+        axes.plot(everywhere, [paper[v][0] for v in cells], "o-", color="0.6", label=f"UA, {theirs}")
+        axes.plot(everywhere, [paper[v][1] for v in cells], "s--", color="0.75", label=f"WA, {theirs}")
     axes.set_xticks(everywhere, [f"{v:g}" for v in cells])
     axes.set_xlabel(symbol)
     axes.set_ylabel("%")

@@ -137,8 +137,8 @@ def initialise(net: EmotionNet, config: TrainConfig) -> None:
     net.load_state_dict(state, strict=False)
 
 
-def open_run(config: TrainConfig, described: dict[str, Any], split: Split, folder: Path, resume: bool) -> None:
-    """Prepare the run's folder, or check that the one there is this run's; RunError says what differs."""
+def open_run(config: TrainConfig, described: dict[str, Any], folder: Path, resume: bool) -> None:
+    """Make the run's folder, or check that the one there is this run's; RunError says what differs."""
     if config.optimizer.frozen and not config.optimizer.init:
         raise RunError(
             "optimizer.frozen without optimizer.init; expected what has the convolutions: optimizer.init=RUN, or shipped"
@@ -150,14 +150,18 @@ def open_run(config: TrainConfig, described: dict[str, Any], split: Split, folde
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make the folder {folder}: {error.strerror or error}") from None
-        write_atomic(folder / DATA, json.dumps(described, indent=1) + "\n")
-        write_atomic(folder / SPLIT, split.to_json())
-        write_atomic(folder / CONFIG, config.to_toml())
         return
     if load_config(folder / CONFIG) != config:
         raise RunError(f"{folder / CONFIG} differs from the settings given; resume without settings, or choose another --out")
     if read_data(folder)["clips_sha256"] != described["clips_sha256"]:
         raise RunError(f"{folder} was started on other clips than --data and --corpus give now; expected the same list")
+
+
+def record_run(config: TrainConfig, described: dict[str, Any], split: Split, folder: Path) -> None:
+    """Write what a run is into its folder, once its data are found to be in order: a refused split leaves nothing there."""
+    write_atomic(folder / DATA, json.dumps(described, indent=1) + "\n")
+    write_atomic(folder / SPLIT, split.to_json())
+    write_atomic(folder / CONFIG, config.to_toml())
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
