@@ -69,7 +69,11 @@ COMPARISONS = (
     ("centres pushed apart", "separation", "setting-2"),
     *((f"λ = {v:g} against 0", name, "setting-1") for v, name in LAMBDA_SWEEP.items() if v not in (0.0, 0.3)),
     *((f"α = {a:g} against 0.5", name, "setting-2") for a, name in ALPHA_SWEEP.items() if a != 0.5),
-    *((f"edge recipe, λ = {v:g} against 0.3", name, "edge") for v, name in EDGE_LAMBDA_SWEEP.items() if v not in (0.0, 0.3)),
+    *(
+        (f"edge recipe, λ = {v:g} against 0", name, "edge-lambda-0")
+        for v, name in EDGE_LAMBDA_SWEEP.items()
+        if v not in (0.0, 0.3)
+    ),
     *((f"edge recipe, α = {a:g} against 0.5", name, "edge") for a, name in EDGE_ALPHA_SWEEP.items() if a != 0.5),
     ("edge recipe against openSMILE + SVM", "edge", "egemaps-svm"),
     ("edge recipe from cremad's run against the paper's from scratch, λ = 0.3", "edge-transfer", "setting-2"),
