@@ -296,6 +296,8 @@ def test_a_run_is_never_overwritten_nor_mixed(tiny_run: Path, tiny_data: Path, t
     described = describe_data(data, tiny_data, ["tiny"], config)
     with pytest.raises(RunError, match="already holds a run"):
         open_run(config, described, tiny_run, resume=False)
+    with pytest.raises(RunError, match="already holds a run"):  # begun while this one read its clips
+        record_run(config, described, data, tiny_run)
     with pytest.raises(RunError, match="differs from the settings given"):
         open_run(config, described, tiny_run, resume=True)
     own = load_config(tiny_run / runs.CONFIG)

@@ -144,8 +144,7 @@ def open_run(config: TrainConfig, described: dict[str, Any], folder: Path, resum
             "optimizer.frozen without optimizer.init; expected what has the convolutions: optimizer.init=RUN, or shipped"
         )
     if not resume:
-        if (folder / CONFIG).exists():
-            raise RunError(f"{folder} already holds a run; continue it with --resume, or choose another --out")
+        _require_none(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -157,8 +156,17 @@ def open_run(config: TrainConfig, described: dict[str, Any], folder: Path, resum
         raise RunError(f"{folder} was started on other clips than --data and --corpus give now; expected the same list")
 
 
+def _require_none(folder: Path) -> None:
+    if (folder / CONFIG).exists():
+        raise RunError(f"{folder} already holds a run; continue it with --resume, or choose another --out")
+
+
 def record_run(config: TrainConfig, described: dict[str, Any], split: Split, folder: Path) -> None:
-    """Write what a run is into its folder, once its data are found to be in order: a refused split leaves nothing there."""
+    """Write what a run is into its folder, once its data are found to be in order: a refused split leaves nothing there.
+
+    Raises RunError when another run has begun there meanwhile.
+    """
+    _require_none(folder)
     write_atomic(folder / DATA, json.dumps(described, indent=1) + "\n")
     write_atomic(folder / SPLIT, split.to_json())
     write_atomic(folder / CONFIG, config.to_toml())
