@@ -36,7 +36,7 @@ model: .venv/test
 
 # train/RESULTS.md from the results of all cells; trains nothing.
 results: .venv/test
-	$(BIN)/python -m edge_ser_train.reproduction train/results train/shipped/final > train/RESULTS.md
+	$(BIN)/python -m edge_ser_train.paper.report train/results train/shipped/final > train/RESULTS.md
 
 .venv/runtime: pyproject.toml
 	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --editable .

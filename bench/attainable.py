@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_ser_train.model import CHANNELS, KERNELS
+from edge_ser_train.method.model import CHANNELS, KERNELS
 
 SHAPES = ((64, 64, 64, 128), (128, 128, 32, 64), (256, 256, 32, 32))
 """Convolutions that are tried, (channels in, channels out, height, width); the fastest counts."""

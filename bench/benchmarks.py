@@ -28,16 +28,16 @@ import peers
 import scaling
 
 from edge_ser import EmotionRecognizer
-from edge_ser.backends import shipped_backend
-from edge_ser.backends.native import NativeBackend, library_path
-from edge_ser.benchmark.clips import RATE_HZ, speech_like
-from edge_ser.benchmark.measurement import Rule, measure
-from edge_ser.benchmark.results import Report, Subject, Timing
-from edge_ser.benchmark.table import condition_lines, machine_lines
-from edge_ser.features import extract
-from edge_ser.machine import installed_version, read_condition
-from edge_ser.model_file import read_model_file, shipped_model_path
-from edge_ser_train.run import write_atomic
+from edge_ser.diagnose.benchmark.clips import RATE_HZ, speech_like
+from edge_ser.diagnose.benchmark.measurement import Rule, measure
+from edge_ser.diagnose.benchmark.results import Report, Subject, Timing
+from edge_ser.diagnose.benchmark.table import condition_lines, machine_lines
+from edge_ser.diagnose.machine import installed_version, read_condition
+from edge_ser.engines import shipped_backend
+from edge_ser.engines.native import NativeBackend, library_path
+from edge_ser.frontend.features import extract
+from edge_ser.model.manifest import read_model_file, shipped_model_path
+from edge_ser_train.method.run import write_atomic
 
 LENGTHS_S = (1, 2, 3, 4, 6, 8, 10, 12, 14)
 HOURS = (0.25, 1.0, 2.0)

@@ -26,17 +26,16 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from edge_ser.audio import AudioReader
-from edge_ser.errors import AudioError, EdgeSerError, RunError
+from edge_ser.errors import AudioError, EdgeSerError, RunError, require_extra
 from edge_ser.files import replacing
-from edge_ser.terminal import require_extra
-from edge_ser_train.cells import Cell, per_speaker_confusion, plan_cells, write_result
-from edge_ser_train.corpora import Clip, read_corpus
-from edge_ser_train.dataset import audio_digests, class_numbers, default_cache_dir
-from edge_ser_train.experiments import PLANS
+from edge_ser.frontend.audio import AudioReader
+from edge_ser_train.corpora.splits import check_leaks
+from edge_ser_train.corpora.tables import Clip, read_corpus
+from edge_ser_train.method.dataset import audio_digests, class_numbers, default_cache_dir
 from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
-from edge_ser_train.results import read_cells
-from edge_ser_train.splits import check_leaks
+from edge_ser_train.paper.cells import Cell, per_speaker_confusion, plan_cells, write_result
+from edge_ser_train.paper.experiments import PLANS
+from edge_ser_train.paper.results import read_cells
 
 Float32Array = npt.NDArray[np.float32]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from edge_ser import EmotionRecognizer
-from edge_ser.benchmark.clips import RATE_HZ, speech_like
-from edge_ser.machine import memory_mb
+from edge_ser.diagnose.benchmark.clips import RATE_HZ, speech_like
+from edge_ser.diagnose.machine import memory_mb
 
 SPEECH = Path(__file__).parents[1] / "tests" / "golden" / "synthetic_speech.flac"
 CHUNK_MS = 20

@@ -6,8 +6,7 @@
 ('neutral', 'angry', 'happy', 'sad')
 """
 
-from edge_ser.calibration import SpeechStatistics
-from edge_ser.decision import Prediction
+from edge_ser._version import __version__
 from edge_ser.errors import (
     AudioError,
     BackendError,
@@ -15,11 +14,11 @@ from edge_ser.errors import (
     EdgeSerError,
     ModelFileError,
 )
-from edge_ser.profile import Profile
+from edge_ser.personal.microphone import SpeechStatistics
+from edge_ser.personal.profile import Profile
+from edge_ser.prediction import Prediction
 from edge_ser.recognizer import EmotionRecognizer
-from edge_ser.streaming import Stream
-
-__version__ = "0.1.0"
+from edge_ser.stream import Stream
 
 __all__ = [
     "AudioError",

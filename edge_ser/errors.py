@@ -15,6 +15,7 @@ A message says what was given, what was expected and what to do. The command lin
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -64,3 +65,10 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(given, list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Raise MissingExtraError, with the pip line that mends it, unless all of ``modules`` can be imported."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"this command needs {', '.join(missing)}; install with: pip install 'edge-ser[{extra}]'")

@@ -8,16 +8,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from edge_ser.adaptation import Person, require_label
-from edge_ser.audio import AudioReader, AudioSource
-from edge_ser.backends import BACKENDS, open_backend, shipped_backend
-from edge_ser.calibration import Encoder, Microphone, SpeechStatistics, silence_db
-from edge_ser.decision import Prediction, decide
+from edge_ser.engines import BACKENDS, open_backend, shipped_backend
 from edge_ser.errors import AudioError, ConfigError
-from edge_ser.features import extract_blocks
-from edge_ser.model_file import Manifest, read_model_file, shipped_model_path
-from edge_ser.profile import Profile
-from edge_ser.streaming import Stream
+from edge_ser.frontend.audio import AudioReader, AudioSource
+from edge_ser.frontend.features import extract_blocks
+from edge_ser.model.manifest import Manifest, read_model_file, shipped_model_path
+from edge_ser.personal.microphone import Encoder, Microphone, SpeechStatistics, silence_db
+from edge_ser.personal.person import Person, require_label
+from edge_ser.personal.profile import Profile
+from edge_ser.prediction import Prediction, decide
+from edge_ser.stream import Stream
 
 
 class EmotionRecognizer:
@@ -26,7 +26,7 @@ class EmotionRecognizer:
     Args:
         model: path of a model file, .onnx, .tflite or .eser; None is the one that comes with the package.
         backend: ``onnx``, ``tflite``, ``native`` (the C library, .eser), or ``auto``: the one that reads the file; for the model
-            that comes with the package the one that answers soonest here, see :func:`edge_ser.backends.shipped_backend`.
+            that comes with the package the one that answers soonest here, see :func:`edge_ser.engines.shipped_backend`.
         threads: CPU threads the engine may use for one answer.
         spinning: let waiting engine threads spin: a little faster with several threads, and it keeps the cores busy.
         min_confidence: an answer less confident than this, 0 to 1, gets the label ``uncertain``; 0 turns that off.

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from edge_ser import EdgeSerError
-from edge_ser.firmware import source_of
+from edge_ser.model.c_source import source_of
 
 if __name__ == "__main__":
     folder = Path(__file__).parent / "model"

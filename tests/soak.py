@@ -22,8 +22,8 @@ import numpy.typing as npt
 import soundfile
 
 from edge_ser import EmotionRecognizer
-from edge_ser.features import ENCODER_STRIDE, frame_count
-from edge_ser.streaming import EXACT_S
+from edge_ser.frontend.features import ENCODER_STRIDE, frame_count
+from edge_ser.stream import EXACT_S
 
 Int16Array = npt.NDArray[np.int16]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.backends import Answer, EncoderState, Vectors
+from edge_ser.engines import Answer, EncoderState, Vectors
 from edge_ser.errors import ExportError
-from edge_ser.features import ENCODER_STRIDE, LOGMEL_V1, FrontEndConfig, extract
+from edge_ser.frontend.features import ENCODER_STRIDE, LOGMEL_V1, FrontEndConfig, extract
 
 Float32Array = npt.NDArray[np.float32]
 Uint8Array = npt.NDArray[np.uint8]

@@ -18,13 +18,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from edge_ser.errors import ExportError
-from edge_ser.eser_file import MAX_LABELS, ONE, PANEL, STATE_UNIT, packed, serialise
-from edge_ser.eser_file import layers as order
-from edge_ser.features import LOGMEL_V1
-from edge_ser.firmware import CSource, c_source
-from edge_ser.model_file import Manifest
+from edge_ser.frontend.features import LOGMEL_V1
+from edge_ser.model.c_source import CSource, c_source
+from edge_ser.model.eser_file import MAX_LABELS, ONE, PANEL, STATE_UNIT, packed, serialise
+from edge_ser.model.eser_file import layers as order
+from edge_ser.model.manifest import Manifest
 from edge_ser_export.quantize import QuantizedNet, QuantizedRows, frequency_major
-from edge_ser_train.model import EmotionNet
+from edge_ser_train.method.model import EmotionNet
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -107,7 +107,7 @@ def _layer(
 
 
 def numbers(net: EmotionNet, quantized: QuantizedNet) -> dict[str, npt.NDArray[Any]]:
-    """Return the constants by their names in :mod:`edge_ser.eser_file`."""
+    """Return the constants by their names in :mod:`edge_ser.model.eser_file`."""
     gain = quantized.inverse_std.astype(np.float64) / quantized.input.scale
     offset = quantized.input.zero_point - quantized.mean * gain
     found = layers(net, quantized)

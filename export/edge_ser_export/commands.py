@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edge_ser.terminal import require_extra
+from edge_ser.errors import require_extra
 
 
 @click.command(short_help="Turn a training run into a model file.")
@@ -47,7 +47,7 @@ def export(run: Path, int8: bool, formats: str | None, calibration_data: Path | 
     from edge_ser_export.formats import FORMATS
     from edge_ser_export.report import format_coverage, format_report
     from edge_ser_export.verification import latencies
-    from edge_ser_train.run import load_run
+    from edge_ser_train.method.run import load_run
 
     if calibration_data and not int8:
         raise click.UsageError("--calibration-data is for --int8; float32 needs no calibration")

@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edge_ser import __version__
-from edge_ser.audio import AudioReader
-from edge_ser.backends import Backend
-from edge_ser.backends.native import load_library
+from edge_ser._version import __version__
+from edge_ser.engines import Backend
+from edge_ser.engines.native import load_library
 from edge_ser.errors import AudioError, CorpusError, ExportError, RunError, did_you_mean
-from edge_ser.features import extract_blocks
-from edge_ser.model_file import Manifest
+from edge_ser.frontend.audio import AudioReader
+from edge_ser.frontend.features import extract_blocks
+from edge_ser.model.manifest import Manifest
 from edge_ser_export.c_library import CModel, compiler, require_same_in_chunks
 from edge_ser_export.c_source import require_c
 from edge_ser_export.formats import FORMATS, INTEGERS_ONLY, discard, install
@@ -34,12 +34,12 @@ from edge_ser_export.onnx_graph import encoder_size
 from edge_ser_export.quantize import QuantizedNet, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import Agreement, agree, verify
-from edge_ser_train.corpora import corpus_facts, read_corpus
-from edge_ser_train.dataset import default_cache_dir, load_features
-from edge_ser_train.loop import infer
-from edge_ser_train.model import EMBEDDING_SIZE
-from edge_ser_train.run import REPORT, SPLIT, TrainedModel, load_run, read_json, write_atomic
-from edge_ser_train.splits import load_split, relabel, split_title
+from edge_ser_train.corpora.splits import load_split, relabel, split_title
+from edge_ser_train.corpora.tables import corpus_facts, read_corpus
+from edge_ser_train.method.dataset import default_cache_dir, load_features
+from edge_ser_train.method.loop import infer
+from edge_ser_train.method.model import EMBEDDING_SIZE
+from edge_ser_train.method.run import REPORT, SPLIT, TrainedModel, load_run, read_json, write_atomic
 
 Float32Array = npt.NDArray[np.float32]
 

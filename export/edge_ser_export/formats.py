@@ -8,16 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_ser import __version__
-from edge_ser.backends import BACKENDS, Backend, open_backend
-from edge_ser.containers import seal_tflite
-from edge_ser.model_file import Manifest, read_model_file
+from edge_ser._version import __version__
+from edge_ser.engines import BACKENDS, Backend, open_backend
+from edge_ser.model.containers import seal_tflite
+from edge_ser.model.manifest import Manifest, read_model_file
 from edge_ser_export.c_library import CModel, compiler_version
 from edge_ser_export.c_source import build_c, build_eser
 from edge_ser_export.onnx_graph import build_graph, graph_sha256, serialise
 from edge_ser_export.quantize import QuantizedNet
 from edge_ser_export.tflite_graph import build_tflite
-from edge_ser_train.model import EmotionNet
+from edge_ser_train.method.model import EmotionNet
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from edge_ser.containers import METADATA_KEY
-from edge_ser.model_file import Manifest
+from edge_ser.model.containers import METADATA_KEY
+from edge_ser.model.manifest import Manifest
 from edge_ser_export.quantize import (
     BLOCK_BINS,
     BLOCK_POSITIONS,
@@ -37,7 +37,7 @@ from edge_ser_export.quantize import (
     folded_convs,
     in_blocks,
 )
-from edge_ser_train.model import CHANNELS, EMBEDDING_SIZE, GRU_SIZE, EmotionNet
+from edge_ser_train.method.model import CHANNELS, EMBEDDING_SIZE, GRU_SIZE, EmotionNet
 
 OPSET = 17
 IR_VERSION = 8

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_ser.errors import ExportError
-from edge_ser_train.dataset import Float32Array
-from edge_ser_train.model import CHANNELS, GRU_SIZE, EmotionNet, ShiftNorm
+from edge_ser_train.method.dataset import Float32Array
+from edge_ser_train.method.model import CHANNELS, GRU_SIZE, EmotionNet, ShiftNorm
 
 CONV_LIMIT = 63
 ROW_LIMIT = 127

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from edge_ser.backends import STATE_FRAMES
-from edge_ser.containers import METADATA_KEY
-from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE
+from edge_ser.engines import STATE_FRAMES
+from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE
+from edge_ser.model.containers import METADATA_KEY
 from edge_ser_export.flatbuffer import Array, Graph, Subgraph
 from edge_ser_export.onnx_graph import encoder_size
 from edge_ser_export.quantize import (
@@ -36,7 +36,7 @@ from edge_ser_export.quantize import (
     frequency_major,
     in_blocks,
 )
-from edge_ser_train.model import CHANNELS, EMBEDDING_SIZE, GRU_SIZE, EmotionNet
+from edge_ser_train.method.model import CHANNELS, EMBEDDING_SIZE, GRU_SIZE, EmotionNet
 
 
 def build_tflite(net: EmotionNet, quantized: QuantizedNet | None = None) -> Callable[[str], bytes]:

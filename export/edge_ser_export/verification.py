@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.backends import Backend, EncoderState
+from edge_ser.engines import Backend, EncoderState
 from edge_ser.errors import ExportError
-from edge_ser.features import ENCODER_FRAMES, ENCODER_STRIDE, frame_count
-from edge_ser_train.loop import infer
+from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, frame_count
+from edge_ser_train.method.loop import infer
+from edge_ser_train.method.run import TrainedModel
 from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
-from edge_ser_train.run import TrainedModel
 
 Float32Array = npt.NDArray[np.float32]
 

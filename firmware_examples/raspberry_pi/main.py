@@ -10,9 +10,9 @@ from contextlib import ExitStack, closing
 from gpiozero import RGBLED
 
 from edge_ser import EdgeSerError, EmotionRecognizer
-from edge_ser.audio import AudioReader
-from edge_ser.capture import Captured, Microphone, in_real_time
-from edge_ser.listening import Event, Listener, SpeechStarted, ToneChanged, UtteranceAnswered
+from edge_ser.frontend.audio import AudioReader
+from edge_ser.live.capture import Captured, Microphone, in_real_time
+from edge_ser.live.listener import Event, Listener, SpeechStarted, ToneChanged, UtteranceAnswered
 
 PINS = (17, 27, 22)  # red, green, blue, as GPIO numbers
 COLOURS = {

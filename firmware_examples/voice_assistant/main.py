@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser import EdgeSerError, EmotionRecognizer, Prediction
-from edge_ser.audio import AudioReader
-from edge_ser.capture import Captured, Microphone, in_real_time
-from edge_ser.utterances import Segmenter, SpeechAudio, SpeechEnd, SpeechStart
+from edge_ser.frontend.audio import AudioReader
+from edge_ser.live.capture import Captured, Microphone, in_real_time
+from edge_ser.live.segmenter import Segmenter, SpeechAudio, SpeechEnd, SpeechStart
 
 MIN_CONFIDENCE = 0.6  # below it an answer is `uncertain`; the README of edge-ser says what each threshold costs
 

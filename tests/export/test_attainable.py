@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from edge_ser.backends import open_backend
-from edge_ser.model_file import read_model_file, shipped_model_path
-from edge_ser_train.config import ModelConfig
-from edge_ser_train.model import EmotionNet
+from edge_ser.engines import open_backend
+from edge_ser.model.manifest import read_model_file, shipped_model_path
+from edge_ser_train.method.config import ModelConfig
+from edge_ser_train.method.model import EmotionNet
 
 
 @pytest.mark.parametrize("shape", [(49, 128), (297, 128), (1400, 513)])

@@ -16,12 +16,13 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from edge_ser import EmotionRecognizer, firmware
-from edge_ser.audio import AudioReader
-from edge_ser.backends import Backend
+from edge_ser import EmotionRecognizer
 from edge_ser.cli import cli
+from edge_ser.engines import Backend
 from edge_ser.errors import ExportError
-from edge_ser.model_file import Manifest, read_model_file
+from edge_ser.frontend.audio import AudioReader
+from edge_ser.model import c_source as firmware
+from edge_ser.model.manifest import Manifest, read_model_file
 from edge_ser_export import c_source, formats
 from edge_ser_export.c_library import CModel, Result
 from edge_ser_export.exporter import export_run

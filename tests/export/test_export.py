@@ -12,19 +12,19 @@ import torch
 from click.testing import CliRunner
 
 from edge_ser import EmotionRecognizer
-from edge_ser.audio import AudioReader
-from edge_ser.backends import open_backend
 from edge_ser.cli import cli
+from edge_ser.engines import open_backend
 from edge_ser.errors import ExportError, RunError
-from edge_ser.features import FRONT_ENDS, extract_blocks
-from edge_ser.model_file import read_model_file
+from edge_ser.frontend.audio import AudioReader
+from edge_ser.frontend.features import FRONT_ENDS, extract_blocks
+from edge_ser.model.manifest import read_model_file
 from edge_ser_export import formats, onnx_graph
 from edge_ser_export.exporter import export_run
 from edge_ser_export.verification import run_in_parts
-from edge_ser_train.config import load_preset
-from edge_ser_train.loop import Trainer, infer
-from edge_ser_train.run import REPORT, describe_data, load_run, record_run, write_atomic
-from edge_ser_train.splits import training_split
+from edge_ser_train.corpora.splits import training_split
+from edge_ser_train.method.config import load_preset
+from edge_ser_train.method.loop import Trainer, infer
+from edge_ser_train.method.run import REPORT, describe_data, load_run, record_run, write_atomic
 from tests.conftest import TINY_SETTINGS
 
 

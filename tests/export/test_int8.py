@@ -18,19 +18,19 @@ import torch
 from click.testing import CliRunner
 
 from edge_ser import EmotionRecognizer
-from edge_ser.backends import open_backend
-from edge_ser.backends.tflite import TfliteBackend
 from edge_ser.cli import cli
+from edge_ser.engines import open_backend
+from edge_ser.engines.tflite import TfliteBackend
 from edge_ser.errors import BackendError, ExportError, ModelFileError
-from edge_ser.model_file import read_model_file
+from edge_ser.model.manifest import read_model_file
 from edge_ser_export.exporter import export_run
 from edge_ser_export.quantize import CONV_LIMIT, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import run_in_parts
-from edge_ser_train.corpora import Clip
-from edge_ser_train.dataset import clip_features
-from edge_ser_train.loop import infer
-from edge_ser_train.run import load_run
+from edge_ser_train.corpora.tables import Clip
+from edge_ser_train.method.dataset import clip_features
+from edge_ser_train.method.loop import infer
+from edge_ser_train.method.run import load_run
 from tests.conftest import ROOT
 
 FORMATS = ("onnx", "tflite")
@@ -53,7 +53,7 @@ def sample(data_dir: Path, n: int) -> list[Path]:
 
 
 def features_of(path: Path) -> npt.NDArray[np.float32]:
-    from edge_ser.features import LOGMEL_V1
+    from edge_ser.frontend.features import LOGMEL_V1
 
     return clip_features(Clip("", path, "", "", ""), LOGMEL_V1)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_ser.firmware import source_of
+from edge_ser.model.c_source import source_of
 
 
 @pytest.fixture(scope="session")

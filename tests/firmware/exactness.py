@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_ser.firmware import source_of
+from edge_ser.model.c_source import source_of
 from tests.firmware.targets import CLIP_S, EXAMPLES, ROOT, TARGETS, Board, Linux, execute, missing
 
 PROGRAM = Path(__file__).with_suffix(".c")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser_export.quantize import QuantizedNet, QuantizedRows
-from edge_ser_train.model import EmotionNet
+from edge_ser_train.method.model import EmotionNet
 
 Int64Array = npt.NDArray[np.int64]
 

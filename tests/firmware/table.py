@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_ser.firmware import source_of
+from edge_ser.model.c_source import source_of
 from tests.firmware.targets import BOARDS, CLIP_S, EXAMPLES, Board, execute
 
 BUDGET_HZ = 480_000_000

@@ -16,15 +16,15 @@ import numpy.typing as npt
 import pytest
 
 import edge_ser
-from edge_ser.audio import AudioReader
-from edge_ser.calibration import silence_db
-from edge_ser.features import LOGMEL_V1, extract
-from edge_ser.model_file import read_model_file
+from edge_ser.frontend.audio import AudioReader
+from edge_ser.frontend.features import LOGMEL_V1, extract
+from edge_ser.model.manifest import read_model_file
+from edge_ser.personal.microphone import silence_db
 from edge_ser_export.c_library import SOURCES, CModel, Result, build
 from edge_ser_export.c_source import build_c
 from edge_ser_export.quantize import QuantizedNet, activation_ranges, quantize
-from edge_ser_train.model import EmotionNet
-from edge_ser_train.run import load_run
+from edge_ser_train.method.model import EmotionNet
+from edge_ser_train.method.run import load_run
 from tests.conftest import ROOT
 from tests.firmware import reference
 from tests.golden.make_c_tables import TABLES, tables

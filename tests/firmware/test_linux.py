@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from edge_ser import EmotionRecognizer
-from edge_ser.backends.native import library_path
-from edge_ser.model_file import shipped_model_path
+from edge_ser.engines.native import library_path
+from edge_ser.model.manifest import shipped_model_path
 from edge_ser_export.c_library import CModel
 from tests.firmware import aarch64
 from tests.firmware.targets import A53, EXAMPLES, LINUXES, Linux, execute, make, need, refuse

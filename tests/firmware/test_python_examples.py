@@ -89,7 +89,7 @@ def test_the_led_takes_the_colour_of_the_tone(speech: Path, monkeypatch: pytest.
     factory = MockFactory(pin_class=MockPWMPin)
     monkeypatch.setattr(gpiozero.Device, "pin_factory", factory)
     example = module("raspberry_pi")
-    from edge_ser.listening import SpeechStarted, ToneChanged
+    from edge_ser.live.listener import SpeechStarted, ToneChanged
 
     answer = EmotionRecognizer().predict(speech)
     with gpiozero.RGBLED(*example.PINS) as led:

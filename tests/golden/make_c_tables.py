@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_ser.features import LOGMEL_V1, mel_filterbank
-from edge_ser.firmware import c_array
+from edge_ser.frontend.features import LOGMEL_V1, mel_filterbank
+from edge_ser.model.c_source import c_array
 
 TABLES = Path(__file__).parents[2] / "edge_ser" / "csrc" / "eser_tables.c"
 

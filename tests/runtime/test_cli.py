@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from edge_ser import EmotionRecognizer
-from edge_ser.profile import Profile
+from edge_ser.personal.profile import Profile
 
 COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 

@@ -10,11 +10,11 @@ import pytest
 import soundfile
 
 from edge_ser import AudioError, ConfigError, EmotionRecognizer
-from edge_ser.audio import AudioSource
-from edge_ser.backends import open_backend
-from edge_ser.decision import UNCERTAIN, decide
-from edge_ser.features import LOGMEL_V1, extract
-from edge_ser.model_file import read_model_file, shipped_model_path
+from edge_ser.engines import open_backend
+from edge_ser.frontend.audio import AudioSource
+from edge_ser.frontend.features import LOGMEL_V1, extract
+from edge_ser.model.manifest import read_model_file, shipped_model_path
+from edge_ser.prediction import UNCERTAIN, decide
 
 
 @pytest.fixture(scope="module", params=["auto", "onnx"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import soundfile
 
 from edge_ser import EmotionRecognizer
-from edge_ser.streaming import EXACT_S
+from edge_ser.stream import EXACT_S
 from tests.soak import soak
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as theirs
 
-from edge_ser.decision import softmax
+from edge_ser.prediction import softmax
 from edge_ser_train.metrics import (
     confusion_matrix,
     expected_calibration_error,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from edge_ser.terminal import require_extra
-from edge_ser_train.config import PRESETS
+from edge_ser.errors import require_extra
+from edge_ser_train.method.config import PRESETS
 
 _TORCH = ("torch", "safetensors", "matplotlib", "tqdm", "tomli_w")
 
@@ -63,13 +63,13 @@ def train(
     """
     require_extra("train", *_TORCH)
     from edge_ser.errors import ConfigError, RunError
-    from edge_ser_train import processes
-    from edge_ser_train import run as runs
-    from edge_ser_train.config import load_config, load_preset
-    from edge_ser_train.dataset import default_cache_dir
-    from edge_ser_train.loop import Trainer
-    from edge_ser_train.report import write_report
-    from edge_ser_train.splits import training_split
+    from edge_ser_train.corpora.splits import training_split
+    from edge_ser_train.evaluate.pictures import write_report
+    from edge_ser_train.method import processes
+    from edge_ser_train.method import run as runs
+    from edge_ser_train.method.config import load_config, load_preset
+    from edge_ser_train.method.dataset import default_cache_dir
+    from edge_ser_train.method.loop import Trainer
 
     rank = click.get_current_context().with_resource(processes.joined()).rank
 
@@ -166,8 +166,9 @@ def evaluate(
         from edge_ser.errors import RunError
 
         raise RunError(f"{run_or_model} does not exist; expected the folder of a training run, or a model file")
-    from edge_ser_train import evaluation, tuning
-    from edge_ser_train.run import write_atomic
+    from edge_ser_train.evaluate import evaluation
+    from edge_ser_train.evaluate import personal as tuning
+    from edge_ser_train.method.run import write_atomic
 
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
@@ -216,7 +217,7 @@ def check(folder: Path, as_json: bool) -> None:
     leave it 0.
     """
     require_extra("train", "tqdm")
-    from edge_ser_train.corpus_check import check_corpus, format_check
+    from edge_ser_train.corpora.check import check_corpus, format_check
 
     result = check_corpus(folder)
     click.echo(json.dumps(result, ensure_ascii=False) if as_json else format_check(result))
@@ -275,10 +276,10 @@ def reproduce(
     require_extra("train", *_TORCH, "sklearn")
     from tqdm import tqdm
 
-    from edge_ser_train.cells import finished, plan_cells, run_cells
-    from edge_ser_train.dataset import default_cache_dir
-    from edge_ser_train.experiments import ABLATIONS, EXPERIMENTS, FIGURES, TABLES
-    from edge_ser_train.reproduction import write_reproduction
+    from edge_ser_train.method.dataset import default_cache_dir
+    from edge_ser_train.paper.cells import finished, plan_cells, run_cells
+    from edge_ser_train.paper.experiments import ABLATIONS, EXPERIMENTS, FIGURES, TABLES
+    from edge_ser_train.paper.report import write_reproduction
 
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.decision import softmax
+from edge_ser.prediction import softmax
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

@@ -12,5 +12,5 @@ edge-ser evaluate runs/shipped-2 --data "$data" --corpus cremad --robustness
 edge-ser evaluate runs/shipped-2 --data "$data" --leave-corpus-out
 edge-ser evaluate runs/shipped-2 --data "$data" --corpus ravdess --split all --adaptation
 edge-ser evaluate runs/shipped-2 --data "$data" --corpus cremad --calibration
-edge-ser export runs/shipped-2 --int8 --format onnx,tflite,eser -o edge_ser/models/edge-ser
-edge-ser evaluate edge_ser/models/edge-ser.onnx --data "$data" --corpus cremad --robustness
+edge-ser export runs/shipped-2 --int8 --format onnx,tflite,eser -o edge_ser/model/files/edge-ser
+edge-ser evaluate edge_ser/model/files/edge-ser.onnx --data "$data" --corpus cremad --robustness

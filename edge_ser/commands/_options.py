@@ -1,0 +1,64 @@
+"""Options that several verbs share, and NAME=VALUE settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_ser.errors import ConfigError, did_you_mean
+
+model_option = click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that ships.")
+backend_option = click.option(
+    "--backend", default="auto", show_default=True, metavar="NAME", help="auto (by the file or speed), onnx, tflite or native."
+)
+threads_option = click.option(
+    "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads for one answer."
+)
+provider_option = click.option(
+    "--provider",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="cpu; ONNX: cuda, tensorrt; TFLite: the path of a delegate's library.",
+)
+min_confidence_option = click.option(
+    "--min-confidence",
+    default=0.0,
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Answer `uncertain` below this confidence, 0 to 1; default: never.",
+)
+profile_option = click.option(
+    "--profile", type=click.Path(path_type=Path), metavar="FILE", help="What calibrate and adapt learnt (JSON)."
+)
+
+
+def configured(settings: Iterable[str], *kinds: Callable[..., Any]) -> list[Any]:
+    """Return one configuration of each of ``kinds``, dataclasses of numbers and booleans, from NAME=VALUE; else BadParameter.
+
+    >>> from edge_ser.live.tone import ToneConfig
+    >>> configured(["hold_s=2", "doubt_novel=false"], ToneConfig)[0].hold_s
+    2.0
+    """
+    known = {field.name: (kind, field) for kind in kinds for field in fields(kind)}  # type: ignore[arg-type]
+    given: dict[Any, dict[str, Any]] = {kind: {} for kind in kinds}
+    try:
+        for setting in settings:
+            name, equals, text = setting.partition("=")
+            if name not in known or not equals:
+                raise ConfigError(
+                    f"unknown setting {setting!r}{did_you_mean(name, known)}; expected NAME=VALUE with one of {', '.join(known)}"
+                )
+            kind, field = known[name]
+            is_switch = isinstance(field.default, bool)
+            try:
+                given[kind][name] = {"true": True, "false": False}[text] if is_switch else float(text)
+            except (ValueError, KeyError):
+                raise ConfigError(f"{name} is {text!r}; expected {'true or false' if is_switch else 'a number'}") from None
+        return [kind(**values) for kind, values in given.items()]
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="--set") from None

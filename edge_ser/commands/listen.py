@@ -1,0 +1,188 @@
+"""``edge-ser listen``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_ser.commands._options import backend_option, configured, model_option, profile_option, threads_option
+from edge_ser.errors import AudioError, ConfigError, require_extra
+
+if TYPE_CHECKING:
+    from edge_ser.live.capture import Captured, Device
+    from edge_ser.live.listener import Event
+    from edge_ser.services.mqtt import Broker, Publisher
+
+
+@click.command("listen", short_help="Listen to a microphone, live.")
+@click.argument("source", required=False, metavar="[-]", type=click.Choice(["-"]))
+@click.option("--realtime", type=click.Path(path_type=Path), metavar="FILE", help="Hear a recording as a microphone would.")
+@click.option("--device", metavar="NAME", help="Microphone: its number, or part of its name; default: the system's.")
+@click.option("--list-devices", is_flag=True, help="List the microphones and exit.")
+@click.option(
+    "--rate", "rate_hz", type=click.IntRange(1000, 768_000), metavar="HZ", help="Default: 16000, or the microphone's own."
+)
+@click.option("--channels", default=1, show_default=True, type=click.IntRange(1, 64), help="They are averaged.")
+@click.option("--jsonl", is_flag=True, help="For programs: one event a line, as JSON.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Such as hangover_ms=300; see above.")
+@click.option("--speed", default=1.0, type=click.FloatRange(0.01, 1000), metavar="X", help="With --realtime: X times as fast.")
+@click.option(
+    "--mqtt",
+    "mqtt_url",
+    envvar="EDGE_SER_MQTT",
+    show_envvar=True,
+    metavar="URL",
+    help="Publish utterances and tone: mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX], mqtts:// for TLS, or @FILE that holds it.",
+)
+@click.option("--home-assistant", is_flag=True, help="With --mqtt: appear in Home Assistant, as two sensors.")
+@model_option
+@backend_option
+@threads_option
+@profile_option
+def command(
+    source: str | None,
+    realtime: Path | None,
+    device: str | None,
+    list_devices: bool,
+    rate_hz: int | None,
+    channels: int,
+    jsonl: bool,
+    settings: tuple[str, ...],
+    speed: float,
+    mqtt_url: str | None,
+    home_assistant: bool,
+    model: Path | None,
+    backend: str,
+    threads: int,
+    profile: Path | None,
+) -> None:
+    """Listen to a microphone, or to raw PCM on standard input (-), and tell how every utterance sounds when it is over.
+
+    \b
+    edge-ser listen
+    arecord -t raw -f S16_LE -r 16000 | edge-ser listen -
+    edge-ser listen --realtime hello.wav --jsonl
+
+    Ctrl-C ends it. Settings of --set: threshold, release, min_speech_ms, hangover_ms, pre_roll_ms, post_roll_ms, max_s (when an
+    utterance begins and ends); smoothing_s, min_confidence, hysteresis, hold_s, doubt_novel (how readily the tone changes).
+    """
+    if sum((source is not None, realtime is not None, device is not None)) > 1:
+        raise click.UsageError("-, --realtime and --device exclude one another: listen to one thing at a time")
+    if realtime is not None and (rate_hz is not None or channels != 1):
+        raise click.UsageError("--rate and --channels are of a microphone or a pipe; a recording says its own")
+    if speed != 1 and realtime is None:
+        raise click.UsageError("--speed goes with --realtime")
+    if home_assistant and not mqtt_url:
+        raise click.UsageError("--home-assistant goes with --mqtt")
+    if list_devices:
+        from edge_ser.live.capture import devices
+
+        _list(devices())
+        return
+    from edge_ser.live.listener import Listener, listen
+    from edge_ser.live.screen import Screen
+    from edge_ser.live.segmenter import SegmenterConfig
+    from edge_ser.live.tone import ToneConfig
+    from edge_ser.recognizer import EmotionRecognizer
+
+    segmenter, tone = configured(settings, SegmenterConfig, ToneConfig)
+    broker = _broker(mqtt_url) if mqtt_url else None
+    # A service manager's way to say Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.ExitStack() as opened:
+        name, found_hz, captured = _open(opened, source, realtime, device, rate_hz, channels, speed)
+        recognizer = EmotionRecognizer(
+            model, backend=backend, threads=threads, profile=profile, min_confidence=tone.min_confidence
+        )
+        listener = Listener(recognizer, found_hz, segmenter, tone)
+        show, heard, note = _print_json, _nothing, _print_note
+        if not jsonl:
+            screen = opened.enter_context(Screen(listener, sys.stdout, _can_redraw()))
+            show, heard, note = screen.show, screen.heard, screen.note
+        if broker is None:
+            listen(listener, name, captured, show, heard)
+            return
+        from edge_ser.services.mqtt import Publisher
+
+        publisher = opened.enter_context(Publisher(broker, note, recognizer.labels if home_assistant else None))
+        listen(listener, name, captured, _published(show, publisher), heard)
+
+
+def _broker(url: str) -> Broker:
+    require_extra("mqtt", "paho")
+    from edge_ser.services.mqtt import Broker
+
+    try:
+        return Broker.from_url(url)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="--mqtt") from None
+
+
+def _published(show: Callable[[Event], None], publisher: Publisher) -> Callable[[Event], None]:
+    """Return what shows an event and publishes it, too, if it is one of those a smart home hears of."""
+    from edge_ser.services.mqtt import TOPICS
+
+    def both(event: Event) -> None:
+        show(event)
+        if event.name in TOPICS:
+            publisher.publish(event.record())
+
+    return both
+
+
+def _nothing() -> None:
+    pass
+
+
+def _print_note(line: str) -> None:
+    click.echo(f"edge-ser: {line}", err=True)
+
+
+def _print_json(event: Event) -> None:
+    click.echo(json.dumps(event.record(), ensure_ascii=False))
+
+
+def _can_redraw() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and "utf" in sys.stdout.encoding.lower()
+
+
+def _open(
+    opened: contextlib.ExitStack,
+    source: str | None,
+    realtime: Path | None,
+    device: str | None,
+    rate_hz: int | None,
+    channels: int,
+    speed: float,
+) -> tuple[str, int, Iterable[Captured]]:
+    """Return the name of what is listened to, its rate in Hz, and the audio; ``opened`` closes it."""
+    from edge_ser.frontend.audio import AudioReader
+    from edge_ser.live.capture import Microphone, in_real_time, raw_pcm
+
+    if realtime is not None:
+        reader = opened.enter_context(AudioReader(realtime))
+        return reader.name, reader.rate_hz, in_real_time(reader, speed)
+    if source is not None:
+        if sys.stdin is None:
+            raise AudioError("standard input is closed; expected raw PCM")
+        if sys.stdin.isatty():
+            raise click.UsageError("standard input is a terminal; pipe raw PCM in, such as arecord -t raw -f S16_LE -r 16000")
+        return "standard input", rate_hz or 16000, raw_pcm(sys.stdin.buffer, channels)
+    microphone = Microphone(int(device) if device and device.isdecimal() else device, rate_hz, channels)
+    opened.callback(microphone.close)
+    return microphone.name, microphone.rate_hz, microphone
+
+
+def _list(found: list[Device]) -> None:
+    if not found:
+        raise AudioError("no microphone was found; plug one in, or pipe audio in: edge-ser listen -")
+    for d in found:
+        click.echo(f"{d.index:>3}{'*' if d.is_default else ' '} {d.name}  {d.channels} channels, {d.rate_hz} Hz")

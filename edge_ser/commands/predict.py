@@ -1,0 +1,173 @@
+"""``edge-ser predict``: the emotion in recordings, whole or utterance by utterance."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from edge_ser.commands._options import (
+    backend_option,
+    configured,
+    min_confidence_option,
+    model_option,
+    profile_option,
+    provider_option,
+    threads_option,
+)
+from edge_ser.errors import AudioError, require_extra
+from edge_ser.terminal import BAR_WIDTH, bar, complain
+
+if TYPE_CHECKING:
+    from edge_ser.prediction import Prediction
+
+
+@click.command(short_help="Recognise the emotion in recordings.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@model_option
+@backend_option
+@threads_option
+@provider_option
+@click.option("--spinning", is_flag=True, help="Let waiting threads spin (faster with several threads, busy when idle).")
+@min_confidence_option
+@profile_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of the table.")
+@click.option("--embedding", is_flag=True, help="With --json: add the 64-d embedding.")
+@click.option("--segments", is_flag=True, help="A timeline: every utterance in the recording on its own.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "jsonl", "csv", "audacity", "rttm"]),
+    help="With --segments; default: table.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="With --segments: write there.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="With --segments: draw the timeline of one FILE.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="With --segments: as `listen --set`.")
+def command(
+    files: tuple[str, ...],
+    model: Path | None,
+    backend: str,
+    threads: int,
+    provider: str,
+    spinning: bool,
+    min_confidence: float,
+    profile: Path | None,
+    as_json: bool,
+    embedding: bool,
+    segments: bool,
+    form: str | None,
+    output: Path | None,
+    plot: Path | None,
+    settings: tuple[str, ...],
+) -> None:
+    """Recognise the emotion in each FILE: a recording, a folder of recordings, or - for a recording on standard input.
+
+    An answer marked `novel` is about speech farther from what the model knows than 99 % of the speech its confidence was
+    fitted on: trust it less.
+
+    A file that cannot be answered is named on standard error, the others are still answered, and the exit status is 1.
+    """
+    if embedding and not as_json:
+        raise click.UsageError("--embedding goes with --json")
+    if not segments and (form or output or plot or settings):
+        raise click.UsageError("--format, --output, --plot and --set go with --segments")
+    if segments and as_json:
+        raise click.UsageError("--json is of whole recordings; of --segments it is --format jsonl")
+    recordings, failed = _recordings(files)
+    if len(recordings) > 1 and (plot or form == "audacity"):
+        raise click.UsageError(f"a plot, or a label track, is of one recording; {len(recordings)} were given")
+    if segments:
+        from edge_ser.live.segmenter import SegmenterConfig
+
+        segmenter: SegmenterConfig = configured(settings, SegmenterConfig)[0]
+        if plot:
+            require_extra("plot", "matplotlib")
+    from edge_ser.recognizer import EmotionRecognizer
+
+    recognizer = EmotionRecognizer(
+        model,
+        backend=backend,
+        threads=threads,
+        provider=provider,
+        spinning=spinning,
+        min_confidence=min_confidence,
+        profile=profile,
+    )
+    if segments:
+        from edge_ser.timeline.segments import print_segments
+
+        sources = [(name, _standard_input() if name == "-" else name) for name in recordings]
+        sys.exit(1 if print_segments(recognizer, sources, segmenter, form or "table", output, plot) or failed else 0)
+    width = min(48, max(map(len, ["file", *recordings])))
+    headed = as_json
+    with _progress(recordings) as names:
+        for name in names:
+            try:
+                prediction = recognizer.predict(_standard_input() if name == "-" else name)
+            except AudioError as error:
+                complain(error)
+                failed += 1
+                continue
+            if not headed:
+                _row("file", "emotion", "confidence", recognizer.labels, "length", width)
+                headed = True
+            if as_json:
+                click.echo(_json_line(name, prediction, embedding))
+            else:
+                confidence = f"{bar(prediction.confidence)} {prediction.confidence:4.0%}"
+                shares = [f"{p:.0%}" for p in prediction.probabilities.values()]
+                note = "  novel" if prediction.is_novel else ""
+                _row(name, prediction.label, confidence, shares, f"{prediction.duration_s:.2f} s", width, note)
+    if failed:
+        sys.exit(1)
+
+
+def _recordings(names: Iterable[str]) -> tuple[list[str], int]:
+    """Expand folders into the recordings below them, sorted; also return how many folders held none."""
+    from edge_ser.frontend.audio import AUDIO_SUFFIXES
+
+    recordings: list[str] = []
+    empty = 0
+    for name in names:
+        if not os.path.isdir(name):
+            recordings.append(name)
+            continue
+        found = sorted(p for p in Path(name).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+        if not found:
+            complain(AudioError(f"no recordings below the folder {name}; expected files in {', '.join(AUDIO_SUFFIXES)}"))
+            empty += 1
+        recordings += map(str, found)
+    return recordings, empty
+
+
+def _standard_input() -> IO[bytes]:
+    if sys.stdin is None:
+        raise AudioError("standard input is closed; expected a recording")
+    return sys.stdin.buffer
+
+
+def _progress(names: list[str]) -> Any:
+    """Return a context manager over ``names``: a progress bar where the answers themselves are not on the screen."""
+    bar_helps = len(names) > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
+    if not bar_helps:
+        return contextlib.nullcontext(names)
+    return click.progressbar(names, file=sys.stderr, label="recognising", show_pos=True)
+
+
+def _row(name: str, label: str, confidence: str, shares: Iterable[str], length: str, width: int, note: str = "") -> None:
+    shown = name if len(name) <= width else "…" + name[1 - width :]
+    columns = "".join(f"{share:>9}" for share in shares)
+    click.echo(f"{shown:<{width}}  {label:<9} {confidence:<{BAR_WIDTH + 5}} {columns} {length:>10}{note}")
+
+
+def _json_line(name: str, prediction: Prediction, embedding: bool) -> str:
+    record = {"file": name, **prediction.record()}
+    if embedding:
+        record["embedding"] = [float(f"{v:.6g}") for v in prediction.embedding]
+    return json.dumps(record, ensure_ascii=False)

@@ -1,0 +1,61 @@
+"""``edge-ser serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_ser.commands._options import backend_option, min_confidence_option, model_option, profile_option, threads_option
+from edge_ser.errors import ConfigError, require_extra
+
+
+@click.command("serve", short_help="Answer voice assistants over the Wyoming protocol.")
+@click.option(
+    "--uri", default="tcp://127.0.0.1:10710", show_default=True, help="Where to listen: tcp://HOST:PORT or unix:///PATH."
+)
+@model_option
+@backend_option
+@threads_option
+@min_confidence_option
+@profile_option
+@click.option(
+    "--max-clients", default=16, show_default=True, type=click.IntRange(min=1), metavar="N", help="Connections at a time."
+)
+@click.option(
+    "--idle",
+    "idle_s",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Turn away a client that sends nothing for so long.",
+)
+def command(
+    uri: str,
+    model: Path | None,
+    backend: str,
+    threads: int,
+    min_confidence: float,
+    profile: Path | None,
+    max_clients: int,
+    idle_s: float,
+) -> None:
+    """Answer voice assistants over the Wyoming protocol: audio in, how it sounds out.
+
+    A client sends audio-start, audio-chunk (16- or 32-bit PCM of any rate) and audio-stop, and gets a user-event named
+    `emotion` with label, confidence, probabilities, distance, novel, duration_s and embedding, or an error. The protocol
+    knows no password: whoever can reach the address can use it.
+    """
+    require_extra("serve", "wyoming")
+    import asyncio
+
+    from edge_ser.recognizer import EmotionRecognizer
+    from edge_ser.services.wyoming import parse_uri, serve
+
+    try:
+        address = parse_uri(uri)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="--uri") from None
+    recognizer = EmotionRecognizer(model, backend=backend, threads=threads, min_confidence=min_confidence, profile=profile)
+    asyncio.run(serve(recognizer, address, max_clients, idle_s, lambda at: click.echo(f"listening at {at}")))

@@ -1,0 +1,112 @@
+"""A Report as text for people, within 100 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from edge_ser.diagnose.benchmark.histogram import sparkline
+from edge_ser.diagnose.benchmark.results import Report, Start, Subject, Timing
+from edge_ser.diagnose.machine import Condition, Machine
+
+STATISTICS = ("first", "min", "mean", "p50", "p90", "p99", "max")
+
+_NOT_TOLD = "not told"
+_WIDTH = 100
+_NAME_WIDTH = 26
+
+
+def format_report(report: Report) -> str:
+    """Return the machine, how it was measured, a table for every subject, and where the answers' times lie."""
+    lines = [f"edge-ser {report.edge_ser}"]
+    for line in (*machine_lines(report.machine), *condition_lines(report.before, report.after)):
+        lines += textwrap.wrap(line, _WIDTH, subsequent_indent="  ")
+    busiest = max((c.load for c in (report.before, report.after) if c.load is not None), default=0.0)
+    if busiest > report.machine.cores:
+        lines.append("THE MACHINE IS BUSY: compare what was measured together here, and no times")
+    lines += ["", f"{report.warm_up_rounds} rounds of warm-up, then {report.rounds} rounds, {report.stopped_because}"]
+    if len(report.results) > 1:
+        lines.append("every round runs each of them in turn, and begins with another one")
+    for result in report.results:
+        lines += ["", *subject_lines(result.subject), ""]
+        lines.append(f"{'ms':<{_NAME_WIDTH}}" + "".join(f"{name:>9}" for name in (*STATISTICS, "outliers")))
+        for case in result.cases:
+            lines.append(_row(f"{case.seconds:.3g} s, file to answer", case.answer))
+            lines.append(_row("  of it on a processor", case.answer_cpu))
+            lines += [_row(f"  {name.replace('_', ' ')}", timing) for name, timing in case.stages.items()]
+            if case.stream_answer is not None:
+                lines.append(_row("  stream, end to answer", case.stream_answer))
+        if result.start is not None:
+            named = {**result.start.series, f"cold start, {result.start.seconds:.3g} s": result.start.series["cold_start"]}
+            lines += [_row(name.replace("_", " "), timing) for name, timing in named.items() if name != "cold_start"]
+        lines += ["", *(f"{key:<{_NAME_WIDTH}}{text}" for key, text in _costs(result.start))]
+        for case in result.cases:
+            cpu = "" if case.stream_cpu_percent is None else f", {case.stream_cpu_percent:.2f} % of a core while speech arrives"
+            lines.append(f"{f'{case.seconds:.3g} s':<{_NAME_WIDTH}}real-time factor {case.rtf:.5f}{cpu}")
+    lines += ["", "file to answer, ms: from the fastest to the slowest, outliers included"]
+    for result in report.results:
+        for case in result.cases:
+            name = f"{result.subject.name}, {case.seconds:.3g} s"
+            lines.append(f"{name:<{_NAME_WIDTH}}  {sparkline(case.answer.times_ms)}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def machine_lines(machine: Machine) -> list[str]:
+    """Return what the machine is, on three lines."""
+    ram = _NOT_TOLD if machine.ram_mb is None else f"{machine.ram_mb / 1000:.1f} GB"
+    packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items() if version)
+    virtual = ", virtual" if machine.virtual else ""
+    board = f"{machine.board}, " if machine.board else ""
+    return [
+        f"{board}{machine.processor or 'processor not told'}, {machine.architecture}, {machine.cores} cores{virtual}; "
+        f"{', '.join(machine.features) or 'features not told'}; {ram}",
+        f"{machine.system}; {machine.python}",
+        packages,
+    ]
+
+
+def condition_lines(before: Condition, after: Condition) -> list[str]:
+    """Return how the machine fares, before -> after where that changes."""
+
+    def change(of: object, then: object) -> str:
+        return f"{of}" if of == then else f"{of} -> {then}"
+
+    def told(value: object, unit: str = "") -> str:
+        return _NOT_TOLD if value is None else f"{value}{unit}"
+
+    def heat(condition: Condition) -> str:
+        return f"{max(condition.temperatures_c.values()):.0f} °C" if condition.temperatures_c else _NOT_TOLD
+
+    def slowed(condition: Condition) -> str:
+        return _NOT_TOLD if condition.throttling is None else ", ".join(condition.throttling) or "none"
+
+    most = f" of at most {before.max_frequency_mhz}" if before.max_frequency_mhz else ""
+    mode = f"; power mode {before.power_mode}" if before.power_mode else ""
+    return [
+        f"governor {told(before.governor)}; {change(told(before.frequency_mhz, ' MHz'), told(after.frequency_mhz, ' MHz'))}"
+        f"{most}{mode}; load {change(told(before.load), told(after.load))}",
+        f"temperature {change(heat(before), heat(after))}; throttling {change(slowed(before), slowed(after))}",
+    ]
+
+
+def subject_lines(subject: Subject) -> list[str]:
+    """Return what was measured, on two lines."""
+    threads = f"{subject.threads} thread{'s' if subject.threads > 1 else ''}"
+    return [
+        f"{subject.name}  {subject.engine}, {threads}, {subject.provider}",
+        f"{subject.bytes / 1e6:.3f} MB; int8: {subject.weights_int8_percent:.1f} % of weights, "
+        f"{subject.macs_int8_percent:.1f} % of operations; SHA-256 {subject.graph_sha256[:12]}",
+    ]
+
+
+def _row(name: str, timing: Timing) -> str:
+    found = timing.statistics()
+    return f"{name:<{_NAME_WIDTH}}" + "".join(f"{found[s]:>9.2f}" for s in STATISTICS) + f"{found['outliers']:>9}"
+
+
+def _costs(start: Start | None) -> Iterator[tuple[str, str]]:
+    if start is None:
+        return
+    told = start.steady_mb is not None
+    yield "memory", f"{start.steady_mb:.1f} MB steady, {start.peak_mb:.1f} MB at most" if told else _NOT_TOLD
+    yield "idle, a stream open", f"{start.idle_cpu_percent:.2f} % of a core"

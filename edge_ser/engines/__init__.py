@@ -1,0 +1,155 @@
+"""Inference engines behind one small interface; each is imported when it is first used."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_ser.errors import BackendError, did_you_mean
+from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig
+from edge_ser.model.manifest import ModelFile
+
+Float32Array = npt.NDArray[np.float32]
+
+Vectors: TypeAlias = npt.NDArray[Any]
+"""What an engine keeps of the encoder's vectors, a row each; opaque to all others."""
+
+BACKENDS = {"onnx": ".onnx", "tflite": ".tflite", "native": ".eser"}
+"""Engines and the files they read."""
+ENGINE_PACKAGES = {
+    "onnx": ("onnxruntime", "onnxruntime-gpu"),
+    "tflite": ("ai-edge-litert", "tflite-runtime"),
+    "native": ("edge-ser",),
+}
+"""The packages an engine may come from."""
+
+STATE_FRAMES = 5
+"""Frames the first convolution (7 frames, every second one) sees again when a stream goes on."""
+_CHANNELS = 96  # of the last convolution
+
+
+class Answer(NamedTuple):
+    """One run of the graph."""
+
+    logits: Float32Array
+    """[n_labels]"""
+    embedding: Float32Array
+    """z, [embedding_size]"""
+    encoded: Vectors
+    """All encoder vectors so far, [P + N, vector_size]; the ``past`` of the next run."""
+
+
+EncoderState: TypeAlias = "tuple[npt.NDArray[Any], ...]"
+"""What the encoder carries from one stretch of frames to the next; an engine's own affair, never changed in place."""
+
+
+class Backend(Protocol):
+    """A loaded graph. Its methods may be called from several threads at once, and keep nothing."""
+
+    provider: str
+    """What it runs on: ``cpu``, or the provider that was asked for where that is there."""
+
+    vector_size: int
+    """Length of what it keeps of an encoder vector."""
+    vector_dtype: npt.DTypeLike
+    """Its type."""
+    block_frames: int
+    """Frames that a stream hands it in one go, a multiple of 16."""
+    kept_frames: int
+    """Frames that a stream keeps back for the run that gives the answer: 16, or 0 where ``judge`` costs no more than ``run``."""
+
+    def transform(self, samples: Float32Array, config: FrontEndConfig) -> Float32Array:
+        """Return the dB of every frame that fits into ``samples`` [n], [T, n_bins].
+
+        :func:`edge_ser.frontend.features.transform`, or a front end of the engine's own, which rounds otherwise.
+        """
+        ...
+
+    def run(self, features: Float32Array, past: Vectors | None = None, state: EncoderState | None = None) -> Answer:
+        """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, vector_size].
+
+        T is 49 or more; after a ``state`` it is a multiple of 16.
+        """
+        ...
+
+    def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Vectors, EncoderState]:
+        """Return the encoder vectors [N, vector_size] of features [T, n_bins], and the state for the frames that follow.
+
+        T is 33 + 16 N at first, and 16 N after a ``state``.
+        """
+        ...
+
+    def judge(self, vectors: Vectors) -> Answer:
+        """Answer for encoder vectors [P, vector_size] alone."""
+        ...
+
+
+class TunableBackend(Backend, Protocol):
+    """An engine that can be calibrated to a microphone."""
+
+    def vectors(self, features: Float32Array) -> Float32Array:
+        """Return the encoder vectors [N, encoder_size] of features [T, n_bins], T >= 49, channel-major as in training."""
+        ...
+
+    def shifted(self, offset: Float32Array) -> TunableBackend:
+        """Return the same graph with ``offset`` [encoder_size] added to every encoder vector that the GRU sees."""
+        ...
+
+
+def whole_blocks(features: Float32Array) -> Float32Array:
+    """Return the frames of features [T, n_bins], T >= 49, that encoder vectors are made of: the first 33 + 16 N."""
+    return features[: len(features) - (len(features) - ENCODER_FRAMES) % ENCODER_STRIDE]
+
+
+def channel_major(vectors: Float32Array) -> Float32Array:
+    """Return encoder vectors [..., n_freq · 96] whose frequencies change slowest with channels that do, as ONNX has them."""
+    return np.ascontiguousarray(vectors.reshape(*vectors.shape[:-1], -1, _CHANNELS).swapaxes(-1, -2).reshape(vectors.shape))
+
+
+def frequency_major(vectors: Float32Array) -> Float32Array:
+    """Undo :func:`channel_major`.
+
+    >>> vectors = np.arange(480, dtype=np.float32)
+    >>> bool((frequency_major(channel_major(vectors)) == vectors).all()), channel_major(vectors)[:3].tolist()
+    (True, [0.0, 96.0, 192.0])
+    """
+    return np.ascontiguousarray(vectors.reshape(*vectors.shape[:-1], _CHANNELS, -1).swapaxes(-1, -2).reshape(vectors.shape))
+
+
+def shipped_backend(threads: int = 1, provider: str = "cpu") -> str:
+    """Return the engine that answers soonest here with the model that ships, as far as that was measured.
+
+    One thread of a processor with AVX2: the C library; else, and where that is not installed, ONNX Runtime.
+    """
+    if threads > 1 or provider != "cpu":
+        return "onnx"
+    from edge_ser.engines import native
+
+    return "native" if native.is_fast() else "onnx"
+
+
+def open_backend(model: ModelFile, name: str, threads: int, spinning: bool, provider: str = "cpu") -> TunableBackend:
+    """Load ``model`` into the engine ``name`` (``auto``: the one that reads such files), on an engine's ``provider``.
+
+    Raises BackendError for an unknown engine, one that is not installed, or one that reads other files.
+    """
+    if name not in ("auto", *BACKENDS):
+        raise BackendError(f"unknown backend {name!r}{did_you_mean(name, BACKENDS)}; expected auto or {', '.join(BACKENDS)}")
+    if threads < 1:
+        raise BackendError(f"threads is {threads}; expected 1 or more")
+    suffix = model.path.suffix
+    if name != "auto" and BACKENDS[name] != suffix:
+        raise BackendError(f"backend {name} cannot read {model.path}; expected a file ending in {BACKENDS[name]}")
+    if suffix == BACKENDS["tflite"]:
+        from edge_ser.engines.tflite import TfliteBackend
+
+        return TfliteBackend(model, threads, spinning, provider)
+    if suffix == BACKENDS["native"]:
+        from edge_ser.engines.native import NativeBackend
+
+        return NativeBackend(model, threads, spinning, provider)
+    from edge_ser.engines.onnx import OnnxBackend
+
+    return OnnxBackend(model, threads, spinning, provider)

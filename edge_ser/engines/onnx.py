@@ -1,0 +1,127 @@
+"""ONNX Runtime."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_ser.engines import STATE_FRAMES, Answer, EncoderState, whole_blocks
+from edge_ser.engines.providers import onnx_session
+from edge_ser.errors import BackendError, ModelFileError
+from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, transform
+from edge_ser.model.manifest import ModelFile
+
+Float32Array = npt.NDArray[np.float32]
+
+_ROWS = ("rows1", "rows2", "rows3")
+
+
+class OnnxBackend:
+    """A model in ONNX Runtime, on the CPU or on ``provider``.
+
+    One thread and no spinning unless told otherwise: the network is small, and threads that spin while they wait burn a core
+    of an idle device.
+    """
+
+    transform = staticmethod(transform)
+    vector_dtype: npt.DTypeLike = np.float32
+    block_frames, kept_frames = 4 * ENCODER_STRIDE, ENCODER_STRIDE
+
+    def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False, provider: str = "cpu") -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise BackendError(f"ONNX Runtime cannot be imported ({error}); install it with: pip install onnxruntime") from None
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+        options.log_severity_level = 3
+        try:
+            self._session, self.provider = onnx_session(ort, model.content, options, provider)
+        except BackendError:
+            raise
+        except Exception as error:  # the engine's exceptions share no narrower base
+            raise BackendError(f"{model.path}: ONNX Runtime {ort.__version__} refused the graph: {_first_line(error)}") from None
+        manifest = model.manifest
+        self.vector_size = manifest.encoder_size
+        n_bins, encoder_size = manifest.front_end.n_bins, manifest.encoder_size
+        _check(model, "input", self._session.get_inputs(), {"features": (3, n_bins), "past": (3, encoder_size)})
+        outputs = {
+            "logits": (2, len(manifest.labels)),
+            "embedding": (2, manifest.embedding_size),
+            "encoded": (3, encoder_size),
+        }
+        found = [node for node in self._session.get_outputs() if not node.name.endswith("_next")]
+        _check(model, "output", found, outputs)
+        optional = {node.name for node in self._session.get_overridable_initializers()}
+        if optional != {*_ROWS, "judged"}:
+            raise ModelFileError(f"{model.path}: its optional inputs are {sorted(optional)}; expected {[*_ROWS, 'judged']}")
+        self._no_past = np.empty((1, 0, encoder_size), dtype=np.float32)
+        self._least = np.zeros((ENCODER_FRAMES, n_bins), dtype=np.float32)
+        self._no_head = {"judged": np.zeros(1, dtype=np.int64)}
+        self._offset: Float32Array | None = None
+
+    def run(self, features: Float32Array, past: Float32Array | None = None, state: EncoderState | None = None) -> Answer:
+        """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, encoder_size]."""
+        if self._offset is not None:
+            encoded, _ = self.encode(whole_blocks(features) if state is None else features, state)
+            return self.judge(encoded if past is None else np.concatenate([past, encoded]))
+        return self._answer(self._feed(features, past, state))
+
+    def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Float32Array, EncoderState]:
+        """Return the encoder vectors [N, encoder_size] of features [T, n_bins], and the state for the frames that follow."""
+        feed = self._feed(features, None, state) | self._no_head
+        encoded, *rows = self._run(["encoded", *(f"{name}_next" for name in _ROWS)], feed)
+        return encoded[0], (feed["features"][0, -STATE_FRAMES:].copy(), *rows)
+
+    def judge(self, vectors: Float32Array) -> Answer:
+        """Answer for encoder vectors [P, encoder_size] alone."""
+        # The graph always encodes something; the head is told to leave it out.
+        seen = vectors if self._offset is None else vectors + self._offset
+        answer = self._answer(self._feed(self._least, seen, None) | {"judged": np.array([len(vectors)], dtype=np.int64)})
+        return answer._replace(encoded=vectors)
+
+    def vectors(self, features: Float32Array) -> Float32Array:
+        """Return the encoder vectors [N, encoder_size] of features [T, n_bins]."""
+        return self.encode(whole_blocks(features))[0]
+
+    def shifted(self, offset: Float32Array) -> OnnxBackend:
+        """Return the same graph with ``offset`` [encoder_size] added to every encoder vector that the GRU sees."""
+        other = copy.copy(self)
+        other._offset = offset
+        return other
+
+    def _feed(self, features: Float32Array, past: Float32Array | None, state: EncoderState | None) -> dict[str, Any]:
+        rows = {}
+        if state is not None:
+            features = np.concatenate([state[0], features])
+            rows = dict(zip(_ROWS, state[1:], strict=True))
+        return {"features": features[None], "past": self._no_past if past is None else past[None], **rows}
+
+    def _answer(self, feed: dict[str, Any]) -> Answer:
+        logits, embedding, encoded = self._run(["logits", "embedding", "encoded"], feed)
+        return Answer(logits[0], embedding[0], encoded[0])
+
+    def _run(self, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
+        try:
+            found: list[Any] = self._session.run(outputs, feed)
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime failed on features {feed['features'].shape}: {_first_line(error)}") from None
+        return found
+
+
+def _check(model: ModelFile, kind: str, found: list[object], expected: dict[str, tuple[int, int]]) -> None:
+    """Compare names, rank and last dimension of the graph's inputs or outputs with what the manifest implies."""
+    shapes = {str(getattr(a, "name", "")): (len(a.shape), a.shape[-1]) for a in found}  # type: ignore[attr-defined]
+    if shapes != expected:
+        raise ModelFileError(
+            f"{model.path}: graph and manifest disagree: the {kind}s (rank, size) are {shapes}, the manifest expects {expected}"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

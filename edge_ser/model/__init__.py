@@ -1,0 +1,1 @@
+"""The model file: containers, the manifest in them, and the files that ship."""

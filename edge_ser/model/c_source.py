@@ -1,0 +1,156 @@
+"""A model as C source, ``eser_model.c`` and ``eser_model.h``, for the library in ``edge_ser/csrc``.
+
+From what an ``.eser`` file holds, so that the model that ships goes into firmware without a training run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_ser._version import __version__
+from edge_ser.errors import ModelFileError
+from edge_ser.model.eser_file import FORMAT, layers, parse
+from edge_ser.model.manifest import Manifest, read_model_file, shipped_model_path
+
+
+@dataclass(frozen=True)
+class CSource:
+    """The two files, and what they weigh."""
+
+    source: str
+    header: str
+    flash_bytes: int
+    """Of the constants, manifest included; the library's code and tables come on top."""
+
+    def write(self, folder: Path) -> None:
+        """Write both files into ``folder``, which is made if it is not there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "eser_model.c").write_bytes(self.source.encode())
+        (folder / "eser_model.h").write_bytes(self.header.encode())
+
+
+def source_of(path: Path | None = None) -> CSource:
+    """Return the source of an ``.eser`` file; None is the model that comes with the package. ModelFileError for any other file.
+
+    >>> source_of().source.count("static const int8_t")
+    10
+    """
+    path = path or shipped_model_path(".eser")
+    if path.suffix != ".eser":
+        raise ModelFileError(f"{path} is no .eser file; expected one that edge-ser export --format eser wrote")
+    file = read_model_file(path)
+    try:
+        constants = parse(file.content, len(file.manifest.labels))
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+    return c_source(file.manifest, constants)
+
+
+def c_source(manifest: Manifest, constants: dict[str, npt.NDArray[Any]]) -> CSource:
+    """Return the source of ``constants``, by their names in :mod:`edge_ser.model.eser_file`, and of their manifest."""
+    # As numbers: C compilers need not take strings longer than 4095 characters.
+    text = np.frombuffer(json.dumps(json.loads(manifest.to_json())).encode("ascii") + b"\0", dtype=np.int8)
+    arrays = {name: values for name, values in constants.items() if name != "shift"}
+    arrays["centres"] = np.array(manifest.centres, dtype=np.float32)
+    parts = [_HEAD.format(version=__version__, sha=manifest.graph_sha256)]
+    parts += [c_array(f"static const {_C_TYPES[v.dtype.name]} {name}[{v.size}]", v) for name, v in arrays.items()]
+    parts.append(f"\nstatic const char *const labels[] = {{{', '.join(_c_string(x) for x in manifest.labels)}}};\n")
+    parts.append(c_array(f"const char eser_model_manifest[{text.size}]", text))
+    parts.append(_model(constants, manifest))
+    flash = sum(v.nbytes for v in (*arrays.values(), text))
+    return CSource("".join(parts), _HEADER.format(version=__version__, sha=manifest.graph_sha256), flash)
+
+
+_C_TYPES = {"int8": "int8_t", "int32": "int32_t", "float32": "float"}
+
+_HEAD = """/* Written by edge-ser {version} (edge-ser export --format c); compiles against the library in edge_ser/csrc.
+ * SHA-256 of the numbers: {sha} */
+#include "eser_model.h"
+"""
+
+_HEADER = """/* Written by edge-ser {version} (edge-ser export --format c). */
+#ifndef ESER_MODEL_H
+#define ESER_MODEL_H
+
+#include "eser.h"
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+#define ESER_MODEL_SHA256 "{sha}"
+
+extern const eser_model eser_default_model;
+
+/* What the model says about itself, as JSON: labels, calibration, training corpora and licences, scores, intended use. */
+extern const char eser_model_manifest[];
+
+#ifdef __cplusplus
+}}
+#endif
+#endif
+"""
+
+
+def _model(constants: dict[str, npt.NDArray[Any]], manifest: Manifest) -> str:
+    """Return the definition of the ``eser_model``."""
+
+    named = layers(len(manifest.labels))
+    shifts = dict(zip(named, constants["shift"].tolist(), strict=True))
+
+    def layer(name: str) -> str:
+        size = named[name]
+        return f"{{{name}_weight, {name}_bias, {name}_multiplier, {shifts[name]}, {size.n_in}, {size.n_out}}}"
+
+    def several(names: Sequence[str]) -> str:
+        return "{\n        " + ",\n        ".join(layer(name) for name in names) + "}"
+
+    values = [
+        f"{FORMAT}u",
+        f"{len(manifest.labels)}u",
+        "labels",
+        "feature_gain",
+        "feature_offset",
+        several([f"conv{i}" for i in range(1, 5)]),
+        several(["gru_input_forward", "gru_input_backward"]),
+        several(["gru_recurrent_forward", "gru_recurrent_backward"]),
+        layer("fc1"),
+        layer("fc2"),
+        "prelu",
+        "centres",
+        _c_float(manifest.temperature),
+        _c_float(manifest.novelty_distance),
+        "{NULL, NULL}",
+    ]
+    return "\nconst eser_model eser_default_model = {\n    " + ",\n    ".join(values) + ",\n};\n"
+
+
+def c_array(declaration: str, values: npt.NDArray[Any]) -> str:
+    """Return the definition of a constant array, in lines of at most 130 characters."""
+    flat = values.reshape(-1)
+    texts = [_c_float(v) for v in flat] if flat.dtype.kind == "f" else [str(v) for v in flat.tolist()]
+    lines, line = [], "   "
+    for text in texts:
+        if len(line) + len(text) + 2 > 130:
+            lines.append(line)
+            line = "   "
+        line += f" {text},"
+    return f"\n{declaration} = {{\n" + "\n".join([*lines, line]) + "\n};\n"
+
+
+def _c_float(value: float) -> str:
+    text = f"{np.float32(value):.9g}"
+    return (text if "." in text or "e" in text else f"{text}.0") + "f"
+
+
+def _c_string(text: str) -> str:
+    """Return a string literal; bytes other than letters, digits, space, _ and - as octal escapes."""
+    plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-"
+    return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode()) + '"'

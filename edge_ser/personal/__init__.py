@@ -1,0 +1,1 @@
+"""What is learnt after training: of a microphone and of a person, kept in a profile."""

@@ -1,0 +1,134 @@
+"""The profile: what a device has learnt of its microphone and of a person, in one small JSON file.
+
+Data only. It is written whole or not at all, and every statement in it is checked when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_ser.errors import ConfigError
+from edge_ser.files import replacing
+from edge_ser.model.manifest import Manifest
+from edge_ser.personal.microphone import Float32Array, Microphone
+from edge_ser.personal.person import FloatArray, Heard, Person
+
+FORMAT = "edge-ser-profile"
+FORMAT_VERSION = 3
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is known of a microphone, of a person, or of both; the person's utterances came through that microphone.
+
+    >>> Profile().microphone is None and Profile().person is None
+    True
+    """
+
+    microphone: Microphone | None = None
+    """What speech looks like to one model through it; None: as the model was trained."""
+    person: Person | None = None
+    """How they sound to one model; None: as the model was trained."""
+
+    def offset(self, manifest: Manifest) -> Float32Array | None:
+        """Return what the model's encoder vectors need behind this microphone; ConfigError when another model measured it."""
+        if self.microphone is None:
+            return None
+        self.microphone.require(manifest.training["weights_sha256"], manifest.encoder_size)
+        speech, ordinary = (np.array(v, dtype=np.float32) for v in (manifest.speech_vector, manifest.ordinary_vector))
+        return self.microphone.offset(speech, ordinary)
+
+    def centres(self, manifest: Manifest) -> FloatArray | None:
+        """Return the person's class centres, float64 [n_labels, embedding_size]; ConfigError for a model they don't fit."""
+        if self.person is None:
+            return None
+        self.person.require(manifest.training["weights_sha256"])
+        return self.person.centres(manifest.labels, np.array(manifest.centres))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the profile as JSON; a reader sees the old file or the new one, never half of it.
+
+        Raises ConfigError when the file cannot be written.
+        """
+        path = Path(path)
+        table: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "microphone": None, "person": None}
+        if self.microphone is not None:
+            table["microphone"] = vars(self.microphone) | {"vector": self.microphone.vector.tolist()}
+        if self.person is not None:
+            heard = {label: {"n": of.n, "embedding": of.embedding.tolist()} for label, of in self.person.utterances.items()}
+            table["person"] = {"weights_sha256": self.person.weights_sha256, "utterances": heard}
+        with replacing(path, "the profile") as partial:
+            partial.write_text(json.dumps(table, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Profile:
+        """Read what :meth:`save` wrote; ConfigError says what was found and what was expected."""
+        try:
+            table = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the profile {path}: {error.strerror or error}") from None
+        except (ValueError, RecursionError):
+            raise ConfigError(f"{path} is no JSON; expected a profile that edge-ser wrote") from None
+        try:
+            return cls._from_table(table)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    @classmethod
+    def _from_table(cls, table: Any) -> Profile:
+        if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
+            raise ConfigError(f"format is not {FORMAT!r}; expected a profile that edge-ser wrote")
+        version = table.pop("format_version", None)
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise ConfigError(
+                f"profile: format_version is {version!r}; this version of edge-ser reads {FORMAT_VERSION}: write it anew with "
+                "edge-ser calibrate or adapt (or upgrade edge-ser?)"
+            )
+        _require_keys("profile", table, cls)
+        microphone, person = table["microphone"], table["person"]
+        return cls(
+            None if microphone is None else _microphone(microphone),
+            None if person is None else _person(person),
+        )
+
+
+def _microphone(table: Any) -> Microphone:
+    _require_keys("microphone", table, Microphone)
+    vector = _numbers("microphone: vector", table["vector"])
+    with np.errstate(over="ignore"):  # infinity, which is refused as such
+        return Microphone(**table | {"vector": vector.astype(np.float32)})
+
+
+def _person(table: Any) -> Person:
+    _require_keys("person", table, Person)
+    if not isinstance(table["weights_sha256"], str) or not isinstance(table["utterances"], dict):
+        raise ConfigError("person: weights_sha256 is no text or utterances no object; the file was edited")
+    utterances = {}
+    for label, heard in table["utterances"].items():
+        _require_keys(f"person: {label}", heard, Heard)
+        utterances[label] = Heard(heard["n"], _numbers(f"person: {label}", heard["embedding"]))
+    return Person(table["weights_sha256"], utterances)
+
+
+def _require_keys(what: str, table: Any, cls: type[Any]) -> None:
+    names = {f.name for f in fields(cls)}
+    if not isinstance(table, dict):
+        raise ConfigError(f"{what} is {type(table).__name__}; expected an object with {', '.join(sorted(names))}")
+    odd = sorted(names ^ table.keys())
+    if odd:
+        raise ConfigError(f"{what}: {odd[0]!r} is {'missing' if odd[0] in names else 'unknown'}; the file was edited")
+
+
+def _numbers(what: str, values: Any) -> FloatArray:
+    if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
+        raise ConfigError(f"{what} is no list of numbers; the file was edited")
+    try:
+        return np.array(values, dtype=np.float64)
+    except OverflowError:
+        raise ConfigError(f"{what} holds a number beyond all bounds; the file was edited") from None

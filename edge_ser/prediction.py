@@ -1,0 +1,91 @@
+"""From logits to an answer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_ser.model.manifest import Manifest
+from edge_ser.personal.person import FloatArray, evidence
+
+Float32Array = npt.NDArray[np.float32]
+
+UNCERTAIN = "uncertain"
+"""The label of an answer below ``min_confidence``; the probabilities still tell what it would have been."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """How an utterance sounds."""
+
+    label: str
+    """The most probable emotion, or :data:`UNCERTAIN` where its probability is below the confidence that was asked for."""
+    confidence: float
+    """The highest calibrated probability, 0 to 1: of many answers given with 0.8, about 80 % are right, on speech like dev's."""
+    probabilities: dict[str, float]
+    """Every label's probability, in the model's order; they sum to 1."""
+    embedding: Float32Array
+    """The 64-d feature z, float32; close in Euclidean distance means alike in emotion."""
+    logits: Float32Array
+    """The network's raw outputs, float32 [n_labels], before temperature and softmax."""
+    duration_s: float
+    """Length of the recording, in seconds."""
+    distance: float
+    """Euclidean distance of the embedding to the nearest class centre, the person's where the profile knows one."""
+    is_novel: bool
+    """Whether that is farther than 99 % of the dev clips lie from theirs: speech unlike any the confidence was fitted on."""
+
+    def record(self) -> dict[str, Any]:
+        """Return the answer as the command line prints it in JSON, without embedding and logits; six decimals."""
+        return {
+            "label": self.label,
+            "confidence": round(self.confidence, 6),
+            "probabilities": {label: round(p, 6) for label, p in self.probabilities.items()},
+            "distance": round(self.distance, 6),
+            "novel": self.is_novel,
+            "duration_s": round(self.duration_s, 6),
+        }
+
+
+def softmax(logits: npt.NDArray[Any], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Return probabilities [..., n_labels] of logits [..., n_labels] divided by ``temperature``."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def decide(
+    logits: Float32Array,
+    embedding: Float32Array,
+    manifest: Manifest,
+    duration_s: float,
+    min_confidence: float = 0.0,
+    person_centres: FloatArray | None = None,
+) -> Prediction:
+    """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels, temperature and centres.
+
+    Where a person's class centres are given, [n_labels, 64], what their move says is added to the logits.
+    """
+    centres: npt.NDArray[Any] = manifest.centre_points
+    scores: npt.NDArray[Any] = logits
+    if person_centres is not None:
+        scores = logits + manifest.temperature * evidence(embedding, centres, person_centres, manifest.novelty_distance)
+        centres = person_centres
+    p = softmax(scores, manifest.temperature).tolist()
+    confidence = max(p)
+    distance = math.sqrt(np.square(centres - embedding).sum(axis=1).min())
+    return Prediction(
+        label=UNCERTAIN if confidence < min_confidence else manifest.labels[p.index(confidence)],
+        confidence=confidence,
+        probabilities=dict(zip(manifest.labels, p, strict=True)),
+        embedding=embedding,
+        logits=logits,
+        duration_s=duration_s,
+        distance=distance,
+        is_novel=distance > manifest.novelty_distance,
+    )

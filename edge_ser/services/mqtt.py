@@ -1,0 +1,184 @@
+"""Answers for a smart home: an MQTT publisher that never makes the audio wait.
+
+    PREFIX/utterance         how every utterance sounded, once it is over  } the events of that name, as JSON; not retained:
+    PREFIX/tone              how the voice sounds of late, when it changes } an hour later they are no reason to act
+    PREFIX/availability      online or offline, retained; the broker itself says offline when we are gone
+    homeassistant/sensor/PREFIX_tone/config, and PREFIX_utterance: on request, what makes them sensors in Home Assistant, retained
+
+What cannot be sent at once is dropped, and counted: a rule had better miss an utterance than hear of it late.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from edge_ser._version import __version__
+from edge_ser.errors import ConfigError
+from edge_ser.prediction import UNCERTAIN
+
+_SCHEMES = {"mqtt": 1883, "mqtts": 8883}
+TOPICS = ("tone", "utterance")
+"""The events that are published, each below a topic of its name."""
+
+_KEEPALIVE_S = 30  # after one and a half of it the broker gives up a client that fell silent
+_FAREWELL_S = 2.0
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where the answers go: ``mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX]``, or ``mqtts://`` for TLS.
+
+    >>> Broker.from_url("mqtt://me:secret@broker.local/home/kitchen")
+    Broker(host='broker.local', port=1883, prefix='home/kitchen', tls=False, user='me')
+    """
+
+    host: str
+    port: int
+    prefix: str = "edge-ser"
+    """What every topic begins with: one for every device."""
+    tls: bool = False
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_url(cls, url: str) -> Broker:
+        """Read a broker's URL, or ``@FILE``, a file that holds it and keeps its password out of sight.
+
+        ConfigError, without the password, for anything else.
+        """
+        if url.startswith("@"):
+            try:
+                url = Path(url[1:]).read_text(encoding="utf-8").strip()
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"cannot read the MQTT URL: {error}") from None
+        expected = "expected mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX], or mqtts://"
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port
+            host.encode("idna")
+        except ValueError:
+            raise ConfigError(f"the MQTT URL has no such host and port; {expected}") from None
+        if parts.scheme not in _SCHEMES or not host or port == 0 or parts.query or parts.fragment:
+            raise ConfigError(f"the MQTT URL has scheme {parts.scheme!r} and host {host!r}; {expected}")
+        prefix = unquote(parts.path).strip("/") or cls.prefix
+        if re.search(r"[+#\0]", prefix) or len(prefix.encode(errors="replace")) > 1000:
+            raise ConfigError(f"the MQTT prefix is {prefix[:100]!r}; expected levels of a topic without + and #")
+        user, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))
+        return cls(host, port or _SCHEMES[parts.scheme], prefix, parts.scheme == "mqtts", user, password)
+
+
+class Publisher:
+    """Publishes events to a broker, from a thread of its own that connects, and connects again, for as long as it lives.
+
+    ``report`` is told, in that thread, one line whenever the connection comes, goes or is refused. With ``labels`` the sensors
+    are announced to Home Assistant. Raises MissingExtraError without the extra ``[mqtt]``.
+    """
+
+    def __init__(self, broker: Broker, report: Callable[[str], None], labels: Iterable[str] | None = None) -> None:
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        self.broker = broker
+        self.dropped = 0
+        """Events that came while there was no connection."""
+        self._report, self._said = report, ""
+        self._announcements = {} if labels is None else _announcements(broker.prefix, [*labels, UNCERTAIN])
+        self._online = False
+        self._client = Client(CallbackAPIVersion.VERSION2)
+        self._client.on_connect = self._connected
+        self._client.on_connect_fail = self._unreachable
+        self._client.on_disconnect = self._disconnected
+        if broker.user is not None:
+            self._client.username_pw_set(broker.user, broker.password)
+        if broker.tls:
+            self._client.tls_set()
+        self._client.will_set(f"{broker.prefix}/availability", "offline", qos=1, retain=True)
+        self._client.reconnect_delay_set(1, 30)
+        self._client.connect_async(broker.host, broker.port, _KEEPALIVE_S)
+        self._client.loop_start()
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def publish(self, event: Mapping[str, Any]) -> bool:
+        """Send an event below its name, ``event["event"]``; return whether there was a connection. Waits for nothing."""
+        if not self._online:
+            self.dropped += 1
+            return False
+        topic, content = f"{self.broker.prefix}/{event['event']}", json.dumps(event, ensure_ascii=False, allow_nan=False)
+        self._client.publish(topic, content)
+        return True
+
+    def close(self) -> None:
+        """Say that we go, and go; where there is no connection, at once."""
+        self._report = lambda line: None
+        if not self._online:
+            self._client.disconnect()
+            return
+        farewell, heard = self._client.publish(f"{self.broker.prefix}/availability", "offline", qos=1, retain=True), False
+        with contextlib.suppress(RuntimeError, ValueError):  # the connection went first, and the broker says it
+            farewell.wait_for_publish(_FAREWELL_S)
+            heard = farewell.is_published()
+        self._client.disconnect()
+        if heard:  # or the thread may hang on a broker that no longer reads
+            self._client.loop_stop()
+
+    def _connected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self._say(f"{self.broker.host} refuses the connection: {reason}; trying again")
+            return
+        for topic, content in self._announcements.items():
+            client.publish(topic, content, qos=1, retain=True)
+        client.publish(f"{self.broker.prefix}/availability", "online", qos=1, retain=True)
+        self._online = True
+        lost = f"; {self.dropped} events could not be sent so far" if self.dropped else ""
+        self._say(f"publishing to {self.broker.host} below {self.broker.prefix}/{lost}")
+
+    def _unreachable(self, client: Any, userdata: Any) -> None:
+        self._say(f"{self.broker.host} port {self.broker.port} cannot be reached: {sys.exc_info()[1]}; trying again")
+
+    def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if self._online:
+            self._online = False
+            self._say(f"the connection to {self.broker.host} is lost; trying again")
+
+    def _say(self, line: str) -> None:
+        if line != self._said:
+            self._said = line
+            self._report(f"MQTT: {line}")
+
+
+def _announcements(prefix: str, options: list[str]) -> dict[str, str]:
+    """Return, by topic, what Home Assistant's MQTT discovery wants: sensors with the label as state, the rest as attributes."""
+    device = re.sub(r"[^A-Za-z0-9_-]", "_", prefix)
+    return {
+        f"homeassistant/sensor/{device}_{name}/config": json.dumps(
+            {
+                "name": name.capitalize(),
+                "unique_id": f"{device}_{name}",
+                "state_topic": f"{prefix}/{name}",
+                "value_template": "{{ value_json.label }}",
+                "json_attributes_topic": f"{prefix}/{name}",
+                "availability_topic": f"{prefix}/availability",
+                "device_class": "enum",
+                "options": options,
+                "force_update": True,
+                "icon": "mdi:account-voice",
+                "device": {"identifiers": [device], "name": prefix, "model": "edge-ser", "sw_version": __version__},
+                "origin": {"name": "edge-ser", "sw_version": __version__},
+            }
+        )
+        for name in TOPICS
+    }

@@ -1,0 +1,1 @@
+"""Recordings of many utterances: each answered on its own, as a table, a file or a picture."""

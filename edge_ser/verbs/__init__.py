@@ -1,4 +1,0 @@
-"""The verbs of the ``edge-ser`` command that are more than a call of the recogniser: one module each, ``command`` in it.
-
-They are imported when they are used, or listed; each is light itself and imports its room inside the function.
-"""

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_ser.diagnose import doctor
+from edge_ser.diagnose.doctor import Diagnosis, Jetson, known_problems, missing_extras, read_jetson
+from edge_ser.diagnose.machine import Machine, read_condition, read_machine
+from tests.runtime.test_cli import run
+
+
+def test_the_screen_is_one_screen() -> None:
+    done = run("doctor")
+    lines = done.stdout.decode().splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    assert done.returncode == 0, done.stdout
+    (answered,) = [line for line in lines if line.startswith("onnx, cpu")]
+    assert "works: onnxruntime" in answered
+    assert "ms for 3 s; same label" in answered
+    for provider in ("cuda", "tensorrt"):
+        assert any(line.startswith(f"onnx, {provider}") for line in lines)
+
+
+def test_json_holds_what_the_screen_shows() -> None:
+    table = json.loads(run("doctor", "--json").stdout)
+    assert (table["format"], table["format_version"]) == ("edge-ser-doctor", 1)
+    assert list(table)[2:] == list(Diagnosis.__dataclass_fields__)
+    cpu = table["engines"][0]
+    assert (cpu["backend"], cpu["provider"], cpu["works"], cpu["same_label"]) == ("onnx", "cpu", True, True)
+    assert cpu["median_ms"] > 0
+    # The whole graph ran, and nowhere else.
+    assert list(cpu["nodes"]) == ["CPU"]
+    assert cpu["nodes"]["CPU"] > 5
+    (tflite,) = [check for check in table["engines"] if check["backend"] == "tflite"]
+    if tflite["works"]:
+        assert (tflite["same_label"], tflite["xnnpack"], tflite["nodes"]) == (True, True, None)
+
+
+def test_an_engine_that_kills_its_process_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_ANSWER", "import os, signal; os.kill(os.getpid(), signal.SIGILL)")
+    checks = list(doctor.check_engines())
+    assert not any(check.works for check in checks)
+    assert checks[0].reason == "the process died of SIGILL"
+    found = Diagnosis("0", read_machine(), read_condition(), None, tuple(checks), "onnx", "none", {}, ())
+    assert not found.healthy
+    assert "BROKEN: the process died of SIGILL" in doctor.format_diagnosis(found)
+
+
+def test_an_engine_that_answers_otherwise_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = (
+        "import json, sys; tflite = sys.argv[1] == 'tflite'\n"
+        "print(json.dumps({'label': 'sad' if tflite else 'happy', 'logits': [0, 9 * tflite, 1], 'median_ms': 1, 'nodes': None}))"
+    )
+    monkeypatch.setattr(doctor, "_ANSWER", answer)
+    checks = tuple(doctor.check_engines())
+    assert {check.backend: check.same_label for check in checks if check.backend in ("onnx", "tflite")} == {
+        "onnx": True,
+        "tflite": False,
+    }
+    found = Diagnosis("0", read_machine(), read_condition(), None, checks, "onnx", "none", {}, ())
+    assert not found.healthy
+    assert "ANOTHER LABEL" in doctor.format_diagnosis(found)
+
+
+@pytest.fixture
+def pi() -> Machine:
+    packages = {"numpy": "1.26.4", "onnxruntime": "1.20.1", "onnxruntime-gpu": None, "tflite-runtime": None}
+    return replace(read_machine(), architecture="aarch64", cores=4, packages=packages)
+
+
+@pytest.mark.parametrize(
+    ("packages", "problem"),
+    [
+        ({"onnxruntime": "1.21.0"}, "illegal instruction on a Raspberry Pi 4"),
+        ({"tflite-runtime": "2.14.0", "numpy": "2.0.1"}, "breaks with numpy 2"),
+        ({"onnxruntime-gpu": "1.23.0"}, "overwrite each other"),
+        ({}, None),
+        ({"tflite-runtime": "2.14.0"}, None),
+    ],
+)
+def test_known_bad_versions(pi: Machine, packages: dict[str, str | None], problem: str | None) -> None:
+    calm = replace(read_condition(Path("/nowhere")), throttling=())
+    found = list(known_problems(replace(pi, packages={**pi.packages, **packages}), calm, None))
+    assert len(found) == (problem is not None)
+    assert problem is None or problem in found[0]
+
+
+def test_a_slow_machine_is_a_problem(pi: Machine) -> None:
+    calm = read_condition(Path("/nowhere"))
+    hot = replace(calm, throttling=("under-voltage", "throttled since boot"), governor="powersave", load=9.0)
+    text = "\n".join(known_problems(pi, replace(hot, frequency_mhz=600, max_frequency_mhz=1500), None))
+    assert "power supply" in text
+    assert "cool it" in text
+    assert "powersave" in text
+    assert "9 processes want its 4 cores" in text
+    assert "32-bit" in next(known_problems(replace(pi, architecture="armv7l"), calm, None))
+
+
+@pytest.mark.parametrize(
+    ("release", "l4t", "jetpack", "advice"),
+    [
+        ("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic", "36.4.3", 6, "cp310-cp310-linux_aarch64.whl"),
+        ("# R38 (release), REVISION: 2.0, GCID: 1", "38.2.0", 7, "cp312"),
+        ("# R35 (release), REVISION: 5.0, GCID: 1", "35.5.0", 5, "use the CPU"),
+        ("# R99 (release), REVISION: 1.0, GCID: 1", "99.1.0", None, "NVIDIA's list"),
+        ("something else", "not told", None, "NVIDIA's list"),
+    ],
+)
+def test_a_jetson_is_told_its_wheel(
+    tmp_path: Path, pi: Machine, release: str, l4t: str, jetpack: int | None, advice: str
+) -> None:
+    assert read_jetson(tmp_path) is None
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").write_text(release + "\n")
+    jetson = read_jetson(tmp_path)
+    assert isinstance(jetson, Jetson)
+    assert (jetson.l4t, jetson.jetpack) == (l4t, jetpack)
+    assert advice in jetson.advice
+    calm = read_condition(Path("/nowhere"))
+    assert any("GPU" in problem for problem in known_problems(pi, calm, jetson)) == (jetpack is not None)
+
+
+def test_extras_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    announced = [
+        "numpy>=1.26",
+        'no-such-package>=1; extra == "mic"',
+        'numpy[fast]>=1 ; extra == "plot"',
+        "edge-ser[mic,plot]; extra == 'all'",
+        'no-such-relic; python_version < "3.1" and extra == "plot"',
+    ]
+    monkeypatch.setattr(doctor, "requires", lambda package: announced)
+    assert missing_extras() == {"mic": ["no-such-package"], "plot": [], "all": ["no-such-package"]}

@@ -1,0 +1,251 @@
+"""The native backend: its answers, its file, and what it says where something is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_ser import BackendError, EdgeSerError, EmotionRecognizer, ModelFileError
+from edge_ser.engines import EncoderState, native, shipped_backend
+from edge_ser.engines.native import NativeBackend
+from edge_ser.frontend.audio import AudioReader
+from edge_ser.frontend.features import LOGMEL_V1, extract
+from edge_ser.model import eser_file as eser
+from edge_ser.model.manifest import Manifest, read_model_file, shipped_model_path
+
+FILE = shipped_model_path(".eser")
+
+
+@pytest.fixture(scope="module")
+def recognizer(native_library: Path) -> EmotionRecognizer:
+    return EmotionRecognizer(backend="native")
+
+
+def resealed(path: Path, name: str, value: int) -> Path:
+    """Write the shipped file with the first number of ``name`` changed and a hash that says it is right."""
+    content = FILE.read_bytes()
+    manifest = Manifest.from_json(eser.read_eser(content)[0])
+    values = {key: array.copy() for key, array in eser.parse(content, 4).items()}
+    values[name][0] = value
+    digest = hashlib.sha256(eser.packed(values, 4)).hexdigest()
+    path.write_bytes(eser.serialise(replace(manifest, graph_sha256=digest).to_json(), values, 4))
+    return path
+
+
+def test_it_answers_as_onnx_does(recognizer: EmotionRecognizer, real_clips: list[Path]) -> None:
+    onnx = EmotionRecognizer(backend="onnx")
+    ours, theirs = recognizer.predict_many(real_clips), onnx.predict_many(real_clips)
+    assert len({p.label for p in ours}) > 1
+    assert np.mean([a.label == b.label for a, b in zip(ours, theirs, strict=True)]) >= 0.985
+    assert max(np.abs(a.logits - b.logits).max() for a, b in zip(ours, theirs, strict=True)) < 0.1
+    assert max(np.abs(a.embedding - b.embedding).max() for a, b in zip(ours, theirs, strict=True)) < 0.1
+
+
+def test_the_file_says_of_itself_what_the_onnx_file_says() -> None:
+    ours, theirs = read_model_file(FILE).manifest, read_model_file(shipped_model_path()).manifest
+    assert ours.training == theirs.training
+    assert replace(ours, quantization=theirs.quantization, graph_sha256=theirs.graph_sha256) == theirs
+    assert ours.quantization["agreement_with_int8_onnx"]["argmax"] >= 0.985
+
+
+def test_features_are_nearly_numpys(recognizer: EmotionRecognizer, speech: Path) -> None:
+    with AudioReader(speech) as reader:
+        samples = reader.samples()
+    expected, found = extract(samples), recognizer._backend.transform(samples, LOGMEL_V1)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 0.05
+    assert recognizer._backend.transform(samples[:639], LOGMEL_V1).shape == (0, 128)
+    every_second = np.repeat(samples, 2)[::2]
+    assert np.array_equal(recognizer._backend.transform(every_second, LOGMEL_V1), found)
+
+
+@settings(max_examples=30, deadline=None)
+@given(parts=st.lists(st.integers(1, 12), min_size=1, max_size=12), seed=st.integers(0, 2**16))
+def test_the_encoder_in_parts_equals_the_encoder_at_once(native_library: Path, parts: list[int], seed: int) -> None:
+    backend = NativeBackend(read_model_file(FILE))
+    n = 33 + 16 * sum(parts)
+    features = (25 * np.random.default_rng(seed).standard_normal((n, 128)) - 40).astype(np.float32)
+    whole, _ = backend.encode(features)
+    assert whole.shape == (sum(parts), backend.vector_size)
+    assert len(np.unique(whole)) > 100
+    state: EncoderState | None = None
+    start, vectors = 0, []
+    for part in parts:
+        stop = start + 16 * part + (33 if state is None else 0)
+        found, following = backend.encode(features[start:stop], state)
+        again, _ = backend.encode(features[start:stop], state)
+        assert np.array_equal(found, again), "a state is never changed in place"
+        vectors.append(found)
+        state, start = following, stop
+    assert np.array_equal(np.concatenate(vectors), whole)
+    for skipped in (0, sum(parts) // 2, sum(parts) - 1):
+        late, alone = backend.judge(whole[skipped:]), backend.run(features[16 * skipped :])
+        assert np.array_equal(late.logits, alone.logits), "the forward state of a stream is none of a later window's"
+        assert np.array_equal(late.embedding, alone.embedding)
+
+
+def test_threads_share_a_recognizer(recognizer: EmotionRecognizer, speech: Path) -> None:
+    expected = recognizer.predict(speech).logits
+    found: list[bool] = []
+
+    def answer() -> None:
+        found.extend(np.array_equal(recognizer.predict(speech).logits, expected) for _ in range(5))
+
+    workers = [threading.Thread(target=answer) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert found == [True] * 20
+
+
+def test_it_needs_neither_scipy_nor_onnx_runtime(native_library: Path) -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from edge_ser import EmotionRecognizer\n"
+        "r = EmotionRecognizer(backend='native')\n"
+        "r.predict((0.1 * np.sin(np.arange(16000)), 16000))\n"
+        "with r.stream() as s:\n"
+        "    s.feed(0.1 * np.sin(np.arange(16000)))\n"
+        "    s.finish()\n"
+        "print([n for n in ('scipy', 'onnxruntime', 'soxr') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.decode().strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("conv2_weight", 64, "conv2 has a weight beyond"),
+        ("gru_input_forward_weight", -128, "gru_input_forward has a weight beyond"),
+        ("conv1_bias", 2**31 - 1, "conv1 has a bias beyond"),
+        ("fc2_multiplier", 2**30, "fc2 has a multiplier beyond"),
+        ("fc1_multiplier", -1, "fc1 has a multiplier beyond"),
+        ("shift", 0, r"a shift is not within 1\.\.62"),
+        ("shift", 63, r"a shift is not within 1\.\.62"),
+        ("feature_gain", np.nan, "feature scales are not finite"),
+    ],
+)
+def test_numbers_that_c_must_not_see_are_refused(
+    native_library: Path, tmp_path: Path, name: str, value: float, message: str
+) -> None:
+    path = resealed(tmp_path / "m.eser", name, value)  # type: ignore[arg-type]
+    with pytest.raises(ModelFileError, match=message):
+        EmotionRecognizer(path)
+
+
+def test_a_resealed_file_without_a_fault_is_taken(native_library: Path, tmp_path: Path, speech: Path) -> None:
+    first = int(eser.parse(FILE.read_bytes(), 4)["conv1_weight"][0])
+    path = resealed(tmp_path / "m.eser", "conv1_weight", first)
+    assert path.read_bytes() == FILE.read_bytes()
+    EmotionRecognizer(path).predict(speech)
+
+
+@pytest.mark.parametrize("cut", [0, 7, 15, 16, 1000, -1, -4])
+def test_a_truncated_file_is_refused(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "short.eser"
+    path.write_bytes(FILE.read_bytes()[:cut])
+    with pytest.raises(ModelFileError):
+        read_model_file(path)
+
+
+def test_a_longer_file_is_refused_even_with_its_hash(native_library: Path, tmp_path: Path) -> None:
+    content = FILE.read_bytes()
+    text, digest = eser.read_eser(content + bytes(4))
+    manifest = replace(Manifest.from_json(text), graph_sha256=digest).to_json().encode()
+    manifest += b" " * (-len(manifest) % 4)
+    constants = content[16 + len(text.encode()) :]
+    path = tmp_path / "long.eser"
+    path.write_bytes(content[:12] + len(manifest).to_bytes(4, "little") + manifest + constants + bytes(4))
+    with pytest.raises(ModelFileError, match="bytes of constants; expected"):
+        EmotionRecognizer(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(position=st.integers(0, FILE.stat().st_size - 1), change=st.integers(1, 255))
+def test_any_changed_byte_is_noticed(tmp_path_factory: pytest.TempPathFactory, position: int, change: int) -> None:
+    content = bytearray(FILE.read_bytes())
+    content[position] ^= change
+    path = tmp_path_factory.mktemp("fuzz") / "fuzzed.eser"
+    path.write_bytes(content)
+    try:
+        manifest = read_model_file(path).manifest
+    except EdgeSerError:
+        return
+    # What remains lies in the manifest, which the hash does not cover.
+    assert 16 <= position < 16 + len(eser.read_eser(FILE.read_bytes())[0].encode())
+    assert manifest.graph_sha256 == read_model_file(FILE).manifest.graph_sha256
+
+
+def test_without_the_library_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native, "library_path", lambda: None)
+    native.load_library.cache_clear()
+    try:
+        with pytest.raises(BackendError, match=r"install one \(apt install gcc\), then pip install --force-reinstall") as caught:
+            EmotionRecognizer(backend="native")
+        assert "\n" not in str(caught.value)
+        broken = tmp_path / "libeser.so"
+        broken.write_bytes(b"no library")
+        monkeypatch.setattr(native, "library_path", lambda: broken)
+        with pytest.raises(BackendError, match="cannot be loaded"):
+            EmotionRecognizer(backend="native")
+    finally:
+        native.load_library.cache_clear()
+
+
+def test_winograd_changes_no_bit(recognizer: EmotionRecognizer, native_library: Path) -> None:
+    direct = NativeBackend(read_model_file(FILE))
+    direct.forget_winograd()
+    rng = np.random.default_rng(0)
+    features = rng.uniform(-100, 20, (1397, 128)).astype(np.float32)
+    for n in (49, 65, 297, 1397):
+        (ours, ours_state), (theirs, theirs_state) = recognizer._backend.encode(features[:n]), direct.encode(features[:n])
+        assert len(ours) == (n - 33) // 16
+        assert np.array_equal(ours, theirs)
+        assert len(np.unique(ours)) > 100
+        again = recognizer._backend.encode(features[:48], ours_state)[0], direct.encode(features[:48], theirs_state)[0]
+        assert np.array_equal(*again)
+
+
+def test_wrong_shapes_never_reach_c(recognizer: EmotionRecognizer) -> None:
+    backend = recognizer._backend
+    for shape in ((48, 128), (49, 127), (0, 128), (49,)):
+        with pytest.raises(BackendError, match="features have shape"):
+            backend.encode(np.zeros(shape, dtype=np.float32))
+    for shape in ((0, backend.vector_size), (1, 480), (backend.vector_size,)):
+        with pytest.raises(BackendError, match="encoder vectors have shape"):
+            backend.judge(np.zeros(shape, dtype=np.int32))
+
+
+def test_auto_takes_what_was_measured_to_be_the_fastest(native_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = ".eser" if native.kernels()[-1] == "avx2" else ".onnx"
+    assert EmotionRecognizer().path.suffix == here
+    assert EmotionRecognizer(threads=2).path.suffix == ".onnx"
+    for found, expected in ((["scalar", "avx2"], "native"), (["scalar", "avx2", "avx512vnni"], "onnx"), (["scalar"], "onnx")):
+        monkeypatch.setattr(native, "kernels", lambda found=found: found)
+        assert shipped_backend() == expected
+        assert shipped_backend(provider="cuda") == "onnx"
+    monkeypatch.undo()
+    monkeypatch.setattr(native, "library_path", lambda: None)
+    native.load_library.cache_clear()
+    try:
+        assert EmotionRecognizer().path.suffix == ".onnx"
+    finally:
+        native.load_library.cache_clear()
+
+
+def test_the_fastest_kernels_are_in_use(native_library: Path) -> None:
+    names = native.kernels()
+    assert names[0] == "scalar"
+    if "avx2" in Path("/proc/cpuinfo").read_text().split():
+        assert names[1] == "avx2"

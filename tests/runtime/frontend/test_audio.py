@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_ser.errors import AudioError, EdgeSerError
+from edge_ser.frontend.audio import AudioReader
+
+NOISE = (0.1 * np.random.default_rng(0).standard_normal(30_000)).astype(np.float32)
+
+
+def encoded(samples: np.ndarray, rate_hz: int, **how: Any) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate_hz, **how)
+    return buffer.getvalue()
+
+
+def read(source: Any) -> np.ndarray:
+    with AudioReader(source) as reader:
+        samples = reader.samples()
+        assert samples.dtype == np.float32
+        assert len(samples) == reader.n_samples
+        return np.asarray(samples)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 22050, 44100, 48000])
+def test_arrays_of_any_rate_and_channels(rate_hz: int, channels: int) -> None:
+    stacked = np.stack([NOISE] * channels, axis=1)
+    samples = read((stacked, rate_hz))
+    np.testing.assert_allclose(samples, soxr.resample(NOISE, rate_hz, 16000), atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("int16", 2**15), ("int32", 2**31), ("float32", 1), ("float64", 1)])
+def test_dtypes_mean_the_same_signal(dtype: str, scale: int) -> None:
+    samples = read(((NOISE.astype(np.float64) * scale).astype(dtype), 16000))
+    np.testing.assert_allclose(samples, NOISE, atol=1 / 2**15)
+
+
+@pytest.mark.parametrize(
+    ("how", "tolerance"),
+    [
+        ({"format": "WAV", "subtype": "PCM_16"}, 1e-4),
+        ({"format": "WAV", "subtype": "FLOAT"}, 0),
+        ({"format": "FLAC", "subtype": "PCM_24"}, 1e-6),
+        ({"format": "OGG", "subtype": "VORBIS"}, 0.1),
+        ({"format": "MP3"}, 0.1),
+    ],
+)
+@pytest.mark.parametrize("wrap", [bytes, io.BytesIO, memoryview, bytearray])
+def test_files_as_bytes_and_objects(how: dict[str, Any], tolerance: float, wrap: Callable[[bytes], Any]) -> None:
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(32_000, dtype=np.float32) / 16000)
+    samples = read(wrap(encoded(tone, 16000, **how)))
+    assert len(samples) == len(tone)
+    assert np.sqrt(np.mean((samples - tone) ** 2)) <= tolerance
+
+
+def test_path_file_object_and_pipe_agree(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded(NOISE, 44100, format="WAV"))
+
+    class Pipe(io.RawIOBase):
+        """Cannot seek, like a process's standard output."""
+
+        def __init__(self) -> None:
+            self._file = path.open("rb")
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            return int(self._file.readinto(buffer))
+
+    expected = read(path)
+    assert np.array_equal(read(str(path)), expected)
+    assert np.array_equal(read(Pipe()), expected)
+    with path.open("rb") as file:
+        assert np.array_equal(read(file), expected)
+        assert not file.closed
+
+
+def test_a_wave_file_cut_short_gives_what_is_there() -> None:
+    content = encoded(NOISE, 16000, format="WAV", subtype="FLOAT")
+    samples = read(content[: len(content) // 2])
+    assert 10_000 < len(samples) < 20_000
+    assert np.array_equal(samples, NOISE[: len(samples)])
+
+
+@pytest.mark.parametrize("how", [{"format": "FLAC"}, {"format": "MP3"}])
+def test_a_truncated_compressed_file_is_an_error(how: dict[str, Any]) -> None:
+    content = encoded(np.tile(NOISE, 8), 16000, **how)
+    with pytest.raises(AudioError, match=r"damaged|truncated"):
+        read(content[: len(content) * 6 // 10])
+
+
+def spoiled(index: int, value: float) -> np.ndarray:
+    samples = NOISE.copy()
+    samples[index] = value
+    return np.asarray(samples)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.wav", "cannot open missing.wav: No such file"),
+        (".", "Is a directory"),
+        ("nul\0.wav", "cannot open"),
+        (b"", "empty"),
+        (b"These are words, not sound. " * 40, "not readable audio"),
+        (b"RIFF", "not readable audio"),
+        (io.StringIO("text"), "expected"),
+        (42, "got int; expected a path"),
+        (None, "got NoneType"),
+        (NOISE, "array without its rate"),
+        ((NOISE,), "expected \\(samples, rate_hz\\)"),
+        ((16000, NOISE), "expected \\(samples, rate_hz\\)"),
+        ((list(NOISE[:9]), 16000), "expected \\(samples, rate_hz\\)"),
+        ((NOISE, 0), "rate of 0"),
+        ((NOISE, -16000), "rate of -16000"),
+        ((NOISE, 16000.5), "rate of 16000.5"),
+        ((NOISE, float("nan")), "rate of nan"),
+        ((NOISE, "16000"), "rate of '16000'"),
+        ((NOISE, True), "rate of True"),
+        ((NOISE.astype(np.complex64), 16000), "samples are complex64"),
+        ((NOISE.astype(np.uint8), 16000), "samples are uint8"),
+        ((NOISE.astype(np.float16), 16000), "samples are float16"),
+        ((np.array(["a"]), 16000), "expected int16"),
+        ((NOISE.reshape(-1, 10, 10), 16000), "shape \\(300, 10, 10\\)"),
+        ((np.array(1.0, dtype=np.float32), 16000), "shape \\(\\)"),
+        ((NOISE.reshape(2, -1), 16000), "transpose"),
+        ((np.empty((100, 0), np.float32), 16000), "1 to 64 channels"),
+        ((NOISE[:0], 16000), "empty"),
+        ((spoiled(123, np.nan), 16000), "first at sample 123"),
+        ((spoiled(29_999, -np.inf), 16000), "first at sample 29999"),
+        ((spoiled(5, 1.0).astype(np.float64) * 1e300, 16000), "NaN or infinite"),
+        ((NOISE * 32768, 16000), "divide int16 values by 32768"),
+    ],
+)
+def test_what_is_no_audio_is_refused_in_one_line(source: Any, message: str) -> None:
+    with pytest.raises(AudioError, match=message) as caught:
+        read(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_memory_stays_small_for_hours(tmp_path: Path) -> None:
+    import tracemalloc
+
+    path = tmp_path / "long.wav"
+    with soundfile.SoundFile(path, "w", 48000, 1, "PCM_16") as file:
+        for _ in range(60):
+            file.write(np.zeros(48000 * 60, dtype=np.int16))
+    tracemalloc.start()
+    with AudioReader(path) as reader:
+        assert reader.duration_s == 3600
+        assert sum(len(block) for block in reader.blocks()) == reader.n_samples == 3600 * 16000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6
+
+
+def test_lengths_that_headers_do_not_state_or_guess_wrong() -> None:
+    flac = bytearray(encoded(NOISE, 16000, format="FLAC"))
+    flac[21] &= 0xF0  # the 36 bits of STREAMINFO's number of samples
+    flac[22:26] = bytes(4)
+    with pytest.raises(AudioError, match="does not state its length"):
+        read(bytes(flac))
+    # Variable bit rate without the frame that holds the Xing header: the length is guessed from the first frames.
+    loud = (0.5 * np.random.default_rng(0).standard_normal(16000 * 20)).astype(np.float32)
+    for parts, message in (((loud, 0 * loud), "goes on after"), ((0 * loud, loud), "misstates its length")):
+        content = encoded(np.concatenate(parts), 16000, format="MP3", bitrate_mode="VARIABLE", compression_level=0.3)
+        second_frame = content.index(content[:2], content.index(b"Xing"))
+        with pytest.raises(AudioError, match=message):
+            read(content[second_frame:])
+
+
+VALID = encoded(NOISE[:4000], 16000, format="WAV", subtype="PCM_16")
+VALID_FLAC = encoded(NOISE[:4000], 16000, format="FLAC")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    base=st.sampled_from([VALID, VALID_FLAC]),
+    edits=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=8),
+    cut=st.integers(0, 9000),
+)
+def test_damaged_files_fail_only_with_our_errors(base: bytes, edits: list[tuple[int, int]], cut: int) -> None:
+    content = bytearray(base[:cut] if cut < len(base) else base)
+    for position, value in edits:
+        if position < len(content):
+            content[position] = value
+    try:
+        with AudioReader(bytes(content)) as reader:
+            for block in reader.blocks():
+                assert np.isfinite(block).all()
+    except EdgeSerError:
+        pass
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 100_000), rate_hz=st.integers(1000, 192_000))
+def test_n_samples_is_exact_for_any_rate(n: int, rate_hz: int) -> None:
+    with AudioReader((np.zeros(n, dtype=np.int16), rate_hz)) as reader:
+        assert sum(len(block) for block in reader.blocks()) == reader.n_samples

@@ -1,0 +1,193 @@
+"""One negative test for each invariant of the model file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_ser import EmotionRecognizer
+from edge_ser.errors import BackendError, EdgeSerError, ModelFileError
+from edge_ser.model.containers import METADATA_KEY
+from edge_ser.model.manifest import Manifest, read_model_file, shipped_model_path
+
+SHIPPED = shipped_model_path()
+CONTENT = SHIPPED.read_bytes()
+
+
+def rewritten(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Return a copy of the shipped model whose manifest was changed."""
+    model = onnx.load_from_string(CONTENT)
+    table = json.loads(model.metadata_props[0].value)
+    change(table)
+    model.metadata_props[0].value = json.dumps(table)
+    path = tmp_path / "changed.onnx"
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return path
+
+
+def test_manifest_survives_a_round_trip() -> None:
+    manifest = read_model_file(SHIPPED).manifest
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("format"), "format is not 'edge-ser-model'"),
+        (lambda t: t.update(format="other"), "format is not 'edge-ser-model'"),
+        (lambda t: t.update(format_version=99), "format_version is 99"),
+        (lambda t: t.update(format_version=1), "format_version is 1"),
+        (lambda t: t.pop("temperature"), "'temperature' is missing"),
+        (lambda t: t.update(code="import os"), "'code' is unknown"),
+        (lambda t: t.update(labels=["a"]), "two or more different names"),
+        (lambda t: t.update(labels=["a", "a", "b", "c"]), "two or more different names"),
+        (lambda t: t.update(labels="abcd"), "labels is str"),
+        (lambda t: t.update(encoder_size=0), "encoder_size is 0"),
+        (lambda t: t.update(embedding_size="64"), "embedding_size is '64'"),
+        (lambda t: t.update(temperature=0), "temperature is 0"),
+        (lambda t: t.update(temperature=float("nan")), "temperature is nan"),
+        (lambda t: t.pop("novelty_distance"), "'novelty_distance' is missing"),
+        (lambda t: t.update(novelty_distance=0.0), r"novelty_distance is 0\.0; expected a positive number"),
+        (lambda t: t.update(novelty_distance=float("inf")), "novelty_distance is inf"),
+        (lambda t: t.update(novelty_distance="far"), "novelty_distance is 'far'"),
+        (lambda t: t.update(novelty_distance=True), "novelty_distance is True"),
+        (lambda t: t.pop("speech_mean"), "'speech_mean' is missing"),
+        (lambda t: t["speech_mean"].pop(), "speech_mean is not 128 levels"),
+        (lambda t: t["speech_mean"].__setitem__(0, float("nan")), "speech_mean is not 128 levels"),
+        (lambda t: t["speech_std"].append(1.0), "speech_std is not 128 levels"),
+        (lambda t: t["speech_std"].__setitem__(0, float("inf")), "speech_std is not 128 levels"),
+        (lambda t: t["speech_std"].__setitem__(0, 0.0), "speech_std is not positive in every bin"),
+        (lambda t: t["speech_std"].__setitem__(0, "1"), "speech_std is not a list of numbers"),
+        (lambda t: t.update(speech_std="loud"), "speech_std is str"),
+        (lambda t: t["speech_vector"].pop(), "speech_vector is no encoder vector of 480 numbers"),
+        (lambda t: t["ordinary_vector"].__setitem__(0, -1.0), "ordinary_vector is no encoder vector"),
+        (lambda t: t["ordinary_vector"].__setitem__(0, float("nan")), "ordinary_vector is no encoder vector"),
+        (lambda t: t["ordinary_vector"].__setitem__(0, "1"), "ordinary_vector is not a list of numbers"),
+        (lambda t: t.update(centres=[[0.0]]), "centres are not 4 vectors of 64"),
+        (lambda t: t.update(centres=[["x"] * 64] * 4), "centres are not lists of numbers"),
+        (lambda t: t.update(scores=[1]), "wrong type"),
+        (lambda t: t.update(training=[]), "training is list"),
+        (lambda t: t["front_end"].update(hop_samples=320), "values are not those of 'logmel-v1'"),
+        (lambda t: t["front_end"].update(name="logmel-v9"), "unknown to this version"),
+        (lambda t: t["front_end"].update(hops=320), "unknown field 'hops'"),
+        (lambda t: t["front_end"].pop("hop_samples"), "missing field 'hop_samples'"),
+        (lambda t: t["front_end"].update(n_fft="big"), "front end"),
+        (lambda t: t.update(labels=[[1], [2], [3], [4]]), "two or more different names"),
+        (lambda t: t.update(temperature=10**400), "makes no sense"),
+        (lambda t: t["front_end"].update(name=[]), "manifest:"),
+        (lambda t: t.update(training={}), "training has"),
+        (lambda t: t["training"].update(corpora=[{}]), "lacks its name"),
+        (lambda t: t.update(quantization={}), "quantization has"),
+        (lambda t: t.update(scores=[{}]), "scores has"),
+        (lambda t: t["scores"][0].pop("by_gender"), "scores has by_gender = None"),
+        (lambda t: t["scores"][0].update(by_gender={"female": {"n_clips": 1}}), "by_gender female has ua = None"),
+        (lambda t: t["scores"][0].update(by_gender={"male": 0.8}), "by_gender male has n_clips = None"),
+        (lambda t: t.update(intended_use=None), "wrong type"),
+        (lambda t: t.update(graph_sha256="0" * 64), "its manifest says 000000000000"),
+        (lambda t: t.update(graph_sha256=7), "wrong type"),
+    ],
+)
+def test_a_wrong_manifest_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        EmotionRecognizer(rewritten(tmp_path, change))
+
+
+def resized(table: dict[str, Any], encoder_size: int) -> None:
+    vectors = {name: [0.0] * encoder_size for name in ("speech_vector", "ordinary_vector")}
+    table.update(encoder_size=encoder_size, **vectors)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.update(labels=["a", "b", "c"], centres=t["centres"][:3]), "graph and manifest disagree"),
+        (lambda t: resized(t, 512), "graph and manifest disagree"),
+        (lambda t: t.update(embedding_size=2, centres=[[0.0, 0.0]] * 4), "graph and manifest disagree"),
+    ],
+)
+def test_a_manifest_at_odds_with_the_graph_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        EmotionRecognizer(rewritten(tmp_path, change))
+
+
+def test_scores_may_know_no_gender(tmp_path: Path) -> None:
+    path = rewritten(tmp_path, lambda t: t["scores"][0].update(by_gender={}))
+    assert read_model_file(path).manifest.scores[0]["by_gender"] == {}
+
+
+def test_an_edited_weight_is_noticed(tmp_path: Path) -> None:
+    model = onnx.load_from_string(CONTENT)
+    weight = next(w for w in model.graph.initializer if w.name == "fc2.weight.int8")
+    weight.raw_data = bytes([weight.raw_data[0] ^ 1]) + weight.raw_data[1:]
+    path = tmp_path / "edited.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelFileError, match="edited or damaged"):
+        EmotionRecognizer(path)
+
+
+def test_a_foreign_onnx_file_is_refused(tmp_path: Path) -> None:
+    model = onnx.load_from_string(CONTENT)
+    del model.metadata_props[:]
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelFileError, match="no edge-ser manifest"):
+        EmotionRecognizer(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "short.onnx"
+    path.write_bytes(CONTENT[: int(len(CONTENT) * share)])
+    with pytest.raises(ModelFileError, match=r"no complete ONNX file|no edge-ser manifest"):
+        EmotionRecognizer(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.onnx", "No such file"),
+        ("folder.onnx", "Is a directory"),
+        ("model.h5", "expected .onnx"),
+        ("model", "nothing"),
+    ],
+)
+def test_a_wrong_path_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(ModelFileError, match=message):
+        EmotionRecognizer(tmp_path / name)
+
+
+def test_wrong_engine_settings_are_refused() -> None:
+    with pytest.raises(BackendError, match="did you mean 'onnx'"):
+        EmotionRecognizer(backend="onx")
+    with pytest.raises(BackendError, match="threads is 0"):
+        EmotionRecognizer(threads=0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(start=st.integers(0, 4000), content=st.binary(max_size=40), end=st.booleans())
+def test_any_bytes_fail_only_with_our_errors(
+    tmp_path_factory: pytest.TempPathFactory, start: int, content: bytes, end: bool
+) -> None:
+    at = len(CONTENT) - 4000 + start if end else start  # the manifest lies at the end
+    path = tmp_path_factory.mktemp("fuzz") / "fuzzed.onnx"
+    path.write_bytes(CONTENT[:at] + content + CONTENT[at + len(content) :])
+    with contextlib.suppress(EdgeSerError):
+        read_model_file(path)
+
+
+def test_metadata_key_is_the_only_metadata() -> None:
+    model = onnx.load_from_string(CONTENT)
+    assert [p.key for p in model.metadata_props] == [METADATA_KEY]
+    assert np.isfinite([c for row in read_model_file(SHIPPED).manifest.centres for c in row]).all()

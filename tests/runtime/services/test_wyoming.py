@@ -1,0 +1,207 @@
+"""What ``edge-ser serve`` answers to clients that keep to the protocol, and how it starts and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from wyoming.audio import AudioChunk, AudioStart
+from wyoming.event import Event
+from wyoming.info import Describe, Info
+from wyoming.ping import Ping, Pong
+
+from edge_ser import EmotionRecognizer
+from tests.runtime.services.wyoming_clients import (
+    COMMAND,
+    STOP,
+    Samples,
+    Server,
+    ask,
+    chunk_with,
+    complaint,
+    ended,
+    event,
+    start_with,
+    told,
+)
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> EmotionRecognizer:
+    return EmotionRecognizer()
+
+
+def test_an_utterance_is_answered_as_predict_answers_it(server: Server, recognizer: EmotionRecognizer, speech: Path) -> None:
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+    stereo = np.stack([samples, samples[::-1]], axis=1)
+    variants: list[tuple[Samples, int]] = [
+        (samples, rate_hz),
+        (samples.astype(np.int32) * 65536 + 7, rate_hz),
+        (stereo, rate_hz),
+        (samples, 44100),
+        (stereo, 8000),
+        (samples[:3000], rate_hz),
+    ]
+
+    async def talk() -> None:
+        async with server.client() as client:
+            for given, rate in variants:
+                assert await ask(client, given, rate) == told(recognizer.predict((given, rate)))
+
+    asyncio.run(talk())
+
+
+def test_many_clients_at_once_each_get_their_own_answer(
+    server: Server, recognizer: EmotionRecognizer, real_clips: list[Path]
+) -> None:
+    clips = [soundfile.read(path, dtype="int16") for path in real_clips[:12]]
+    rng = np.random.default_rng(0)
+
+    async def talk(samples: Samples, rate_hz: int) -> dict[str, Any]:
+        async with server.client() as client:
+            first = await ask(client, samples, rate_hz, lambda: int(rng.integers(1, 5000)))
+            assert await ask(client, samples, rate_hz) == first
+            return first
+
+    async def talk_all() -> list[dict[str, Any]]:
+        return await asyncio.gather(*(talk(*clip) for clip in clips))
+
+    assert asyncio.run(talk_all()) == [told(recognizer.predict(clip)) for clip in clips]
+
+
+def test_it_announces_itself_and_answers_a_ping(server: Server) -> None:
+    async def talk() -> None:
+        async with server.client() as client:
+            await client.write_event(Describe().event())
+            announced = await event(client)
+            # No domain of the protocol is emotion; nobody shall take us for what we are not.
+            info = Info.from_event(announced)
+            assert info == Info()
+            (program,) = announced.data["emotion"]
+            assert program["name"] == "edge-ser"
+            assert program["models"][0]["labels"] == ["neutral", "angry", "happy", "sad"]
+            assert "not for judging what a person feels" in program["models"][0]["description"]
+            for text, back in [("there?", "there?"), (None, None), ("\ud800", "?")]:
+                raw = json.dumps({"type": "ping", "data": {"text": text}}).encode() + b"\n"
+                assert client._writer is not None
+                client._writer.write(raw)
+                assert Pong.from_event(await event(client)).text == back
+            await client.write_event(Event("transcribe", {"language": "en"}))  # not ours: dropped
+            await client.write_event(Ping("still").event())
+            assert Pong.from_event(await event(client)).text == "still"
+
+    asyncio.run(talk())
+
+
+UNANSWERABLE: list[tuple[str, str, list[Event]]] = [
+    ("a chunk before its start", "before an audio-start", [chunk_with(), chunk_with(), STOP]),
+    ("a stop alone", "before an audio-start", [STOP]),
+    ("no sample", "without a sample", [start_with(), STOP]),
+    ("silence", "is silent", [start_with(), chunk_with(bytes(32000)), STOP]),
+    ("half a sample", "multiple of 2", [start_with(), chunk_with(b"abc"), chunk_with(), STOP]),
+    ("half a frame", "multiple of 4", [start_with(channels=2), chunk_with(b"ab", channels=2), STOP]),
+    ("another format midway", "its audio-start has", [start_with(), chunk_with(rate=8000), chunk_with(), STOP]),
+    ("8 bits", "expected 2 or 4", [start_with(width=1), chunk_with(width=1), STOP]),
+    ("24 bits", "expected 2 or 4", [start_with(width=3), chunk_with(width=3), STOP]),
+    ("a width of text", "expected 2 or 4", [start_with(width="2"), STOP]),
+    ("a width of a list", "expected 2 or 4", [start_with(width=[2]), STOP]),
+    ("a rate of zero", "whole number of Hz", [start_with(rate=0), chunk_with(rate=0), STOP]),
+    ("a rate below zero", "whole number of Hz", [start_with(rate=-16000), STOP]),
+    ("a rate of NaN", "whole number of Hz", [start_with(rate=float("nan")), chunk_with(rate=float("nan")), STOP]),
+    ("a rate beyond reason", "whole number of Hz", [start_with(rate=10**6), STOP]),
+    ("a rate of 4000 digits", "whole number of Hz", [start_with(rate=10**4000), STOP]),
+    ("half a rate", "whole number of Hz", [start_with(rate=16000.5), STOP]),
+    ("a rate of text", "whole number of Hz", [start_with(rate="16000"), STOP]),
+    ("a rate of nothing", "whole number of Hz", [start_with(rate=None), STOP]),
+    ("a rate of a list", "whole number of Hz", [start_with(rate=[16000]), STOP]),
+    ("a rate of truth", "whole number of Hz", [start_with(rate=True), STOP]),
+    ("no rate", "lacks its rate", [Event("audio-start", {}), STOP]),
+    ("no channels", "expected 1 to 64", [start_with(channels=0), STOP]),
+    ("too many channels", "expected 1 to 64", [start_with(channels=10**4299), STOP]),
+    ("a chunk without a format", "lacks its rate", [start_with(), Event("audio-chunk", {}, b"ab"), STOP]),
+]
+
+
+@pytest.mark.parametrize(("expected", "sent"), [case[1:] for case in UNANSWERABLE], ids=[case[0] for case in UNANSWERABLE])
+def test_an_utterance_that_cannot_be_answered_gets_one_error_and_the_next_one_its_answer(
+    server: Server, recognizer: EmotionRecognizer, speech: Path, expected: str, sent: list[Event]
+) -> None:
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+
+    async def talk() -> None:
+        async with server.client() as client:
+            for one in sent:
+                await client.write_event(one)
+            error = await complaint(client)
+            assert error.code == "audio"
+            assert expected in error.text
+            assert len(error.text) < 400
+            assert await ask(client, samples, rate_hz) == told(recognizer.predict(speech))
+
+    asyncio.run(talk())
+
+
+def test_a_second_start_drops_the_first_utterance(server: Server, recognizer: EmotionRecognizer, speech: Path) -> None:
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+
+    async def talk() -> None:
+        async with server.client() as client:
+            await client.write_event(start_with())
+            await client.write_event(chunk_with())
+            await client.write_event(AudioStart(rate_hz, 2, 1).event())
+            assert "another audio-start" in (await complaint(client)).text
+            await client.write_event(AudioChunk(rate_hz, 2, 1, samples.tobytes()).event())
+            await client.write_event(STOP)
+            assert (await event(client)).data["data"] == told(recognizer.predict(speech))
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly_in_the_middle_of_an_utterance(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "socket"
+    server = Server(uri=f"unix://{path}")
+
+    async def talk() -> None:
+        async with server.client() as client:
+            await client.write_event(start_with())
+            await client.write_event(chunk_with(bytes(range(250)) * 128))
+            await client.write_event(Ping().event())
+            assert Pong.is_type((await event(client)).type)
+            assert await asyncio.to_thread(server.stop, number) == (0, "")
+            assert await ended(client)
+
+    assert server.uri == f"unix://{path}"
+    asyncio.run(talk())
+    assert not path.exists()
+
+
+def test_mistakes_of_setup_are_one_line(server: Server, tmp_path: Path) -> None:
+    def failed(*arguments: str) -> tuple[int, str]:
+        done = subprocess.run([*COMMAND, *arguments], capture_output=True, check=False, timeout=60)
+        assert b"Traceback" not in done.stderr
+        return done.returncode, done.stderr.decode().splitlines()[-1]
+
+    status, line = failed("--uri", server.uri)
+    assert status == 1
+    assert "cannot listen at 127.0.0.1, port" in line
+    (tmp_path / "file").touch()
+    status, line = failed("--uri", f"unix://{tmp_path}/file")
+    assert status == 1
+    assert "cannot listen at" in line
+    assert (tmp_path / "file").exists()
+    for uri in ("10710", "tcp://127.0.0.1", "tcp://:10", "tcp://h:99999", "tcp://h:x", "http://h:1", "unix://", "stdio://"):
+        status, line = failed("--uri", uri)
+        assert status == 2
+        assert "expected tcp://HOST:PORT or unix:///PATH" in line
+    blocker = "import sys; sys.modules['wyoming'] = None; from edge_ser.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", blocker, "serve"], capture_output=True, check=False)
+    assert b"pip install 'edge-ser[serve]'" in done.stderr

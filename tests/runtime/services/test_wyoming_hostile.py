@@ -1,0 +1,230 @@
+"""Clients of ``edge-ser serve`` that are broken, slow, too many or hostile: each is told once, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from wyoming.client import AsyncClient
+from wyoming.event import read_event
+from wyoming.info import Describe, Info
+from wyoming.ping import Ping, Pong
+
+from edge_ser import EmotionRecognizer
+from edge_ser.services.wyoming import MAX_PART_BYTES
+from tests.runtime.services.wyoming_clients import STOP, Server, ask, chunk_with, complaint, ended, event, start_with, told
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> EmotionRecognizer:
+    return EmotionRecognizer()
+
+
+NOT_WYOMING = {
+    "text": b"GET / HTTP/1.1\r\n\r\n",
+    "bytes": bytes(range(256)) * 4 + b"\n",
+    "not UTF-8": b'{"type": "\xff\xfe"}\n',
+    "a list": b'["audio-start"]\n',
+    "a number": b"5\n",
+    "no type": b'{"data": {}}\n',
+    "an endless line": b"x" * 200_000,
+    "a deep nest": b"[" * 60_000 + b"\n",
+    "data of gigabytes": b'{"type": "describe", "data_length": 9000000000}\n',
+    "a payload of gigabytes": b'{"type": "audio-chunk", "payload_length": 9000000000}\n',
+    "a payload one byte too long": b'{"type": "audio-chunk", "payload_length": %d}\n' % (MAX_PART_BYTES + 1),
+    "a payload of half a byte": b'{"type": "audio-chunk", "payload_length": 0.5}\n',
+    "a payload of truth": b'{"type": "audio-chunk", "payload_length": true}\n',
+    "a payload of text": b'{"type": "audio-chunk", "payload_length": "12"}\n',
+    "a payload of 10^4000 bytes": b'{"type": "audio-chunk", "payload_length": 1%s}\n' % (b"0" * 4000),
+    "data that is none": b'{"type": "describe", "data_length": 3}\nabc',
+    "data that is a list": b'{"type": "describe", "data_length": 3}\n[5]',
+}
+
+
+@pytest.mark.parametrize("sent", NOT_WYOMING.values(), ids=list(NOT_WYOMING))
+def test_what_is_no_message_gets_one_error_and_the_door(server: Server, sent: bytes) -> None:
+    before = server.rss_mb
+
+    async def talk() -> None:
+        async with server.client() as client:
+            assert client._writer is not None
+            client._writer.write(sent + b'{"type": "describe"}\n' * 1000)  # more comes before we could read the error
+            error = await complaint(client)
+            assert error.code == "protocol"
+            assert len(error.text) < 400
+            assert await ended(client)
+
+    asyncio.run(talk())
+    assert server.rss_mb < before + 30
+
+
+def test_a_message_of_odd_types_or_half_a_message_ends_nothing_else(server: Server) -> None:
+    odd = [
+        b'{"type": 5, "data": 7, "payload_length": -3}\n',
+        b'{"type": "ping", "data": []}\n',
+        b'{"type": "describe", "data": null}\n',
+    ]
+    with server.raw() as connection, connection.makefile("rb") as answers:
+        connection.sendall(b"".join(odd))
+        assert [received and received.type for received in (read_event(answers), read_event(answers))] == ["pong", "info"]
+    for half in (b'{"type": "audio-sta', b'{"type": "audio-chunk", "payload_length": 1000}\nabc', b""):
+        with server.raw() as connection:
+            connection.sendall(half)
+
+    async def talk() -> None:
+        async with server.client() as client:
+            await client.write_event(Describe().event())
+            assert Info.is_type((await event(client)).type)
+
+    asyncio.run(talk())
+
+
+def test_a_client_too_many_is_told_so(serve: Callable[..., Server]) -> None:
+    server = serve("--max-clients", 2)
+
+    async def talk() -> None:
+        async with server.client() as first, server.client() as second:
+            for client in (first, second):
+                await client.write_event(Ping().event())
+                assert Pong.is_type((await event(client)).type)
+            async with server.client() as third:
+                await third.write_event(Describe().event())
+                error = await complaint(third)
+                assert error.code == "busy"
+                assert await ended(third)
+        for _ in range(100):  # the server sees a little later than we that a client has left
+            async with server.client() as fourth:
+                await fourth.write_event(Ping().event())
+                if Pong.is_type((await event(fourth)).type):
+                    return
+            await asyncio.sleep(0.05)
+        pytest.fail("the places of those who left stay taken")
+
+    asyncio.run(talk())
+
+
+def test_idle_slow_and_deaf_clients_are_turned_away(serve: Callable[..., Server], speech: Path) -> None:
+    server = serve("--idle", 1, "--max-clients", 3)
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+
+    async def idle() -> None:
+        async with server.client() as client:
+            await client.write_event(start_with())
+            error = await complaint(client)
+            assert error.code == "idle"
+            assert await ended(client)
+
+    async def slow() -> None:
+        reader, writer = await asyncio.open_connection(*server.uri.removeprefix("tcp://").split(":"))
+        for byte in b'{"type": "desc':  # a byte now and then is no message
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.1)
+        line = await reader.readline()
+        assert json.loads(line)["type"] == "error"
+        writer.close()
+
+    def deaf() -> None:
+        ping = json.dumps({"type": "ping", "data": {"text": "x" * 60_000}}).encode() + b"\n"
+        with server.raw() as connection, contextlib.suppress(OSError):
+            connection.settimeout(20)
+            while True:  # asks, and never reads an answer, until the server has enough
+                connection.sendall(ping)
+        assert time.monotonic() - began < 20
+
+    async def all_at_once() -> None:
+        await asyncio.gather(idle(), slow(), asyncio.to_thread(deaf))
+        async with server.client() as client:
+            assert (await ask(client, samples, rate_hz))["label"]
+
+    began = time.monotonic()
+    asyncio.run(all_at_once())
+
+
+def garbage(rng: np.random.Generator) -> bytes:
+    """Return frames as a broken or hostile client sends them."""
+    kinds = ["audio-start", "audio-chunk", "audio-stop", "describe", "ping", "user-event", "", 3, None]
+    odd = [0, -1, 1, 2, 4, 16000, 2.5, 1e99, float("nan"), 2**70, "x", None, [], {}, True]
+    frames = b""
+    for _ in range(int(rng.integers(1, 12))):
+        data: dict[str, Any] = {"rate": 16000, "width": 2, "channels": 1}
+        data |= {key: odd[rng.integers(len(odd))] for key in data if rng.random() < 0.3}
+        data = {key: value for key, value in data.items() if rng.random() < 0.95}
+        header: dict[str, Any] = {"type": kinds[rng.integers(len(kinds))], "data": data}
+        payload = rng.bytes(int(rng.integers(0, 3000)))
+        if rng.random() < 0.5:
+            header["payload_length"] = len(payload)
+        if rng.random() < 0.1:
+            header["payload_length"] = odd[rng.integers(len(odd))]
+        if rng.random() < 0.1:
+            header["data_length"] = odd[rng.integers(len(odd))]
+        frames += json.dumps(header).encode() + b"\n" + payload
+    return frames[: rng.integers(1, len(frames) + 1)] if rng.random() < 0.5 else frames
+
+
+def test_random_frames_chunks_and_disconnects_for_a_while(
+    serve: Callable[..., Server], recognizer: EmotionRecognizer, real_clips: list[Path]
+) -> None:
+    server = serve("--max-clients", 32)
+    clips = [soundfile.read(path, dtype="int16") for path in real_clips[:8]]
+    expected = [told(recognizer.predict(clip)) for clip in clips]
+    counts = {"answered": 0, "hostile": 0, "left": 0}
+
+    async def well_behaved(client: AsyncClient, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        while time.monotonic() < end:
+            n = int(rng.integers(len(clips)))
+            samples, rate_hz = clips[n]
+            answer = await ask(client, samples, rate_hz, lambda: int(np.exp(rng.uniform(0, 10))) + 1)
+            assert answer == expected[n]
+            counts["answered"] += 1
+
+    async def hostile(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        while time.monotonic() < end:
+            _, writer = await asyncio.open_connection(*server.uri.removeprefix("tcp://").split(":"))
+            with contextlib.suppress(OSError):
+                writer.write(garbage(rng))
+                await writer.drain()
+            if rng.random() < 0.5:
+                writer.transport.abort()  # a reset, in the middle of what the server does
+            else:
+                writer.close()
+            counts["hostile"] += 1
+
+    async def leaves(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                async with server.client() as client:
+                    await client.write_event(start_with())
+                    for _ in range(int(rng.integers(0, 20))):
+                        await client.write_event(chunk_with(rng.bytes(2 * int(rng.integers(1, 4000)))))
+                    if rng.random() < 0.5:
+                        await client.write_event(STOP)
+            counts["left"] += 1
+
+    async def all_at_once() -> None:
+        async with server.client() as first, server.client() as second:
+            for client in (first, second):  # their places are theirs before the crowd comes
+                await client.write_event(Ping().event())
+                assert Pong.is_type((await event(client)).type)
+            polite = well_behaved(first, 1), well_behaved(second, 2)
+            await asyncio.gather(*polite, hostile(3), hostile(4), hostile(5), leaves(6))
+
+    end = time.monotonic() + 3
+    asyncio.run(all_at_once())  # all of it once, before the memory is looked at
+    before, end = server.rss_mb, time.monotonic() + float(os.environ.get("EDGE_SER_SOAK_S", 6))
+    asyncio.run(all_at_once())
+    print(f"{counts}, server {before:.1f} MB before, {server.rss_mb:.1f} MB after")
+    assert min(counts.values()) > 0
+    assert server.process.poll() is None
+    assert server.rss_mb < before + 30

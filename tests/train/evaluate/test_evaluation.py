@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from edge_ser.cli import cli
+from edge_ser.errors import CorpusError, EdgeSerError, RunError
+from edge_ser.frontend.audio import AudioReader
+from edge_ser_export.exporter import export_run
+from edge_ser_train.corpora.splits import PARTS
+from edge_ser_train.corpora.tables import read_corpus
+from edge_ser_train.evaluate.conditions import CONDITIONS, add_pink_noise, cut, level, telephone
+from edge_ser_train.evaluate.evaluation import (
+    Training,
+    evaluate_model,
+    evaluate_run,
+    format_comparison,
+    format_evaluation,
+    open_run_or_model,
+    robustness,
+)
+from edge_ser_train.evaluate.personal import adaptation, calibration, leave_corpus_out
+from edge_ser_train.method.run import MODEL, load_run
+from tests.conftest import TINY_SETTINGS
+
+
+def test_run_and_exported_file_score_alike(tiny_run: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+    in_torch = evaluate_run(tiny_run, tiny_data, "tiny", "test", tmp_path)
+    in_runtime = evaluate_model(tiny_model, tiny_data, "tiny", "test")
+    assert in_torch["confusion"] == in_runtime["confusion"]
+    assert in_torch["ua_95"] == in_runtime["ua_95"]
+    assert in_torch["ece"] == pytest.approx(in_runtime["ece"], abs=1e-4)
+    assert "speaker" in in_torch["protocol"]
+    assert evaluate_model(tiny_model, tiny_data, "tiny", "train")["protocol"] == "seen in training"
+
+
+def test_a_run_is_tested_on_its_own_split(tiny_data: Path, tmp_path: Path) -> None:
+    out, where = tmp_path / "run", ["--data", str(tiny_data), "--corpus", "tiny"]
+    settings = [word for setting in TINY_SETTINGS for word in ("--set", setting)]
+    arguments = ["train", *where, "--protocol", "leave-one-speaker-out", "--fold", "s1", "--out", str(out), *settings]
+    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    training = open_run_or_model(out).training
+    own = {part: {c.speaker for c in training.read(tiny_data, "tiny") if c.split == part} for part in PARTS}
+    assert own == {"test": {"s1"}, "dev": {"s2"}, "train": {"s0", "s3", "s4", "s5"}}  # labels.csv says: test s5, dev s4
+    result = evaluate_run(out, tiny_data, "tiny", "test", tmp_path / "cache")
+    assert (result["n_clips"], result["protocol"]) == (8, "leave-one-speaker-out s1, 4 classes")
+    # A model file does not list the split: what labels.csv calls test was trained on, and the score says so.
+    export_run(out, {"onnx": tmp_path / "m.onnx"}, lambda line: None)
+    stated = evaluate_model(tmp_path / "m.onnx", tiny_data, "tiny", "test")["protocol"]
+    assert stated == "seen in training, but for the test clips of leave-one-speaker-out s1"
+
+
+def test_a_run_is_evaluated_by_its_label_map(tiny_data: Path) -> None:
+    keys = {c.key: part for c, part in zip(read_corpus(tiny_data, "tiny"), ("train", "dev", "test"), strict=False)}
+    training = Training(("tiny",), (), "paper repeat 1 fold 1 (SPEAKER-DEPENDENT)", {"sad": "neutral"}, keys)
+    clips = training.read(tiny_data, "tiny")
+    assert {c.emotion for c in clips} == {"neutral", "angry", "happy"}
+    assert {c.key: c.split for c in clips if c.split} == keys  # a speaker on both sides says nothing of other clips
+    assert training.protocol("tiny", "test", 4) == "paper repeat 1 fold 1 (SPEAKER-DEPENDENT), 4 classes"
+
+
+def test_the_command_prints_every_score(tiny_model: Path, tiny_data: Path) -> None:
+    arguments = ["evaluate", str(tiny_model), "--data", str(tiny_data), "--corpus", "tiny"]
+    text = CliRunner().invoke(cli, arguments, catch_exceptions=False).output
+    for word in ("UA", "WA", "macro-F1", "ECE", "95 % interval over speakers", "neutral", "8 clips of 1 speakers"):
+        assert word in text
+    record = json.loads(CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False).stdout.splitlines()[-1])
+    assert {"ua", "wa", "macro_f1", "confusion", "ua_95", "protocol", "n_clips"} <= record.keys()
+
+
+def test_scores_by_gender(tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+    assert evaluate_model(tiny_model, tiny_data, "tiny", "test")["by_gender"] == {}
+    shutil.copytree(tiny_data / "tiny", tmp_path / "voices")
+    table = tmp_path / "voices" / "labels.csv"
+    header, *rows = table.read_text().splitlines()
+    genders = {"s0": "female", "s1": "male", "s2": "female"}
+    rows = [row.replace(f"{s},,", f"{s},{genders.get(s, '')},") for row in rows for s in [row.split(",")[1]]]
+    table.write_text("\n".join([header, *rows]) + "\n")
+    result = evaluate_model(tiny_model, tmp_path, "voices", "all")
+    assert {gender: of["n_clips"] for gender, of in result["by_gender"].items()} == {"female": 16, "male": 8}
+    assert all(0 <= of["ua"] <= 1 for of in result["by_gender"].values())
+    text = format_evaluation(result)
+    assert f"    female  {result['by_gender']['female']['ua']:6.1%}  16 clips\n" in text
+    table.write_text("\n".join([header, *(row for row in rows if "female" in row)]) + "\n")
+    alone = evaluate_model(tiny_model, tmp_path, "voices", "all")
+    assert alone["by_gender"] == {"female": {"n_clips": 16, "ua": alone["ua"]}}
+    assert alone["by_gender"]["female"] == result["by_gender"]["female"]
+
+
+def test_mistakes(tiny_run: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="no corpus 'cremad'"):
+        evaluate_model(tiny_model, tiny_data, "cremad", "test")
+    with pytest.raises(RunError, match="does not exist"):
+        load_run(tmp_path)
+    (tmp_path / MODEL).write_bytes((tiny_run / MODEL).read_bytes()[:1000])
+    with pytest.raises(RunError, match="damaged"):
+        load_run(tmp_path)
+    (tmp_path / MODEL).write_bytes((tiny_run / MODEL).read_bytes())
+    with pytest.raises(EdgeSerError, match=r"config\.toml"):
+        load_run(tmp_path)
+    text = (tiny_run / "config.toml").read_text()
+    (tmp_path / "config.toml").write_text(text.replace("batch_norm = true", "batch_norm = false"))
+    with pytest.raises(RunError, match="another network"):
+        load_run(tmp_path)
+    (tmp_path / "config.toml").write_text(text.replace("logmel-v1", "logstft-v1"))
+    with pytest.raises(RunError, match="disagree"):
+        load_run(tmp_path)
+
+
+def test_conditions_do_what_they_say(speech: Path) -> None:
+    samples = np.asarray(soundfile.read(speech, dtype="float32")[0][:32000])
+    rng = np.random.default_rng(0)
+    assert np.abs(level(samples, 12) / np.maximum(1e-9, np.abs(samples)))[np.abs(samples) > 0.01] == pytest.approx(
+        10**0.6, rel=1e-4
+    )
+    noisy = add_pink_noise(samples, 20, rng)
+    assert 10 * np.log10(np.mean(samples**2) / np.mean((noisy - samples) ** 2)) == pytest.approx(20, abs=0.01)
+    noise = np.abs(np.fft.rfft(noisy - samples)) ** 2
+    assert 7 < 10 * np.log10(noise[100:200].mean() / noise[1000:2000].mean()) < 13  # 10 dB a decade
+    called = telephone(samples)
+    assert called.shape == samples.shape
+    power = np.abs(np.fft.rfft(called)) ** 2
+    hz = np.fft.rfftfreq(len(called), 1 / 16000)
+    assert power[hz > 4100].sum() < 1e-4 * power.sum()
+    assert power[hz < 150].sum() < 1e-2 * power.sum()
+    assert set(CONDITIONS) >= {"as recorded", "level +12 dB", "level -12 dB"}
+    room = 1e-4 * rng.standard_normal(48000).astype(np.float32)
+    kept = cut(np.concatenate([room[:24000], samples, room[24000:32000]]))
+    left = len(kept) - len(samples)
+    assert 0 < left < 2 * 0.25 * 16000, "0.2 s at either end, give or take what the speech's own ends are"
+    assert samples.tobytes() in kept.tobytes()
+
+
+def test_codecs_keep_the_length_and_lose_more_at_fewer_bits(speech: Path) -> None:
+    with AudioReader(speech, 16000) as reader:
+        samples = np.concatenate(list(reader.blocks()))
+    error = {}
+    for name in ("Opus, 6 kbit/s", "Opus, 16 kbit/s", "MP3, 23 kbit/s"):
+        back = CONDITIONS[name](samples, np.random.default_rng(0))
+        assert back.shape == samples.shape
+        assert back.dtype == np.float32
+        error[name] = float(((back - samples) ** 2).sum() / (samples**2).sum())
+    assert 0 < error["MP3, 23 kbit/s"] < 0.1, "not delayed"
+    assert 0 < error["Opus, 16 kbit/s"] < error["Opus, 6 kbit/s"] < 1
+
+
+@pytest.mark.parametrize("what", ["run", "model"])
+def test_other_corpora_and_conditions(
+    what: str, tiny_run: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = tiny_run if what == "run" else tiny_model
+    with pytest.raises(CorpusError, match="expected one at least to leave out"):
+        leave_corpus_out(subject, tiny_data, tmp_path / "cache")
+    shutil.copytree(tiny_data / "tiny", tmp_path / "data" / "other")
+    results = leave_corpus_out(subject, tmp_path / "data", tmp_path / "cache")
+    assert results[0]["calibration"] == "none"
+    assert {r["calibration"].removeprefix("a minute of ") for r in results[1:]} == {
+        f"{who}, {speech}" for who in ("others", "the speaker") for speech in ("ordinary", "mixed")
+    }
+    assert {r["n_clips"] for r in results} == {48}
+    assert "zero-shot" in results[0]["protocol"]
+    answers = {r["calibration"]: r["confusion"] for r in results}
+    # Seven vowels of a second are too short a measurement, those of five speakers are not.
+    assert answers["a minute of the speaker, mixed"] == answers["none"]
+    assert answers["a minute of others, mixed"] != answers["none"]
+    conditions = robustness(subject, tiny_data, "tiny", "test")
+    plain = (evaluate_run(tiny_run, tiny_data, "tiny", "test", None) if what == "run" else None) or evaluate_model(
+        tiny_model, tiny_data, "tiny", "test"
+    )
+    assert conditions[0]["condition"] == "as recorded"
+    assert conditions[0]["confusion"] == plain["confusion"]
+    for change in conditions[1:]:
+        low, high = change["change_95"]
+        assert change["change"] == pytest.approx(change["ua"] - conditions[0]["ua"])
+        assert low <= change["change"] <= high
+    text = format_comparison(conditions, "condition")
+    assert "telephone (8 kHz, G.711)" in text
+    copied = tmp_path / "run"
+    shutil.copytree(tiny_run, copied)
+    command = ["evaluate", str(copied), "--data", str(tmp_path / "data"), "--leave-corpus-out"]
+    output = CliRunner().invoke(cli, command, catch_exceptions=False).output
+    assert "a minute of others, ordinary" in output
+    assert json.loads((copied / "leave-corpus-out.json").read_text())[0]["corpus"] == "other"
+    for wrong in (["--corpus", "tiny"], ["--robustness"], ["--calibration"], ["--adaptation"]):
+        assert CliRunner().invoke(cli, [*command, *wrong]).exit_code == 2
+
+
+def test_calibration_is_scored_on_a_split_of_any_corpus(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    command = ["evaluate", str(tmp_path / "run"), "--data", str(tiny_data), "--corpus", "tiny", "--calibration"]
+    output = CliRunner().invoke(cli, [*command, "--split", "all"], catch_exceptions=False).output
+    assert "a minute of others, mixed" in output
+    results = json.loads((tmp_path / "run" / "calibration-tiny-all.json").read_text())
+    assert {r["n_clips"] for r in results} == {48}
+    assert results[0]["confusion"] == evaluate_run(tiny_run, tiny_data, "tiny", "all", None)["confusion"]
+    assert results[3]["calibration"] == "a minute of others, mixed"
+    assert results[3]["confusion"] != results[0]["confusion"]
+    with pytest.raises(CorpusError, match="no clips of split 'tset'"):
+        calibration(tiny_run, tiny_data, "tiny", "tset", None)
+
+
+def test_adaptation_is_scored_on_clips_that_it_did_not_hear(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    command = ["evaluate", str(tmp_path / "run"), "--data", str(tiny_data), "--corpus", "tiny", "--split", "all", "--adaptation"]
+    output = CliRunner().invoke(cli, command, catch_exceptions=False).output
+    assert "4 utterances an emotion" in output
+    results = json.loads((tmp_path / "run" / "adaptation-tiny-all.json").read_text())
+    assert [r["adaptation"] for r in results] == ["none", *(f"{n} utterance{'s' * (n > 1)} an emotion" for n in (1, 2, 4))]
+    assert {r["n_clips"] for r in results} == {48}
+    assert results[0]["confusion"] == evaluate_run(tiny_run, tiny_data, "tiny", "all", None)["confusion"]
+    # There are two takes of every emotion: no more utterances to be heard, however many are asked for.
+    assert results[2]["confusion"] == results[3]["confusion"]
+    assert results[1]["confusion"] != results[2]["confusion"]
+    assert np.sum(results[1]["confusion"]) == 10 * 48
+    for r in results[1:]:
+        low, high = r["change_95"]
+        assert low <= r["change"] <= high
+        assert r["change"] == pytest.approx(r["ua"] - results[0]["ua"])
+    assert adaptation(tmp_path / "run", tiny_data, "tiny", "all", None)[3]["confusion"] == results[3]["confusion"]

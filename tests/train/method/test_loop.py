@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+
+from edge_ser.cli import cli
+from edge_ser.errors import RunError
+from edge_ser.frontend.features import LOGMEL_PAPER, extract
+from edge_ser.personal.microphone import speech_frames, speech_vectors
+from edge_ser.prediction import softmax
+from edge_ser_train.corpora.splits import training_split
+from edge_ser_train.method import run as runs
+from edge_ser_train.method.config import OptimizerConfig, TrainConfig, load_config, load_preset
+from edge_ser_train.method.dataset import outliers
+from edge_ser_train.method.loop import Trainer, encode, infer, learning_rate
+from edge_ser_train.method.losses import class_weights
+from edge_ser_train.method.run import describe_data, load_run, load_tensors, open_run, record_run
+from tests.conftest import TINY_SETTINGS
+
+COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
+
+
+def trainer(config: TrainConfig, data_dir: Path, folder: Path) -> Trainer:
+    data = training_split(data_dir, ["tiny"], config.labels)
+    described = describe_data(data, data_dir, ["tiny"], config)
+    open_run(config, described, folder, resume=False)
+    record_run(config, described, data, folder)
+    return Trainer(config, data, folder, folder / "cache")
+
+
+def paper(*settings: str) -> TrainConfig:
+    return load_preset("paper").with_settings(("optimizer.batch_size=8", "precision=float32", *settings))
+
+
+def test_lambda_0_is_the_plain_weighted_softmax(tiny_data: Path, tmp_path: Path) -> None:
+    # Without warm-up steps, which have lambda 0 anyway, and with classes of different size, so that the weights matter.
+    data = training_split(tiny_data, ["tiny"], load_preset("paper").labels)
+    uneven = replace(data, train=tuple([c for c in data.train if c.emotion != "sad" or c.speaker == "s0"]))
+    ours, plain = (
+        Trainer(paper("loss.warmup_steps=0", setting), uneven, tmp_path, tmp_path / "cache")
+        for setting in ("loss.lambda_center=0.0", "seed=0")
+    )
+    # torch's own weighted mean, Σ ω l / Σ ω, and torch's own Adam, written out.
+    adam = torch.optim.Adam(plain.net.parameters(), lr=3e-4)
+    omega = class_weights([8, 8, 8, 2])
+    for step in range(4):
+        x, n_frames, rows = plain.batch(step)
+        y = torch.from_numpy(plain.train_y[rows])
+        plain.net.train()
+        adam.zero_grad()
+        F.cross_entropy(plain.net(x, n_frames).logits, y, weight=omega).backward()
+        adam.step()
+        ours.step()
+    for (name, a), (_, b) in zip(ours.net.named_parameters(), plain.net.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_the_center_loss_takes_over_after_the_warm_up(tiny_data: Path, tmp_path: Path) -> None:
+    run = trainer(paper("loss.warmup_steps=2"), tiny_data, tmp_path / "run")
+    totals = []
+    for _ in range(3):
+        run.step()
+        totals.append(list(run.progress.loss_sums))
+        run.progress.loss_sums = [0.0, 0.0, 0.0]
+    for joint, softmax_loss, _center in totals[:2]:
+        assert joint == softmax_loss
+    joint, softmax_loss, center = totals[2]
+    assert center > 0
+    assert joint == pytest.approx(softmax_loss + 0.3 * center, rel=1e-5)
+
+
+def test_warm_up_puts_the_centres_on_the_class_means(tiny_data: Path, tmp_path: Path) -> None:
+    run = trainer(paper(), tiny_data, tmp_path / "run")
+    x, n_frames, rows = run.batch(0)
+    y = torch.from_numpy(run.train_y[rows])
+    with torch.no_grad():
+        z = run.net.eval()(x, n_frames).z
+    run.step()
+    for label in y.unique():
+        torch.testing.assert_close(run.centres[label], z[y == label].mean(dim=0), atol=1e-5, rtol=1e-5)
+
+
+def test_sound_without_speech_teaches_doubt(tiny_data: Path, tmp_path: Path) -> None:
+    certain, doubting = (
+        trainer(paper("optimizer.lr=1e-3", f"loss.outliers={share}"), tiny_data, tmp_path / str(share)) for share in (0.0, 0.25)
+    )
+    marks = outliers(0, 8, doubting.config)
+    assert marks.sum() == 2
+    (x, n_frames, rows), (plain, _, same) = doubting.batch(0), certain.batch(0)
+    assert np.array_equal(rows, same)
+    assert ((x - plain).abs().amax(dim=(1, 2)) > 0).tolist() == marks.tolist()
+    y = torch.from_numpy(doubting.train_y[rows])[~marks]
+    with torch.no_grad():
+        z = doubting.net.eval()(x, n_frames).z[~marks]
+    for run in (certain, doubting):
+        run.step()
+    for label in y.unique():
+        torch.testing.assert_close(doubting.centres[label], z[y == label].mean(dim=0), atol=1e-5, rtol=1e-5)
+    hiss = [extract(0.1 * np.random.default_rng(i).standard_normal(16000).astype(np.float32), LOGMEL_PAPER) for i in range(4)]
+    for run in (certain, doubting):
+        for _ in range(40):
+            run.step()
+            run.progress.loss_sums = [0.0, 0.0, 0.0]
+    sure, unsure = (softmax(infer(run.net, hiss)[0]).max(axis=1).mean() for run in (certain, doubting))
+    assert unsure < 0.45
+    assert sure > unsure + 0.1
+
+
+def test_one_batch_is_overfitted(tiny_data: Path, tmp_path: Path) -> None:
+    data = training_split(tiny_data, ["tiny"], load_preset("paper").labels)
+    # Labels at random: nothing can be learnt but the clips themselves.
+    rng = np.random.default_rng(0)
+    clips = [replace(c, emotion=str(rng.choice(load_preset("paper").labels))) for c in data.train[:8]]
+    for index, label in enumerate(load_preset("paper").labels):
+        clips[index] = replace(clips[index], emotion=label)
+    config = paper("optimizer.lr=1e-3", "loss.warmup_steps=5")
+    run = Trainer(config, replace(data, train=tuple(clips)), tmp_path, tmp_path / "cache")
+    for _ in range(150):
+        run.step()
+        run.progress.loss_sums = [0.0, 0.0, 0.0]
+    x, n_frames, rows = run.batch(0)
+    y = torch.from_numpy(run.train_y[rows])
+    with torch.no_grad():
+        logits = run.net.eval()(x, n_frames).logits
+    assert (logits.argmax(dim=1) == y).all()
+    assert F.cross_entropy(logits, y) < 0.1
+
+
+def test_one_cycle_is_torchs() -> None:
+    config = OptimizerConfig(lr=1e-3, schedule="one_cycle", max_steps=200)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([parameter], lr=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=200)
+    for step in range(200):
+        assert learning_rate(config, step) == pytest.approx(schedule.get_last_lr()[0], rel=1e-6)
+        optimizer.step()
+        if step < 199:
+            schedule.step()
+
+
+def test_batches_depend_on_the_step_alone(tiny_data: Path, tmp_path: Path) -> None:
+    config = load_preset("edge").with_settings(("optimizer.batch_size=8",))
+    first, second = (trainer(config, tiny_data, tmp_path / name) for name in "ab")
+    in_order = [first.batch(step) for step in range(9)]
+    for step in (7, 0, 4, 8):
+        for a, b in zip(in_order[step], second.batch(step), strict=True):
+            assert np.array_equal(np.asarray(a), np.asarray(b))
+    epoch = np.concatenate([in_order[i][2] for i in range(4)])
+    assert np.bincount(epoch).tolist() == [1] * 32  # every clip once an epoch
+
+
+@pytest.mark.parametrize("preset", ["paper", "edge"])
+def test_a_finished_run_is_complete(train_tiny: Callable[..., Path], tmp_path: Path, preset: str) -> None:
+    run = train_tiny(tmp_path / "run", preset)
+    for name in (
+        "config.toml",
+        "data.json",
+        "model.safetensors",
+        "metrics.jsonl",
+        "report.json",
+        "curves.png",
+        "confusion.png",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    assert not list(run.glob(".*")), "temporary files were left behind"
+    trained = load_run(run)
+    report = json.loads((run / "report.json").read_text())
+    assert trained.temperature == report["temperature"] > 0
+    assert trained.novelty_distance == report["novelty_distance"] > 0
+    assert trained.speech_mean.shape == trained.speech_std.shape == (128,)
+    assert report["steps"] == 6
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [m["step"] for m in metrics] == [2, 4, 6]
+    assert max(m["dev_ua"] for m in metrics) == pytest.approx(report["dev"]["ua"])
+
+
+def test_finishing_measures_novelty_and_speech(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    trained = load_run(tiny_run)
+    data = training_split(tiny_data, ["tiny"], trained.labels)
+    run = Trainer(load_config(tiny_run / runs.CONFIG), data, tmp_path, tmp_path / "cache")
+    _, z = infer(trained.net, run.dev_features)
+    nearest = [min(float(np.linalg.norm(row - centre)) for centre in trained.centres.numpy()) for row in z]
+    assert trained.novelty_distance == pytest.approx(np.quantile(nearest, 0.99), rel=1e-6)
+    speech = np.concatenate([x[speech_frames(x)] for x in run.train_features])
+    np.testing.assert_allclose(trained.speech_mean.numpy(), speech.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(trained.speech_std.numpy(), speech.std(axis=0, dtype=np.float64), rtol=1e-6)
+    vectors = [v[speech_vectors(x)] for v, x in zip(encode(trained.net, run.train_features), run.train_features, strict=True)]
+    ordinary = [v for v, clip in zip(vectors, data.train, strict=True) if clip.emotion == "neutral"]
+    for found, of in ((trained.speech_vector, vectors), (trained.ordinary_vector, ordinary)):
+        np.testing.assert_allclose(found.numpy(), np.concatenate(of).mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_of_an_older_version_is_completed_by_resuming(tiny_run: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(tiny_run, old)
+    whole = (old / runs.MODEL).read_bytes()
+    tensors, metadata = load_tensors(old / runs.MODEL)
+    for name in ("speech_mean", "speech_vector", "ordinary_vector"):
+        del tensors[name]
+    del metadata["novelty_distance"]
+    runs.save_tensors(old / runs.MODEL, tensors, metadata)
+    with pytest.raises(RunError, match=f"older edge-ser; run edge-ser train --out {old} --resume to complete it"):
+        load_run(old)
+    assert load_run(old, complete=False).novelty_distance == 1
+    result = CliRunner().invoke(cli, ["train", "--out", str(old), "--resume"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert (old / runs.MODEL).read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("novelty_distance", None, "novelty_distance None"),
+        ("novelty_distance", 0.0, r"novelty_distance 0\.0 at step"),
+        ("temperature", -1.0, r"temperature is -1\.0"),
+        ("speech_mean", torch.zeros(5), r"speech_mean is \(5,\), expected \(128,\)"),
+        ("speech_vector", torch.zeros(5), r"speech_vector is \(5,\), expected \(480,\)"),
+        ("ordinary_vector", torch.full((480,), torch.inf), "NaN or infinity"),
+        ("speech_mean", torch.full((128,), torch.nan), "NaN or infinity"),
+        ("speech_std", torch.zeros(128), "speech_std is not positive"),
+        ("speech_std", None, r"speech_std is \(0,\)"),
+    ],
+)
+def test_what_finishing_fitted_is_checked(tiny_run: Path, tmp_path: Path, name: str, value: Any, message: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    tensors, metadata = load_tensors(run / runs.MODEL)
+    table: dict[str, Any] = tensors if name in tensors else metadata
+    table.pop(name) if value is None else table.update({name: value})
+    runs.save_tensors(run / runs.MODEL, tensors, metadata)
+    with pytest.raises(RunError, match=message):
+        load_run(run)
+
+
+def _steps(run: Trainer, n: int) -> None:
+    for _ in range(n):
+        run.step()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_tensors(folder / runs.MODEL)[0]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_resumes_to_the_same_result(
+    train_tiny: Callable[..., Path], tiny_data: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    settings = ("optimizer.max_steps=60", "selection.every_steps=5")
+    whole = train_tiny(tmp_path / "whole", "edge", *settings)
+    cut = tmp_path / "cut"
+    arguments = ["train", "--data", str(tiny_data), "--corpus", "tiny", "--preset", "edge", "--out", str(cut)]
+    config = (whole / runs.CONFIG).read_text()
+    (tmp_path / "config.toml").write_text(config)
+    arguments[5:7] = ["--config", str(tmp_path / "config.toml")]
+    process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE)
+    metrics = cut / runs.METRICS
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    if how == signal.SIGINT:
+        assert b"--resume" in error
+        assert b"Traceback" not in error
+    assert not (cut / runs.REPORT).exists()
+
+    resumed = subprocess.run([*COMMAND, "train", "--out", str(cut), "--resume"], capture_output=True, check=True)
+    assert b"resuming at step" in resumed.stderr
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(cut)[name]), name
+    assert (cut / runs.METRICS).read_bytes() == (whole / runs.METRICS).read_bytes()
+    reports = [json.loads((folder / runs.REPORT).read_text()) for folder in (whole, cut)]
+    assert reports[0]["dev"] == reports[1]["dev"]
+
+
+def test_a_run_is_never_overwritten_nor_mixed(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    config = load_preset("edge")
+    data = training_split(tiny_data, ["tiny"], config.labels)
+    described = describe_data(data, tiny_data, ["tiny"], config)
+    with pytest.raises(RunError, match="already holds a run"):
+        open_run(config, described, tiny_run, resume=False)
+    with pytest.raises(RunError, match="already holds a run"):  # begun while this one read its clips
+        record_run(config, described, data, tiny_run)
+    with pytest.raises(RunError, match="differs from the settings given"):
+        open_run(config, described, tiny_run, resume=True)
+    own = load_config(tiny_run / runs.CONFIG)
+    with pytest.raises(RunError, match="other clips"):
+        open_run(own, described | {"clips_sha256": "0"}, tiny_run, resume=True)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(RunError, match="cannot make the folder"):
+        open_run(config, described, blocked / "run", resume=False)
+
+
+def test_bfloat16_computes_the_same_losses_roughly(tiny_data: Path, tmp_path: Path) -> None:
+    exact = trainer(paper("loss.warmup_steps=1"), tiny_data, tmp_path / "float32")
+    rough = trainer(paper("loss.warmup_steps=1", "precision=bfloat16"), tiny_data, tmp_path / "bfloat16")
+    _steps(exact, 3)
+    _steps(rough, 3)
+    assert rough.progress.loss_sums != exact.progress.loss_sums
+    assert rough.progress.loss_sums == pytest.approx(exact.progress.loss_sums, rel=0.05)
+    assert all(p.dtype == torch.float32 for p in rough.net.parameters())
+
+
+def test_a_loss_that_explodes_is_one_line(tiny_data: Path, tmp_path: Path) -> None:
+    run = trainer(paper("optimizer.lr=1e30"), tiny_data, tmp_path / "run")
+    with pytest.raises(RunError, match=r"try a lower optimizer\.lr"):
+        _steps(run, 5)
+
+
+def test_two_processes_train_what_one_trains(tiny_data: Path, tmp_path: Path, train_tiny: Callable[..., Path]) -> None:
+    settings = ("loss.separation=1.0", "optimizer.ema=0.9", "precision=float32")  # bfloat16 rounds half a batch otherwise
+    one = train_tiny(tmp_path / "one", "paper", *settings)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command += [str(Path(sys.executable).parent / "edge-ser"), "train", "--data", str(tiny_data), "--corpus", "tiny"]
+    command += ["--preset", "paper", "--out", str(tmp_path / "two")]
+    for setting in (*TINY_SETTINGS, *settings):
+        command += ["--set", setting]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    weights = [runs.load_tensors(folder / runs.CHECKPOINT)[0] for folder in (one, tmp_path / "two")]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        if name.startswith(("net.", "ema.", "centres")):
+            torch.testing.assert_close(value, weights[1][name], atol=2e-5, rtol=1e-4, msg=name)
+    uneven = [*command, "--set", "optimizer.batch_size=7", "--out", str(tmp_path / "odd")]
+    failed = subprocess.run(uneven, capture_output=True, text=True, timeout=300, check=False)
+    assert "a batch of 7 clips cannot be shared by 2 processes" in failed.stderr
+
+
+def test_the_average_follows_the_weights(tiny_data: Path, tmp_path: Path) -> None:
+    run = trainer(paper("optimizer.ema=0.5"), tiny_data, tmp_path / "run")
+    assert run.average is not None
+    before = run.average.fc2.weight.clone()
+    run.step()
+    decay = 0.1  # (1 + step) / (10 + step) while it is young
+    expected = decay * before + (1 - decay) * run.net.fc2.weight
+    torch.testing.assert_close(run.average.fc2.weight, expected.detach())
+
+
+def test_recordings_play_at_several_speeds(tiny_data: Path, tmp_path: Path) -> None:
+    config = load_preset("edge").with_settings((*TINY_SETTINGS, "augment.speeds=[0.9, 1.1]", "augment.time_stretch=0"))
+    run = Trainer(config, training_split(tiny_data, ["tiny"], config.labels), tmp_path, tmp_path / "cache")
+    slow, fast = (np.array([len(x) for x in variant]) for variant in run.variants)
+    normal = np.array([len(x) for x in run.train_features])
+    # 640 samples more than hops: the ratio of durations is not quite that of frame counts.
+    assert (np.abs((slow + 3) / (normal + 3) - 1 / 0.9) < 0.03).all()
+    assert (np.abs((fast + 3) / (normal + 3) - 1 / 1.1) < 0.03).all()
+    run.batch(0)
+    assert set(run._epoch.variants) == {0, 1}

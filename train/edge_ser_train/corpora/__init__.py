@@ -1,0 +1,1 @@
+"""Corpora on disk: tables, published layouts, splits by speaker, checks."""

@@ -1,0 +1,303 @@
+"""Scores of a training run, or of an exported file through the runtime, on a corpus."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from edge_ser.engines import open_backend
+from edge_ser.errors import AudioError, CorpusError
+from edge_ser.frontend.audio import AudioReader
+from edge_ser.frontend.features import FrontEndConfig, extract
+from edge_ser.model.manifest import read_model_file
+from edge_ser.recognizer import EmotionRecognizer
+from edge_ser_train.corpora.splits import PARTS, split_title
+from edge_ser_train.corpora.tables import Clip, read_corpus, select
+from edge_ser_train.metrics import confusion_matrix, paired_change, score, unweighted_accuracy
+
+if TYPE_CHECKING:
+    from edge_ser_train.method.run import TrainedModel
+
+Float32Array = npt.NDArray[np.float32]
+
+
+def _by_gender(
+    clips: Sequence[Clip], y: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], n_classes: int
+) -> dict[str, dict[str, Any]]:
+    """Return clip count and UA for every gender the corpus states; none where it states none."""
+    genders = np.array([c.gender for c in clips])
+    table: dict[str, dict[str, Any]] = {}
+    for gender in sorted(set(genders.tolist()) - {""}):
+        of = genders == gender
+        ua = unweighted_accuracy(confusion_matrix(y[of], predicted[of], n_classes))
+        table[gender] = {"n_clips": int(of.sum()), "ua": float(ua)}
+    return table
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is known of the training of what is evaluated."""
+
+    corpora: tuple[str, ...]
+    """Whose clips it trained on or was selected by."""
+    earlier: tuple[str, ...]
+    """Other corpora that what it builds on was trained on."""
+    split: str
+    """Name of the split it was trained under."""
+    label_map: Mapping[str, str]
+    """Emotions of the corpora that count as another label."""
+    parts: Mapping[str, str]
+    """train, dev or test by clip, for the clips of the split; a model file does not list them."""
+
+    def read(self, data: Path, corpus: str) -> list[Clip]:
+        """Return a corpus' clips with the emotions of the label map and, where the training parted the corpus, its parts.
+
+        A clip that was left out for its emotion goes with its speaker.
+        """
+        clips = [replace(c, emotion=self.label_map.get(c.emotion, c.emotion)) for c in read_corpus(data, corpus)]
+        of: dict[str, set[str]] = defaultdict(set)
+        for clip in clips:
+            of[clip.speaker].update({self.parts[clip.key]} if clip.key in self.parts else ())
+        if not any(of.values()):
+            return clips
+        alone = {speaker: next(iter(parts)) for speaker, parts in of.items() if speaker and len(parts) == 1}
+        return [replace(c, split=self.parts.get(c.key, alone.get(c.speaker, ""))) for c in clips]
+
+    def protocol(self, corpus: str, split: str, n_labels: int) -> str:
+        """Say what scores on a part of a corpus are scores of: new speakers, or what it has heard."""
+        classes = f"{n_labels} classes"
+        if corpus in self.earlier:
+            return f"corpus not trained on, but by what it builds on, {classes}"
+        if corpus not in self.corpora:
+            return f"zero-shot (corpus not trained on), {classes}"
+        if split in ("train", "all"):
+            return "seen in training"
+        if split == "dev":
+            return "used to select the weights and the temperature"
+        if self.split == "fixed":
+            return f"fixed split by speaker, {classes}"
+        return f"{self.split}, {classes}" if self.parts else f"seen in training, but for the test clips of {self.split}"
+
+
+class Answering(Protocol):
+    """What answers for clips."""
+
+    def __call__(
+        self, features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /
+    ) -> tuple[Float32Array, Float32Array]:
+        """Return logits and embeddings."""
+        ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: a training run in torch, or a model file in its engine."""
+
+    path: Path
+    weights_sha256: str
+    labels: tuple[str, ...]
+    front_end: FrontEndConfig
+    temperature: float
+    training: Training
+    speech_vector: Float32Array
+    ordinary_vector: Float32Array
+    centres: Float32Array
+    novelty_distance: float
+    answer: Answering
+    """Logits [n, n_labels] and embeddings [n, 64] for features of n clips, an offset added to each one's encoder vectors."""
+    encode: Callable[[Sequence[Float32Array]], list[Float32Array]]
+    """Encoder vectors [N, encoder_size] of n clips' features."""
+
+    def score_logits(self, clips: Sequence[Clip], split: str, logits: Float32Array) -> dict[str, Any]:
+        """Return the scores of answers, logits [n, n_labels], on clips."""
+        y = self._numbers(clips)
+        scores = score(logits, y, [c.speaker for c in clips], self.temperature)
+        return {
+            "model": str(self.path),
+            "weights_sha256": self.weights_sha256,
+            "corpus": clips[0].corpus,
+            "split": split,
+            "protocol": self.training.protocol(clips[0].corpus, split, len(self.labels)),
+            "labels": list(self.labels),
+            **asdict(scores),
+            "by_gender": _by_gender(clips, y, logits.argmax(axis=1), len(self.labels)),
+        }
+
+    def score_change(self, clips: Sequence[Clip], split: str, before: Float32Array, after: Float32Array) -> dict[str, Any]:
+        """Return the scores of the answers ``after``, logits [n, n_labels], and how UA changed from those ``before``."""
+        answers = before.argmax(axis=1), after.argmax(axis=1)
+        change, change_95 = paired_change(self._numbers(clips), *answers, [c.speaker for c in clips], len(self.labels))
+        return self.score_logits(clips, split, after) | {"change": change, "change_95": change_95}
+
+    def _numbers(self, clips: Sequence[Clip]) -> npt.NDArray[np.int64]:
+        return np.array([self.labels.index(c.emotion) for c in clips], dtype=np.int64)
+
+
+def open_run_or_model(path: Path) -> Subject:
+    """Open a run's folder or a model file for evaluation."""
+    if path.is_dir():
+        from edge_ser_train.method.loop import encode, infer
+        from edge_ser_train.method.run import load_run
+
+        trained = load_run(path)
+
+        def infer_shifted(
+            features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /
+        ) -> tuple[Float32Array, Float32Array]:
+            if offsets is None:
+                return infer(trained.net, features)
+            vectors = [v + offset for v, offset in zip(encode(trained.net, features), offsets, strict=True)]
+            return infer(trained.net, vectors, encoded=True)
+
+        return Subject(
+            path,
+            trained.weights_sha256,
+            trained.labels,
+            trained.front_end,
+            trained.temperature,
+            _training_of_run(path, trained),
+            trained.speech_vector.numpy(),
+            trained.ordinary_vector.numpy(),
+            trained.centres.numpy(),
+            trained.novelty_distance,
+            infer_shifted,
+            lambda features: encode(trained.net, features),
+        )
+    model = read_model_file(path)
+    backend = open_backend(model, "auto", threads=1, spinning=False)
+    manifest = model.manifest
+
+    def answer(
+        features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /
+    ) -> tuple[Float32Array, Float32Array]:
+        engines = [backend for _ in features] if offsets is None else [backend.shifted(offset) for offset in offsets]
+        answers = [engine.run(np.ascontiguousarray(x)) for engine, x in zip(engines, features, strict=True)]
+        return np.stack([a.logits for a in answers]), np.stack([a.embedding for a in answers])
+
+    return Subject(
+        path,
+        manifest.training["weights_sha256"],
+        manifest.labels,
+        manifest.front_end,
+        manifest.temperature,
+        Training(
+            tuple(c["name"] for c in manifest.training["corpora"] if not c.get("earlier")),
+            tuple(c["name"] for c in manifest.training["corpora"] if c.get("earlier")),
+            str(manifest.training.get("split", "fixed")),
+            {},
+            {},
+        ),
+        np.array(manifest.speech_vector, dtype=np.float32),
+        np.array(manifest.ordinary_vector, dtype=np.float32),
+        np.array(manifest.centres, dtype=np.float32),
+        manifest.novelty_distance,
+        answer,
+        lambda features: [backend.vectors(np.ascontiguousarray(x)) for x in features],
+    )
+
+
+def _training_of_run(folder: Path, trained: TrainedModel) -> Training:
+    from edge_ser_train.method.run import SPLIT, read_json
+
+    data, parts = trained.data, {}
+    if (folder / SPLIT).is_file():  # runs of early versions have none
+        listed = read_json(folder / SPLIT)
+        parts = {str(key): part for part in PARTS for key in listed.get(part, ())}
+    split = split_title(data.get("protocol", "fixed"), data.get("fold", ""))
+    return Training(tuple(data["corpora"]), tuple(data.get("corpora_before", ())), split, trained.config.label_map, parts)
+
+
+def evaluate_run(folder: Path, data: Path, corpus: str, split: str, cache_dir: Path | None) -> dict[str, Any]:
+    """Score the best weights of the run in ``folder`` in torch."""
+    from edge_ser_train.method.dataset import default_cache_dir, load_features
+
+    subject = open_run_or_model(folder)
+    clips = select(subject.training.read(data, corpus), split, subject.labels)
+    logits, _ = subject.answer(load_features(clips, subject.front_end, cache_dir or default_cache_dir()))
+    return subject.score_logits(clips, split, logits)
+
+
+def evaluate_model(path: Path, data: Path, corpus: str, split: str) -> dict[str, Any]:
+    """Score an exported model file clip by clip through the runtime, audio file to answer."""
+    recognizer, subject = EmotionRecognizer(path), open_run_or_model(path)
+    clips = select(subject.training.read(data, corpus), split, subject.labels)
+    logits = np.empty((len(clips), len(subject.labels)), dtype=np.float32)
+    for i, clip in enumerate(tqdm(clips, desc=f"{corpus} {split}", unit="clip", disable=None)):
+        try:
+            logits[i] = recognizer.predict(clip.path).logits
+        except AudioError as error:
+            raise CorpusError(f"{corpus}: {error}") from None
+    return subject.score_logits(clips, split, logits)
+
+
+def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str, Any]]:
+    """Score the same clips under every condition of :mod:`edge_ser_train.evaluate.conditions`, applied to the samples."""
+    from edge_ser_train.evaluate.conditions import CONDITIONS
+
+    subject = open_run_or_model(path)
+    clips = select(subject.training.read(data, corpus), split, subject.labels)
+    features: dict[str, list[Float32Array]] = {name: [] for name in CONDITIONS}
+    for number, clip in enumerate(tqdm(clips, desc=f"{corpus} {split}", unit="clip", disable=None)):
+        with AudioReader(clip.path, subject.front_end.rate_hz) as reader:
+            samples = np.concatenate(list(reader.blocks()))
+        for name, change in CONDITIONS.items():
+            features[name].append(extract(change(samples, np.random.default_rng(number)), subject.front_end))
+    logits = {name: subject.answer(heard)[0] for name, heard in features.items()}
+    recorded = logits.pop("as recorded")
+    changed = [subject.score_change(clips, split, recorded, after) | {"condition": name} for name, after in logits.items()]
+    return [subject.score_logits(clips, split, recorded) | {"condition": "as recorded"}, *changed]
+
+
+def format_comparison(results: Sequence[dict[str, Any]], key: str) -> str:
+    """Return results that differ in ``key`` as a table, UA against the first of the same corpus."""
+    first = results[0]
+    width = max(len(r[key]) for r in results)
+    lines = [f"{first['model']}, {len(first['labels'])} classes: {', '.join(first['labels'])}"]
+    lines.append(
+        f"  {'corpus':<10} {key:<{width}} {'clips':>5}  {'UA':>6}  {'95 % over speakers':<18} {'change':<21}  {'ECE':>5}"
+    )
+    base: dict[str, float] = {}
+    for r in results:
+        change = f"{100 * (r['ua'] - base.setdefault(r['corpus'], r['ua'])):+.1f}"
+        if "change_95" in r:
+            change += f" [{100 * r['change_95'][0]:+.1f}, {100 * r['change_95'][1]:+.1f}]"
+        interval = f"[{r['ua_95'][0]:.1%}, {r['ua_95'][1]:.1%}]"
+        scores = f"{r['n_clips']:>5}  {r['ua']:>6.1%}  {interval:<18} {change:<21}  {r['ece']:>5.3f}"
+        lines.append(f"  {r['corpus']:<10} {r[key]:<{width}} {scores}")
+    if len(base) > 1:
+        for value in dict.fromkeys(r[key] for r in results):
+            of = [r["ua"] for r in results if r[key] == value]
+            lines.append(f"  {'mean':<10} {value:<{width}} {'':>5}  {np.mean(of):>6.1%}")
+    return "\n".join(lines)
+
+
+def format_evaluation(result: dict[str, Any]) -> str:
+    """Return an evaluation as text for people."""
+
+    def percent(name: str) -> str:
+        low, high = result[f"{name}_95"]
+        return f"{result[name]:6.1%}  [{low:.1%}, {high:.1%}]"
+
+    labels = result["labels"]
+    width = max(len(label) for label in labels) + 2
+    lines = [
+        f"{result['model']} on {result['corpus']} {result['split']}: {result['n_clips']} clips of "
+        f"{result['n_speakers']} speakers; {result['protocol']}",
+        f"  UA        {percent('ua')}   95 % interval over speakers",
+        *(f"    {gender:<8}{of['ua']:6.1%}  {of['n_clips']} clips" for gender, of in result["by_gender"].items()),
+        f"  WA        {percent('wa')}",
+        f"  macro-F1  {percent('macro_f1')}",
+        f"  ECE       {result['ece']:6.3f}",
+        "  true \\ answered" + "".join(f"{label:>{width}}" for label in labels),
+    ]
+    for label, row in zip(labels, result["confusion"], strict=True):
+        total = max(1, sum(row))
+        lines.append(f"  {label:<15}" + "".join(f"{n:>{width - 5}} {n / total:>4.0%}" for n in row))
+    return "\n".join(lines)

@@ -1,0 +1,210 @@
+"""From clips to batches: the feature cache, the normalisation statistics, length-bucketed batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from edge_ser.errors import RunError
+from edge_ser.files import replacing
+from edge_ser.frontend.audio import AudioReader
+from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig, extract, extract_blocks
+from edge_ser_train.corpora.tables import Clip
+from edge_ser_train.method.augment import augment, no_speech, stretched_lengths, trimmed
+from edge_ser_train.method.config import TrainConfig
+
+Float32Array = npt.NDArray[np.float32]
+
+_ORDER, _CHANGES, _OUTLIERS = 0, 1, 4  # streams of random numbers: by epoch, and by step; the loop has two others
+_BUCKET_BATCHES = 16  # clips of this many batches are sorted by length together: little padding, still random
+_PAD_FRAMES = 32  # batches are padded to multiples of this, so that few different shapes reach the convolutions
+
+
+def default_cache_dir() -> Path:
+    """Return the user's cache folder for features."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-ser" / "features"
+
+
+def clip_features(clip: Clip, config: FrontEndConfig, speed: float = 1.0) -> Float32Array:
+    """Return the features [T, n_bins] of a clip, through the very functions the device uses.
+
+    ``speed`` 1.1 plays the recording a tenth faster and higher: it is resampled to rate / 1.1 and taken for the full rate.
+    """
+    with AudioReader(clip.path, round(config.rate_hz / speed)) as reader:
+        return extract_blocks(reader.blocks(), reader.n_samples, config)
+
+
+def load_features(clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path, speed: float = 1.0) -> list[Float32Array]:
+    """Return the features of every clip, computed once and then mapped from ``cache_dir``.
+
+    The cache's name is a hash of the front end and of every file's path, size and time of change, so a changed recording or
+    front end is computed anew.
+    """
+    stats = [(str(c.path.resolve()), (s := c.path.stat()).st_size, s.st_mtime_ns) for c in clips]
+    if not clips:
+        return []
+    key = hashlib.sha256(json.dumps([config.to_dict(), stats, *([speed] if speed != 1 else [])]).encode()).hexdigest()[:24]
+    data_file, index_file = cache_dir / f"{key}.f32", cache_dir / f"{key}.json"
+    try:
+        if not _complete(data_file, index_file, config):
+            _fill(clips, config, data_file, index_file, speed)
+        lengths = json.loads(index_file.read_text())
+        table = np.memmap(data_file, dtype=np.float32, mode="r", shape=(sum(lengths), config.n_bins))
+    except OSError as error:
+        raise RunError(f"cannot use the feature cache {cache_dir}: {error.strerror or error}; choose another --cache") from None
+    return [np.asarray(part) for part in np.split(table, np.cumsum(lengths)[:-1])]
+
+
+def _complete(data_file: Path, index_file: Path, config: FrontEndConfig) -> bool:
+    try:
+        frames: int = sum(json.loads(index_file.read_text()))
+        return bool(data_file.stat().st_size == frames * config.n_bins * np.dtype(np.float32).itemsize)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _fill(clips: Sequence[Clip], config: FrontEndConfig, data_file: Path, index_file: Path, speed: float) -> None:
+    data_file.parent.mkdir(parents=True, exist_ok=True)
+    lengths: list[int] = []
+    with replacing(data_file) as partial, partial.open("wb") as file:
+        for clip in tqdm(clips, desc="features", unit="clip", disable=None):
+            features = clip_features(clip, config, speed)
+            lengths.append(len(features))
+            file.write(features.tobytes())
+    with replacing(index_file) as partial:  # last: its presence says that the data is complete
+        partial.write_text(json.dumps(lengths))
+
+
+def class_numbers(clips: Sequence[Clip], labels: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return each clip's class, int64 [n]."""
+    return np.array([labels.index(c.emotion) for c in clips], dtype=np.int64)
+
+
+def audio_digests(clips: Sequence[Clip], features: Sequence[Float32Array]) -> dict[str, str]:
+    """Return a hash of every clip's features by its key: equal audio has equal features, whatever the file looks like."""
+    return {c.key: hashlib.blake2b(x.tobytes(), digest_size=16).hexdigest() for c, x in zip(clips, features, strict=True)}
+
+
+def normalisation(features: Sequence[Float32Array]) -> tuple[Float32Array, Float32Array]:
+    """Return mean and standard deviation per bin, float32 [n_bins] each, over all frames."""
+    n = sum(len(x) for x in features)
+    mean = sum(x.sum(axis=0, dtype=np.float64) for x in features) / n
+    variance = sum(np.square(x - mean).sum(axis=0) for x in features) / n
+    return np.asarray(mean, dtype=np.float32), np.maximum(np.sqrt(variance), 1e-3).astype(np.float32)
+
+
+def speaker_means(clips: Sequence[Clip], vectors: Sequence[Float32Array]) -> Float32Array:
+    """Return for every clip the mean of its speaker's ``vectors``, one [N, size] a clip, over all clips: [n_clips, size]."""
+    of: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, clip in enumerate(clips):
+        of[clip.corpus, clip.speaker].append(i)
+    means = np.empty((len(clips), vectors[0].shape[1]), dtype=np.float32)
+    for rows in of.values():
+        means[rows] = np.concatenate([vectors[i] for i in rows]).mean(axis=0, dtype=np.float64)
+    return means
+
+
+def epoch_batches(lengths: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> list[npt.NDArray[np.intp]]:
+    """Return one epoch as batches of clip numbers, each of clips of similar length; a last partial batch is dropped.
+
+    Fewer clips than a batch make one batch of them all.
+    """
+    order = rng.permutation(len(lengths))
+    if len(order) <= batch_size:
+        return [order]
+    order = order[: len(order) // batch_size * batch_size]
+    batches: list[npt.NDArray[np.intp]] = []
+    for start in range(0, len(order), batch_size * _BUCKET_BATCHES):
+        bucket = order[start : start + batch_size * _BUCKET_BATCHES]
+        bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+        batches += np.split(bucket, len(bucket) // batch_size)
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def pad_batch(features: Sequence[Float32Array]) -> tuple[Tensor, Tensor]:
+    """Return [B, T, n_bins] padded at the end, and the real lengths [B]; the network never looks at the padding."""
+    lengths = torch.tensor([len(x) for x in features])
+    n_frames = -(-int(lengths.max()) // _PAD_FRAMES) * _PAD_FRAMES
+    batch = torch.zeros(len(features), n_frames, features[0].shape[1])
+    for row, x in zip(batch, features, strict=True):
+        row[: len(x)] = torch.from_numpy(np.array(x))
+    return batch, lengths
+
+
+def crop_batch(features: Sequence[Float32Array], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return [B, T, n_bins] and lengths [B], each clip cut at a random place to the shortest's whole encoder strides.
+
+    Without padding, batch normalisation sees speech alone; buckets of similar length keep the cuts short.
+    """
+    shortest = min(len(x) for x in features)
+    n_frames = shortest - (shortest - ENCODER_FRAMES) % ENCODER_STRIDE
+    starts = [int(rng.integers(0, len(x) - n_frames + 1)) for x in features]
+    cut = [x[start : start + n_frames] for x, start in zip(features, starts, strict=True)]
+    return torch.from_numpy(np.stack(cut)), torch.full((len(features),), n_frames)
+
+
+class Epoch(NamedTuple):
+    """One pass over the training clips."""
+
+    number: int
+    variants: npt.NDArray[np.int64]
+    """At which of the speeds each clip plays."""
+    parts: npt.NDArray[np.int64]
+    """First and one-past-last frame of what is kept of each clip, [n, 2]."""
+    lengths: npt.NDArray[np.int64]
+    """Every clip's length after its time stretch, in frames."""
+    batches: list[npt.NDArray[np.intp]]
+    """Clip numbers."""
+
+
+def draw_epoch(number: int, variants: Sequence[Sequence[Float32Array]], config: TrainConfig) -> Epoch:
+    """Draw an epoch of clips whose features at each of the speeds are ``variants``; the same for the same number, always."""
+    rng = np.random.default_rng([config.seed, _ORDER, number])
+    n_variants, n_clips = len(variants), len(variants[0])
+    chosen = rng.integers(0, n_variants, n_clips) if n_variants > 1 else np.zeros(n_clips, dtype=np.int64)
+    clips = [variants[v][i] for i, v in enumerate(chosen)]
+    parts = np.array([trimmed(x, config.augment, rng) if config.augment.trim else (0, len(x)) for x in clips])
+    lengths = stretched_lengths(parts[:, 1] - parts[:, 0], config.augment, rng)
+    # Vectors at hand cost little to pad, and in a small corpus what is equally long is the same sentence.
+    alike = np.zeros_like(lengths) if config.optimizer.frozen else lengths
+    return Epoch(number, chosen, parts, lengths, epoch_batches(alike, config.optimizer.batch_size, rng))
+
+
+def outliers(step: int, n_clips: int, config: TrainConfig) -> npt.NDArray[np.bool_]:
+    """Return which of a step's ``n_clips`` give their places to sound without speech: ``loss.outliers`` of them, rounded."""
+    where = np.zeros(n_clips, dtype=np.bool_)
+    where[: round(config.loss.outliers * n_clips)] = True
+    return np.random.default_rng([config.seed, _OUTLIERS, step, 1]).permutation(where)
+
+
+def draw_batch(
+    step: int, epoch: Epoch, rows: npt.NDArray[np.intp], variants: Sequence[Sequence[Float32Array]], fill: Float32Array,
+    config: TrainConfig,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return features [B, T, n_bins] and lengths [B] of the clips ``rows``, augmented; the same for the same step, always.
+
+    ``fill`` [n_bins] is the training mean. Sound without speech stands where :func:`outliers` says.
+    """
+    rng = np.random.default_rng([config.seed, _CHANGES, step])
+    kept = (variants[epoch.variants[i]][i][slice(*epoch.parts[i])] for i in rows)
+    clips = [
+        augment(x, int(epoch.lengths[i]), fill, config.augment, rng, config.front_end_config)
+        for x, i in zip(kept, rows, strict=True)
+    ]
+    front_end, sounds = config.front_end_config, np.random.default_rng([config.seed, _OUTLIERS, step])
+    for i in np.flatnonzero(outliers(step, len(rows), config)):
+        n_samples = (len(clips[i]) - 1) * front_end.hop_samples + front_end.frame_samples
+        clips[i] = extract(no_speech(n_samples, front_end.rate_hz, sounds), front_end)
+    # Batch statistics must not see padding; without them the published way, padding, changes nothing.
+    return crop_batch(clips, rng) if config.model.batch_norm and not config.optimizer.frozen else pad_batch(clips)

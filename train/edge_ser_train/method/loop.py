@@ -1,0 +1,400 @@
+"""The training loop: one function a stage, and no hidden state, so that a resumed run is the run.
+
+Order, augmentation and dropout of a step are functions of (seed, epoch or step) alone; weights, Adam's moments, centres and
+the best score so far are in the checkpoint. Continuing from any checkpoint therefore repeats the uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from edge_ser.errors import RunError
+from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE
+from edge_ser.personal.microphone import Encoder, SpeechStatistics
+from edge_ser_train.corpora.splits import Split, check_leaks
+from edge_ser_train.corpora.tables import ORDINARY
+from edge_ser_train.method import processes
+from edge_ser_train.method import run as runs
+from edge_ser_train.method.config import AugmentConfig, OptimizerConfig, TrainConfig
+from edge_ser_train.method.dataset import (
+    audio_digests,
+    class_numbers,
+    draw_batch,
+    draw_epoch,
+    load_features,
+    normalisation,
+    outliers,
+    pad_batch,
+    speaker_means,
+)
+from edge_ser_train.method.losses import (
+    class_weights,
+    cosine_pair_loss,
+    moved_centres,
+    outlier_loss,
+    separation_loss,
+    triplet_loss,
+    update_centres,
+    weighted_center_loss,
+    weighted_softmax_loss,
+)
+from edge_ser_train.method.model import EMBEDDING_SIZE, EmotionNet, Output, compute_type
+from edge_ser_train.metrics import centre_logits, confusion_matrix, fit_temperature, score, unweighted_accuracy
+
+Arrays = Sequence[npt.NDArray[np.float32]]
+
+_INFER_BATCH = 32
+_DROPOUT, _SPEAKERS = 2, 3  # streams of random numbers, by step; order and augmentation have the streams 0 and 1
+
+NOVELTY_QUANTILE = 0.99
+"""Share of the dev clips that lie within the novelty distance of a class centre."""
+
+
+def learning_rate(config: OptimizerConfig, step: int) -> float:
+    """Return the learning rate of a step (the first is 0).
+
+    ``one_cycle`` is Smith & Topin's policy with cosine arms, as torch's OneCycleLR has it: lr/25 to lr over 30 % of the steps,
+    then down to lr/250000.
+    """
+    if config.schedule == "constant":
+        return config.lr
+    rise = 0.3 * config.max_steps - 1
+    low, high, last = config.lr / 25, config.lr, config.lr / 250_000
+    if step <= rise:
+        start, stop, share = low, high, step / rise
+    else:
+        start, stop, share = high, last, (step - rise) / (config.max_steps - 1 - rise)
+    return stop + (start - stop) / 2 * (1 + math.cos(math.pi * share))
+
+
+@torch.inference_mode()
+def infer(net: EmotionNet, inputs: Arrays, encoded: bool = False) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return logits [n, n_classes] and embeddings [n, 64] of clips' features, or encoder vectors, in their order, in float32."""
+    logits = np.empty((len(inputs), net.fc2.out_features), dtype=np.float32)
+    z = np.empty((len(inputs), EMBEDDING_SIZE), dtype=np.float32)
+    for rows, batch, lengths in _batches(net, inputs):
+        out = net(batch, lengths, encoded)
+        logits[rows], z[rows] = out.logits.cpu().numpy(), out.z.cpu().numpy()
+    return logits, z
+
+
+@torch.inference_mode()
+def encode(net: EmotionNet, features: Arrays) -> list[npt.NDArray[np.float32]]:
+    """Return the encoder vectors of clips' features, one [N, 96·n_freq] a clip, in their order, in float32."""
+    vectors = {}
+    for rows, batch, n_frames in _batches(net, features):
+        encoded = net.encode(batch).cpu().numpy()
+        for row, x, n in zip(rows.tolist(), encoded, n_frames.tolist(), strict=True):
+            vectors[row] = x[: (n - ENCODER_FRAMES) // ENCODER_STRIDE + 1].copy()
+    return [vectors[i] for i in range(len(features))]
+
+
+def _batches(net: EmotionNet, inputs: Arrays) -> Iterator[tuple[npt.NDArray[np.intp], Tensor, Tensor]]:
+    """Yield clips of similar length: their numbers, the padded batch and the lengths; the network is set to evaluate them."""
+    net.eval()
+    order = np.argsort([len(x) for x in inputs], kind="stable")
+    for start in range(0, len(order), _INFER_BATCH):
+        rows = order[start : start + _INFER_BATCH]
+        batch, lengths = pad_batch([inputs[i] for i in rows])
+        yield rows, batch.to(net.feature_mean.device), lengths
+
+
+class Trainer:
+    """One run: built from configuration and data, stepped to its end, resumable at every checkpoint."""
+
+    def __init__(
+        self, config: TrainConfig, data: Split, folder: Path, cache_dir: Path, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.config, self.data, self.folder = config, data, folder
+        self.processes = processes.present()
+        n_in_batch = min(config.optimizer.batch_size, len(data.train))
+        if n_in_batch % self.processes.count:
+            raise RunError(
+                f"a batch of {n_in_batch} clips cannot be shared by {self.processes.count} processes; "
+                "expected optimizer.batch_size to be a multiple of their number"
+            )
+        self.device = self.processes.device()
+        self.dtype = compute_type(config.precision, self.device)
+        if self.device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # Nothing here reads memory before it is written; filling it was 6 % of a step on a CPU.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        front_end = config.front_end_config
+        with self.processes.first_goes_first():  # so that the others find the cache filled
+            self.train_features = load_features(data.train, front_end, cache_dir)
+            self.dev_features = load_features(data.dev, front_end, cache_dir)
+            speeds = config.augment.speeds or (1.0,)
+            self.variants = [load_features(data.train, front_end, cache_dir, speed) for speed in speeds]
+            digests = audio_digests(data.train, self.train_features) | audio_digests(data.dev, self.dev_features)
+            digests |= audio_digests(data.test, load_features(data.test, front_end, cache_dir))
+        self.leaks = [str(leak) for leak in check_leaks(data, digests, say, runs.past(config).speakers)]
+        self.train_y = class_numbers(data.train, config.labels)
+        self.dev_y = class_numbers(data.dev, config.labels)
+        counts = np.bincount(self.train_y, minlength=len(config.labels)).tolist()
+        self.omega = class_weights(counts).to(self.device)
+
+        torch.manual_seed(config.seed)
+        self.net = EmotionNet(front_end.n_bins, len(config.labels), config.model)
+        mean, std = normalisation(self.train_features)
+        self.net.feature_mean.copy_(torch.from_numpy(mean))
+        self.net.feature_std.copy_(torch.from_numpy(std))
+        self.fill = mean
+        if config.optimizer.init:
+            runs.initialise(self.net, config)
+        if config.optimizer.frozen:
+            self.net.freeze_convolutions()
+        self.net.to(self.device)
+        for convolution in self.net.convs:
+            convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoded = config.optimizer.frozen
+        self.train_inputs: Arrays = encode(self.net, self.train_features) if self.encoded else self.train_features
+        self.dev_inputs: Arrays = encode(self.net, self.dev_features) if self.encoded else self.dev_features
+        plain = replace(config.augment, speaker_shift=0.0) == AugmentConfig() and not config.loss.outliers
+        self.at_hand = self.encoded and plain
+        self.means = speaker_means(data.train, self.train_inputs) if config.augment.speaker_shift else None
+        self.centres = torch.zeros(len(config.labels), EMBEDDING_SIZE, device=self.device)
+        self.optimizer = torch.optim.Adam(self.net.trained_parameters().values(), lr=config.optimizer.lr)
+        self.average = copy.deepcopy(self.net) if config.optimizer.ema else None
+        self.forward: Callable[[Tensor, Tensor, bool], Output] = self.net
+        if self.processes.count > 1:
+            self.forward = torch.nn.parallel.DistributedDataParallel(self.net)
+        self._epoch = draw_epoch(0, self.variants, config)
+        self.soft = self._teach() if config.loss.teachers else None
+        self.progress = runs.Progress()
+        self.metrics: list[dict[str, Any]] = []
+        self.answers: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
+        """Logits and z of the kept weights on train and dev, once the run has finished."""
+
+    def _teach(self) -> Tensor:
+        """Return the teachers' mean probabilities of every training clip, [n, n_classes]."""
+        total = torch.zeros(len(self.data.train), len(self.config.labels))
+        for folder in self.config.loss.teachers:
+            teacher = runs.load_run(Path(folder), complete=False)
+            if teacher.labels != self.config.labels or teacher.front_end != self.config.front_end_config:
+                raise RunError(f"teacher {folder} has other labels or another front end than this run; expected the same")
+            teacher.net.to(self.device)
+            total += torch.from_numpy(infer(teacher.net, self.train_features)[0]).softmax(dim=1)
+        return (total / len(self.config.loss.teachers)).to(self.device)
+
+    # One step ---------------------------------------------------------------------------------------------------------
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, npt.NDArray[np.intp]]:
+        """Return features [B, T, n_bins], or encoder vectors, lengths [B] and clip numbers [B] of a step; always the same."""
+        epoch, index = divmod(step, max(1, len(self.data.train) // self.config.optimizer.batch_size))
+        if self._epoch.number != epoch:
+            self._epoch = draw_epoch(epoch, self.variants, self.config)
+        rows = self._epoch.batches[index]
+        if self.at_hand:
+            x, lengths = pad_batch([self.train_inputs[i] for i in rows])
+        else:
+            x, lengths = draw_batch(step, self._epoch, rows, self.variants, self.fill, self.config)
+        x = x.to(self.device)
+        if self.encoded and not self.at_hand:
+            with torch.no_grad():
+                x, lengths = self.net.encode(x), (lengths - ENCODER_FRAMES) // ENCODER_STRIDE + 1
+        if self.means is not None:
+            rng = np.random.default_rng([self.config.seed, _SPEAKERS, step])
+            towards = self.means[rng.integers(0, len(self.means), len(rows))] - self.means[rows]
+            share = rng.uniform(0, self.config.augment.speaker_shift, (len(rows), 1)).astype(np.float32)
+            share[outliers(step, len(rows), self.config)] = 0
+            x = x + torch.from_numpy(share * towards).to(self.device)[:, None]
+        return x, lengths, rows
+
+    def step(self) -> None:
+        """Take one optimiser step on L = L_s + lambda L_c, then move the centres.
+
+        With several processes each runs its share of the batch; logits and z are gathered, gradients flowing back, so that
+        loss, class weights and centres are those of the whole batch everywhere.
+        """
+        config, progress = self.config, self.progress
+        warm = progress.step < config.loss.warmup_steps
+        lambda_center, alpha = (0.0, 1.0) if warm else (config.loss.lambda_center, config.loss.alpha)
+        x, lengths, rows = self.batch(progress.step)
+        y = torch.from_numpy(self.train_y[rows]).to(self.device)
+        share = self.processes.share(len(y))
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, _DROPOUT, progress.step]).generate_state(1)[0]))
+        self.net.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config.optimizer, progress.step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            out = self.forward(x[share], lengths[share], self.encoded)
+        logits, z = (self.processes.gather(answer.float()) for answer in (out.logits, out.z))
+        silent = torch.from_numpy(outliers(progress.step, len(rows), config)).to(self.device)
+        lost, logits, z, y = logits[silent], logits[~silent], z[~silent], y[~silent]
+        soft = self.soft[rows][~silent] if self.soft is not None else None
+        settings = config.loss
+        softmax_loss = weighted_softmax_loss(logits, y, self.omega, settings.label_smoothing, soft, settings.distillation)
+        center_loss = weighted_center_loss(z, y, self.centres, self.omega)
+        if settings.kind == "triplet":
+            loss = triplet_loss(z, y, settings.margin) + 0 * logits.sum()  # FC2 learns nothing, but has its gradient: 0
+        elif settings.kind == "cosine_pairs":
+            loss = cosine_pair_loss(z, y, settings.margin) + 0 * logits.sum()
+        else:
+            pull = center_loss
+            if settings.separation and lambda_center:
+                pull = pull + settings.separation * separation_loss(moved_centres(self.centres, z, y, alpha))
+            loss = softmax_loss + lambda_center * pull if lambda_center else softmax_loss
+            if len(lost):
+                loss = loss + len(lost) / len(rows) * outlier_loss(lost)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        update_centres(self.centres, z, y, alpha)
+        self._move_average()
+        values = (loss.item(), softmax_loss.item(), center_loss.item())
+        if not math.isfinite(values[0]):
+            raise RunError(
+                f"the loss is {values[0]} at step {progress.step + 1}; expected a finite number: try a lower optimizer.lr"
+            )
+        progress.loss_sums = [total + value for total, value in zip(progress.loss_sums, values, strict=True)]
+        progress.loss_steps += 1
+        progress.step += 1
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        """Move the averaged weights and statistics towards the present ones; a young average moves faster."""
+        if self.average is None:
+            return
+        decay = min(self.config.optimizer.ema, (1 + self.progress.step) / (10 + self.progress.step))
+        for mean, value in zip(self.average.state_dict().values(), self.net.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    @property
+    def evaluated(self) -> EmotionNet:
+        """The weights that are looked at and kept: the moving average where there is one."""
+        return self.net if self.average is None else self.average
+
+    def look_at_dev(self) -> float:
+        """Measure dev UA, keep the weights if they are the best so far, log one line of metrics; return dev UA."""
+        progress, config = self.progress, self.config
+        logits, z = infer(self.evaluated, self.dev_inputs, self.encoded)
+        if config.loss.kind != "joint":
+            logits = centre_logits(z, self.centres.cpu().numpy())
+        ua = float(unweighted_accuracy(confusion_matrix(self.dev_y, logits.argmax(axis=1), len(config.labels))))
+        loss, softmax_loss, center_loss = (total / max(1, progress.loss_steps) for total in progress.loss_sums)
+        eligible = progress.step > config.selection.after_step or progress.step == config.optimizer.max_steps
+        if eligible and ua > progress.best_ua:
+            progress.best_ua, progress.best_step = ua, progress.step
+            net = self.evaluated
+            runs.save_model(self.folder, net.state_dict(), config, progress.step, self.centres, runs.unmeasured(net))
+        lr = learning_rate(config.optimizer, max(0, progress.step - 1))
+        line = {"step": progress.step, "loss": loss, "softmax_loss": softmax_loss, "center_loss": center_loss}
+        self.metrics.append({**line, "dev_ua": ua, "lr": lr})
+        progress.loss_sums, progress.loss_steps = [0.0, 0.0, 0.0], 0
+        return ua
+
+    def save_checkpoint(self) -> None:
+        """Write what :meth:`load_checkpoint` continues from."""
+        runs.save_checkpoint(self.folder, self._nets(), self.optimizer, self.centres, self.progress, self.metrics)
+
+    def load_checkpoint(self) -> None:
+        """Continue where :meth:`save_checkpoint` left off."""
+        self.progress, self.metrics = runs.load_checkpoint(self.folder, self._nets(), self.optimizer, self.centres)
+
+    def _nets(self) -> dict[str, EmotionNet]:
+        return {"net": self.net} | ({} if self.average is None else {"ema": self.average})
+
+    # The run ----------------------------------------------------------------------------------------------------------
+
+    def train(self, say: Callable[[str], None]) -> bool:
+        """Run to the last step; return False when Ctrl-C ended it first (the checkpoint is then written).
+
+        The first of several processes looks at dev and writes; a Ctrl-C that reaches one of them stops all after the same step.
+        """
+        config, progress = self.config, self.progress
+        n_steps, first = config.optimizer.max_steps, self.processes.rank == 0
+        started = time.monotonic() - progress.seconds
+        with (
+            processes.interruptible() as interrupted,
+            tqdm(
+                total=n_steps,
+                initial=progress.step,
+                desc="training",
+                unit="step",
+                disable=None if first else True,
+                smoothing=0.05,
+            ) as bar,
+        ):
+            while progress.step < n_steps and not self.processes.any(bool(interrupted), self.device):
+                self.step()
+                bar.update()
+                progress.seconds = time.monotonic() - started
+                if first and (progress.step % config.selection.every_steps == 0 or progress.step == n_steps):
+                    ua = self.look_at_dev()
+                    loss = self.metrics[-1]["loss"]
+                    self.save_checkpoint()
+                    bar.set_postfix_str(f"loss {loss:.3f}, dev UA {ua:.1%}, best {progress.best_ua:.1%}")
+                    if bar.disable:
+                        left = progress.seconds / progress.step * (n_steps - progress.step) / 60
+                        say(f"step {progress.step}/{n_steps}  loss {loss:.3f}  dev UA {ua:.1%}  {left:.0f} min left")
+            if progress.step < n_steps:
+                if progress.step > 0 and first:
+                    self.save_checkpoint()
+                return False
+        return True
+
+    def finish(self) -> dict[str, Any]:
+        """Fit temperature and novelty distance on dev, measure centres and speech over the training set, return the report."""
+        best = runs.load_run(self.folder, complete=False)
+        best.net.to(self.device)
+        logits, dev_z = infer(best.net, self.dev_inputs, self.encoded)
+        vectors = self.train_inputs if self.encoded else encode(best.net, self.train_features)
+        train_logits, z = infer(best.net, vectors, encoded=True)
+        self.answers = {"train": (train_logits, z), "dev": (logits, dev_z)}
+        labels = range(len(self.config.labels))
+        centres = torch.from_numpy(np.stack([z[self.train_y == j].mean(axis=0) for j in labels]))
+        if self.config.loss.kind != "joint":
+            logits = centre_logits(dev_z, centres.numpy())
+        temperature = fit_temperature(logits, self.dev_y)
+        distances = np.linalg.norm(dev_z[:, None] - centres.numpy(), axis=2).min(axis=1)
+        novelty_distance = float(np.quantile(distances, NOVELTY_QUANTILE))
+        speech = self._speech(best.net, vectors)
+        runs.save_model(
+            self.folder, best.net.state_dict(), self.config, best.step, centres, speech, temperature, novelty_distance
+        )
+        dev = score(logits, self.dev_y, [c.speaker for c in self.data.dev], temperature)
+        return {
+            "steps": self.progress.step,
+            "best_step": self.progress.best_step,
+            "seconds": round(self.progress.seconds, 1),
+            "device": str(self.device),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+            "temperature": temperature,
+            "novelty_distance": novelty_distance,
+            "labels": list(self.config.labels),
+            "dev": asdict(dev),
+        }
+
+    def _speech(self, net: EmotionNet, vectors: Arrays) -> dict[str, Tensor]:
+        """Measure the training speech, whose encoder vectors are given: levels, mean vectors of all and of ordinary speech."""
+        encoder = Encoder(self.config.front_end_config, "", int(net.gru.input_size), lambda x: encode(net, [x])[0])
+        everything, ordinary = SpeechStatistics(encoder), SpeechStatistics(encoder)
+        for clip, x, encoded in zip(self.data.train, self.train_features, vectors, strict=True):
+            everything.add(x, encoded)
+            if clip.emotion in ORDINARY:
+                ordinary.add(x, encoded)
+        found = {
+            "speech_mean": everything.mean,
+            "speech_std": np.maximum(everything.std, 1e-3),
+            "speech_vector": everything.vector,
+            "ordinary_vector": (ordinary if ordinary.n_vectors else everything).vector,
+        }
+        return {name: torch.from_numpy(values) for name, values in found.items()}

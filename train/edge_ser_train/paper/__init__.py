@@ -1,0 +1,1 @@
+"""The reproduction of the paper: experiments, their cells, results and report."""

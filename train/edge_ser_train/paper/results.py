@@ -1,0 +1,292 @@
+"""From the cells' JSON files to figures with intervals: UA, WA, macro-F1 over speakers, and paired comparisons. No retraining."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_ser.errors import RunError
+from edge_ser_train.method.run import read_json
+from edge_ser_train.metrics import BOOTSTRAP_SAMPLES, macro_f1, unweighted_accuracy, weighted_accuracy
+
+FloatArray = npt.NDArray[np.float64]
+
+BASELINES = {"egemaps-svm": "openSMILE eGeMAPSv02 + linear SVM"}
+"""Titles of what is no training run but has cells like one (bench/)."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure and its 95 % interval over speakers."""
+
+    value: float
+    low: float
+    high: float
+
+    def percent(self) -> str:
+        """Return it in per cent, as in ``80.4 [74.1, 85.5]``."""
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    def points(self) -> str:
+        """Return a difference in percentage points, as in ``-1.8 [-4.8, +1.2]``."""
+        return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One experiment under one protocol: all its folds pooled, its seeds averaged."""
+
+    cells: tuple[dict[str, Any], ...]
+    seeds: tuple[int, ...]
+    n_folds: int
+    speakers: tuple[str, ...]
+    confusion: npt.NDArray[np.int64]
+    """[n_seeds, n_speakers, n_classes, n_classes], folds added up."""
+
+    @property
+    def ua(self) -> Figure:
+        """Unweighted accuracy."""
+        return self._figure(unweighted_accuracy)
+
+    @property
+    def wa(self) -> Figure:
+        """Weighted accuracy."""
+        return self._figure(weighted_accuracy)
+
+    @property
+    def macro_f1(self) -> Figure:
+        """Mean F1 over the classes."""
+        return self._figure(macro_f1)
+
+    @property
+    def ua_per_seed(self) -> list[float]:
+        """UA of each seed."""
+        return [float(unweighted_accuracy(c.sum(axis=0))) for c in self.confusion]
+
+    @property
+    def ua_of_runs(self) -> FloatArray:
+        """UA of each run on its own (the paper averages these), [n_cells]."""
+        return np.array([unweighted_accuracy(_total(cell)) for cell in self.cells])
+
+    @property
+    def wa_of_runs(self) -> FloatArray:
+        """WA of each run on its own, [n_cells]."""
+        return np.array([weighted_accuracy(_total(cell)) for cell in self.cells])
+
+    def of_seeds(self, seeds: Collection[int]) -> Summary:
+        """Return the summary of some of the seeds."""
+        kept = [i for i, seed in enumerate(self.seeds) if seed in seeds]
+        names = tuple(self.seeds[i] for i in kept)
+        cells = tuple(cell for cell in self.cells if cell["seed"] in names)
+        return replace(self, cells=cells, seeds=names, confusion=self.confusion[kept])
+
+    def mean(self, key: str) -> float:
+        """Return the mean of a number of the cells, weighted by their test clips; NaN where a cell has none."""
+        weights = [cell["clips"]["test"] for cell in self.cells]
+        values = np.array([cell[key] for cell in self.cells], dtype=np.float64)  # None becomes NaN
+        return float(np.average(values, weights=weights))
+
+    def compactness(self, part: str) -> float:
+        """Return the mean ratio of intra- to inter-class distance of the embedding; NaN where a cell has no embedding."""
+        return float(np.mean([cell["compactness"][part]["ratio"] if "compactness" in cell else np.nan for cell in self.cells]))
+
+    def auroc(self, score: str) -> dict[int, FloatArray]:
+        """Return how well ``score`` tells emotions without a label: seed to each speaker's area under the ROC curve [n_speakers].
+
+        Seeds that have not measured it for every speaker are left out.
+        """
+        found = np.full((len(self.seeds), len(self.speakers)), np.nan)
+        for cell in self.cells:
+            for speaker, area in cell.get("novelty", {}).get("auroc_per_speaker", {}).get(score, {}).items():
+                found[self.seeds.index(cell["seed"]), self.speakers.index(speaker)] = area
+        return {seed: areas for seed, areas in zip(self.seeds, found, strict=True) if not np.isnan(areas).any()}
+
+    def _figure(self, measure: Any) -> Figure:
+        value = float(np.mean([measure(c.sum(axis=0)) for c in self.confusion]))
+        drawn = [measure(c[_draws(len(self.speakers))].sum(axis=1)) for c in self.confusion]
+        low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
+        return Figure(value, float(low), float(high))
+
+
+def _draws(n_speakers: int) -> npt.NDArray[np.int64]:
+    """Return the bootstrap's speakers, [samples, n_speakers]: whole speakers with replacement, always the same draws."""
+    return np.random.default_rng(0).integers(0, n_speakers, size=(BOOTSTRAP_SAMPLES, n_speakers))
+
+
+def _total(cell: dict[str, Any]) -> npt.NDArray[np.int64]:
+    total: npt.NDArray[np.int64] = np.sum(list(cell["test_confusion_per_speaker"].values()), axis=0, dtype=np.int64)
+    return total
+
+
+def read_cells(folder: Path) -> dict[tuple[str, str], Summary]:
+    """Read OUT/cells; return a summary for each (corpus-classes-protocol, experiment).
+
+    A seed counts only when it has every fold that any seed has: UA of half the speakers is another figure. Raises RunError for
+    a damaged file.
+    """
+    found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for path in sorted(folder.glob("*/*/*.json")):
+        cell = read_json(path)
+        needed = ("test_confusion_per_speaker", "fold", "seed", "labels", "clips", "split_sha256")
+        if missing := [key for key in needed if key not in cell]:
+            raise RunError(f"{path} has no {missing[0]!r}; expected the results of a cell as edge-ser reproduce writes them")
+        found[path.parts[-3], path.parts[-2]].append(cell)
+    folds_of: dict[str, set[str]] = defaultdict(set)
+    for (place, _), cells in found.items():
+        folds_of[place] |= {cell["fold"] for cell in cells}
+    summaries = {}
+    for (place, experiment), cells in sorted(found.items()):
+        by_seed: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for cell in cells:
+            by_seed[cell["seed"]].append(cell)
+        complete = {seed: rows for seed, rows in sorted(by_seed.items()) if {r["fold"] for r in rows} == folds_of[place]}
+        if complete:
+            summaries[place, experiment] = _summary(complete)
+    return summaries
+
+
+def _summary(by_seed: dict[int, list[dict[str, Any]]]) -> Summary:
+    cells = [cell for rows in by_seed.values() for cell in rows]
+    speakers = sorted({s for cell in cells for s in cell["test_confusion_per_speaker"]})
+    n = len(cells[0]["labels"])
+    confusion = np.zeros((len(by_seed), len(speakers), n, n), dtype=np.int64)
+    for i, rows in enumerate(by_seed.values()):
+        for cell in rows:
+            for speaker, matrix in cell["test_confusion_per_speaker"].items():
+                confusion[i, speakers.index(speaker)] += np.array(matrix)
+    folds = {cell["fold"] for cell in cells}
+    return Summary(tuple(cells), tuple(by_seed), len(folds), tuple(speakers), confusion)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """UA of one experiment minus UA of another, on the same speakers and seeds."""
+
+    difference: Figure
+    p: float
+    """Two-sided, of a paired bootstrap over speakers."""
+    per_seed: tuple[float, ...]
+
+
+def compare(one: Summary, other: Summary) -> Comparison | None:
+    """Compare two summaries on the seeds both have; None where they share no seed or have different speakers.
+
+    Speakers are drawn with replacement, the same for both sides, and seeds averaged: the interval says how far the difference
+    would move with other speakers, not with other seeds; those are listed.
+    """
+    seeds = [s for s in one.seeds if s in other.seeds]
+    if not seeds or one.speakers != other.speakers:
+        return None
+    draws = _draws(len(one.speakers))
+
+    def per_seed(summary: Summary) -> tuple[FloatArray, FloatArray]:
+        chosen = summary.confusion[[summary.seeds.index(s) for s in seeds]]
+        whole = unweighted_accuracy(chosen.sum(axis=1))
+        return whole, np.stack([unweighted_accuracy(c[draws].sum(axis=1)) for c in chosen]).mean(axis=0)
+
+    (a, drawn_a), (b, drawn_b) = per_seed(one), per_seed(other)
+    drawn = drawn_a - drawn_b
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    # Plus one, so that no p is reported smaller than the number of draws can show.
+    tail = (min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1) / (len(drawn) + 1)
+    return Comparison(Figure(float((a - b).mean()), float(low), float(high)), min(1.0, 2 * float(tail)), tuple((a - b).tolist()))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _or_dash(value: float, digits: int) -> str:
+    return "-" if np.isnan(value) else f"{value:.{digits}f}"
+
+
+def results_table(summaries: dict[tuple[str, str], Summary], titles: dict[str, str]) -> str:
+    """Return one Markdown table for every corpus and protocol, experiments as rows in the order of ``titles``."""
+    parts = []
+    for place in sorted({place for place, _ in summaries}):
+        rows = []
+        known = [name for name in titles if (place, name) in summaries]
+        if not known:
+            continue
+        for name in known:
+            s = summaries[place, name]
+            seeds = f"{len(s.seeds)} × {s.n_folds}" if s.n_folds > 1 else str(len(s.seeds))
+            rows.append(
+                [
+                    titles[name],
+                    seeds,
+                    *(figure.percent() for figure in (s.ua, s.wa, s.macro_f1)),
+                    f"{100 * s.mean('dev_ua'):.1f}",
+                    _or_dash(s.mean("test_ece"), 3),
+                    *(_or_dash(s.compactness(part), 2) for part in ("train", "test")),
+                ]
+            )
+        one = summaries[place, known[0]]
+        n_clips = int(one.confusion[0].sum())
+        occurring, n_labels = int((one.confusion[0].sum(axis=(0, 2)) > 0).sum()), len(one.cells[0]["labels"])
+        some = f", {occurring} of which occur here" if occurring < n_labels else ""
+        dependent = " **Speaker-dependent: known speakers, not new ones.**" if one.cells[0]["speaker_dependent"] else ""
+        header = ["recipe", "seeds × folds" if one.n_folds > 1 else "seeds", "UA %", "WA %", "macro-F1 %", "dev UA %", "ECE"]
+        parts.append(
+            f"### {place}\n\n{n_clips} test clips of {len(one.speakers)} speakers, {n_labels} classes "
+            f"({', '.join(one.cells[0]['labels'])}){some}.{dependent}\n\n"
+            + table([*header, "intra/inter train", "intra/inter test"], rows)
+        )
+    return "\n\n".join(parts)
+
+
+def still_to_run(summaries: dict[tuple[str, str], Summary], wanted: dict[str, int], titles: dict[str, str]) -> str:
+    """Return a Markdown list of the ``wanted`` seeds (experiment to number) that a corpus and protocol with a baseline lacks."""
+    lines = []
+    for place in sorted({place for place, name in summaries if name in BASELINES}):
+        have = {name: len(summaries[place, name].seeds) for name in wanted if (place, name) in summaries}
+        lacking = {titles[name]: n - have.get(name, 0) for name, n in wanted.items() if have.get(name, 0) < n}
+        if lacking:
+            lines.append(f"- {place}: " + "; ".join(f"{title}: {n} seed{'s' * (n > 1)}" for title, n in lacking.items()))
+    return "\n".join(lines)
+
+
+def comparison_table(summaries: dict[tuple[str, str], Summary], pairs: Sequence[tuple[str, str, str]]) -> str:
+    """Return the paired tests: rows (corpus, title) for every pair (title, with, without) that has cells on both sides."""
+    rows = []
+    for place in sorted({place for place, _ in summaries}):
+        for title, one, other in pairs:
+            if (place, one) in summaries and (place, other) in summaries:
+                result = compare(summaries[place, one], summaries[place, other])
+                if result is not None:
+                    seeds = ", ".join(f"{100 * x:+.1f}" for x in result.per_seed)
+                    rows.append([place, title, result.difference.points(), f"{result.p:.3f}", seeds])
+    return table(["corpus", "comparison", "UA difference, points", "p", "per seed"], rows)
+
+
+def novelty_table(
+    summaries: dict[tuple[str, str], Summary], titles: dict[str, str], pairs: Sequence[tuple[str, str, str]]
+) -> str:
+    """Return how well distance and confidence tell emotions without a label, and what the first of each of the ``pairs`` adds.
+
+    Areas under the ROC curve in per cent, averaged over speakers and seeds.
+    """
+    rows = []
+    for place in sorted({place for place, _ in summaries}):
+        for title, one, other in [*((title, name, "") for name, title in titles.items()), *pairs]:
+            columns, seeds = [], []
+            for score in ("distance", "confidence"):
+                areas, base = (summaries[place, name].auroc(score) if (place, name) in summaries else {} for name in (one, other))
+                seeds = [seed for seed in areas if not other or seed in base]
+                if not seeds:
+                    break
+                per_speaker = np.mean([areas[seed] - (base[seed] if other else 0) for seed in seeds], axis=0)
+                drawn = per_speaker[_draws(len(per_speaker))].mean(axis=1)
+                figure = Figure(float(per_speaker.mean()), *map(float, np.percentile(drawn, [2.5, 97.5])))
+                columns.append(figure.points() if other else figure.percent())
+            if seeds:
+                rows.append([place, title, str(len(seeds)), *columns])
+    return table(["corpus", "recipe, or difference", "seeds", "by distance", "by confidence"], rows) if rows else ""
