@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check fix bench golden native model results
+.PHONY: demo test check fix docs bench golden native model results
 demo: .venv/runtime
 	@$(BIN)/edge-ser predict "$(WAV)"
 
@@ -19,6 +19,9 @@ check: .venv/test
 
 fix: .venv/test
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+docs: .venv/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 bench: .venv/bench
 	$(BIN)/python bench/benchmarks.py -o BENCHMARKS.md $(if $(FLOAT),--float $(FLOAT))
@@ -45,6 +48,10 @@ results: .venv/test
 # torch on its own first, so that TORCH can name a build without CUDA: make test TORCH="torch --index-url ...".
 .venv/test: .venv/runtime
 	$(BIN)/pip install --quiet $(TORCH) && $(BIN)/pip install --quiet --editable '.[test,check]'
+	@touch $@
+
+.venv/docs: .venv/test
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	@touch $@
 
 .venv/bench: .venv/test

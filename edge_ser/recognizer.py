@@ -79,7 +79,7 @@ class EmotionRecognizer:
 
     @property
     def provider(self) -> str:
-        """What the engine runs on: the ``provider`` that was asked for, or ``cpu`` where that is missing."""
+        """The ``provider`` that was asked for, or ``cpu`` where that is missing."""
         return self._backend.provider
 
     @property

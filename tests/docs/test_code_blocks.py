@@ -1,0 +1,101 @@
+"""What the README and the site show is true: Python blocks run, command lines that need nothing special run, the others parse."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import soundfile
+
+from edge_ser.cli import cli
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECORDINGS = ("hello.wav", "mine.wav", "meeting.wav", "minute.wav", "a.wav", "b.wav", "c.wav", "recordings/one.wav")
+PARSED_ALONE = {"listen", "serve", "train", "reproduce", "export", "evaluate", "corpus", "benchmark", "calibrate", "doctor"}
+"""Verbs that need a microphone, a broker, corpora or minutes: their lines are parsed, not run."""
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for i, block in enumerate(re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)):
+            yield f"{page.relative_to(ROOT)}-{i}", block
+
+
+def command_lines() -> Iterator[tuple[str, str]]:
+    for name, block in blocks("sh"):
+        for line in block.splitlines():
+            if re.search(r"(^|\| )edge-ser ", line):
+                yield f"{name}: {line}", line
+
+
+PYTHON, COMMANDS = list(blocks("python")), list(command_lines())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, speech: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with everything that the blocks name."""
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+    for name in RECORDINGS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, samples, rate_hz)
+    for name in ("tests/golden/synthetic_speech.flac", "edge_ser/model/files/edge-ser.onnx"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("DATA/cremad", "RUN", "runs/mine", "MODEL"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(ROOT / "edge_ser/model/files/edge-ser.onnx", tmp_path / "mine.onnx")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_there_are_blocks_to_look_at() -> None:
+    assert len(PYTHON) >= 3
+    assert len(COMMANDS) >= 20
+
+
+@pytest.mark.parametrize(("name", "block"), PYTHON, ids=[name for name, _ in PYTHON])
+def test_python_runs(name: str, block: str, folder: Path) -> None:
+    microphone = np.array_split((0.1 * np.sin(np.arange(96000))).astype(np.float32), 20)
+    exec(compile(block, name, "exec"), {"microphone": microphone})
+
+
+@pytest.mark.parametrize(("name", "line"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_a_command_line_runs_or_parses(name: str, line: str, folder: Path, native_library: Path) -> None:
+    command = line.split(" #")[0].rpartition("| ")[2] if "ffmpeg" not in line else "edge-ser predict -"
+    arguments, _, stdin = command.partition(" < ")
+    _, verb, *rest = shlex.split(arguments)
+    if "DIR" in rest or verb in PARSED_ALONE:
+        parse(verb, rest)
+        return
+    if verb == "predict" and "--profile" in rest:
+        run(["adapt", "happy", "mine.wav", "--profile", "me.json"], None)
+    run([verb, *rest], folder / (stdin or "hello.wav"))
+
+
+def parse(verb: str, arguments: list[str]) -> None:
+    with click.Context(cli) as context:
+        command = cli.get_command(context, verb)
+        assert command is not None
+        if isinstance(command, click.Group):
+            verb, *arguments = arguments
+            command = command.get_command(context, verb)
+            assert command is not None
+        command.make_context(verb, arguments, parent=context)
+
+
+def run(arguments: list[str], stdin: Path | None) -> None:
+    main = [sys.executable, "-c", "from edge_ser.cli import main; main()", *arguments]
+    with open(stdin or os.devnull, "rb") as file:
+        done = subprocess.run(main, stdin=file, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
