@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -12,10 +13,21 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 10
 
+_T = TypeVar("_T")
+
 
 def complain(error: Exception) -> None:
     """Print an error on one line of standard error."""
     click.echo(f"edge-ser: error: {' '.join(str(error).split())}", err=True)
+
+
+def progress(items: Sequence[_T], label: str) -> Iterator[_T]:
+    """Yield the items, and show on standard error, where that is a terminal, how far it is."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    with click.progressbar(items, file=sys.stderr, label=label, show_pos=True) as shown:
+        yield from shown
 
 
 def bar(share: float, width: int = BAR_WIDTH) -> str:

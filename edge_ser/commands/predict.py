@@ -130,7 +130,7 @@ def command(
 
 def _recordings(names: Iterable[str]) -> tuple[list[str], int]:
     """Expand folders into the recordings below them, sorted; also return how many folders held none."""
-    from edge_ser.frontend.audio import AUDIO_SUFFIXES
+    from edge_ser.frontend.audio import AUDIO_SUFFIXES, recordings_below
 
     recordings: list[str] = []
     empty = 0
@@ -138,7 +138,7 @@ def _recordings(names: Iterable[str]) -> tuple[list[str], int]:
         if not os.path.isdir(name):
             recordings.append(name)
             continue
-        found = sorted(p for p in Path(name).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+        found = recordings_below(Path(name))
         if not found:
             complain(AudioError(f"no recordings below the folder {name}; expected files in {', '.join(AUDIO_SUFFIXES)}"))
             empty += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeAlias
 
@@ -22,7 +23,7 @@ AudioSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvie
 """What :class:`AudioReader` takes: a path, a file's bytes, a binary file object, or ``(samples, rate_hz)``."""
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
-"""File name endings that are looked for when a folder is given."""
+"""File name endings that are looked for when a folder is given; see :func:`recordings_below`."""
 
 _BLOCK_SECONDS = 10
 _UNKNOWN_LENGTH = 2**62
@@ -33,6 +34,11 @@ _MAX_PEAK = 8.0  # decoded lossy audio overshoots 1.0 a little; int16 values in 
 _INTEGER_SCALE = {np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
 _INT16, _FLOAT32 = np.dtype(np.int16), np.dtype(np.float32)
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def recordings_below(folder: Path) -> list[Path]:
+    """Return the files below a folder that are named as recordings are, sorted; none where there is no such folder."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
 
 
 class AudioReader:

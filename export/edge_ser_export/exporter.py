@@ -24,7 +24,7 @@ from edge_ser._version import __version__
 from edge_ser.engines import Backend
 from edge_ser.engines.native import load_library
 from edge_ser.errors import AudioError, CorpusError, ExportError, RunError, did_you_mean
-from edge_ser.frontend.audio import AudioReader
+from edge_ser.frontend.audio import AUDIO_SUFFIXES, AudioReader, recordings_below
 from edge_ser.frontend.features import extract_blocks
 from edge_ser.model.manifest import Manifest
 from edge_ser_export.c_library import CModel, compiler, require_same_in_chunks
@@ -169,11 +169,11 @@ def _clips_of_run(run: Path, trained: TrainedModel, data: Path | None) -> _Clips
 
 def _recordings(trained: TrainedModel, folder: Path) -> _Clips:
     """Return the features of the recordings below a folder."""
-    paths = (
-        sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".wav", ".flac", ".ogg", ".mp3")) if folder.is_dir() else []
-    )
+    paths = recordings_below(folder)
     if not paths:
-        raise ExportError(f"{folder} holds no recordings; expected WAV, FLAC, OGG or MP3 files of speech of several lengths")
+        raise ExportError(
+            f"{folder} holds no recordings; expected speech of several lengths in files ending in {', '.join(AUDIO_SUFFIXES)}"
+        )
     features = []
     for path in paths:
         try:

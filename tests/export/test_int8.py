@@ -23,7 +23,7 @@ from edge_ser.engines import open_backend
 from edge_ser.engines.tflite import TfliteBackend
 from edge_ser.errors import BackendError, ExportError, ModelFileError
 from edge_ser.model.manifest import read_model_file
-from edge_ser_export.exporter import export_run
+from edge_ser_export.exporter import _recordings, export_run
 from edge_ser_export.quantize import CONV_LIMIT, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import run_in_parts
@@ -343,3 +343,13 @@ def test_tflite_runtime_2_14_answers_the_same(
     assert np.abs(np.array(logits) - here).max() < 0.05 * span
     answers = {"LiteRT": here, "tflite-runtime": np.array(logits, dtype=np.float32)}
     assert disagreements(paths, answers, near=0.03 * span) == []
+
+
+def test_recordings_to_calibrate_on_are_those_that_predict_takes(tiny_run: Path, speech: Path, tmp_path: Path) -> None:
+    samples, rate_hz = soundfile.read(speech, dtype="float32")
+    for name, kind in (("a.aiff", "PCM_16"), ("b.caf", "PCM_16"), ("c.opus", "OPUS"), ("sub/d.W64", "PCM_16")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        form = {".opus": "OGG", ".w64": "W64"}.get(Path(name).suffix.lower())
+        soundfile.write(tmp_path / name, samples, rate_hz, subtype=kind, format=form)
+    (tmp_path / "notes.txt").write_text("no recording")
+    assert len(_recordings(load_run(tiny_run), tmp_path).verification) == 4

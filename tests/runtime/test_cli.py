@@ -30,6 +30,12 @@ def complaint(done: subprocess.CompletedProcess[bytes], status: int = 1) -> str:
     return lines[0]
 
 
+def test_the_module_is_the_command() -> None:
+    command, module = ([sys.executable, *how, "info"] for how in (COMMAND[1:], ["-m", "edge_ser"]))
+    answers = [subprocess.run(arguments, capture_output=True, check=True).stdout for arguments in (command, module)]
+    assert answers[0] == answers[1] != b""
+
+
 def test_predict_prints_a_table(speech: Path) -> None:
     done = run("predict", speech)
     assert done.returncode == 0

@@ -161,14 +161,14 @@ def evaluate(
     RUN_OR_MODEL is the folder of a training run (scored in torch; the scores are kept in it and travel with an export) or an
     exported model file (scored through the runtime, as a device would).
     """
-    require_extra("train", *(_TORCH if run_or_model.is_dir() else ("tqdm",)))
+    if run_or_model.is_dir():
+        require_extra("train", *_TORCH)
     if not run_or_model.exists():
         from edge_ser.errors import RunError
 
         raise RunError(f"{run_or_model} does not exist; expected the folder of a training run, or a model file")
     from edge_ser_train.evaluate import evaluation
     from edge_ser_train.evaluate import personal as tuning
-    from edge_ser_train.method.run import write_atomic
 
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
@@ -197,6 +197,8 @@ def evaluate(
         text, name = evaluation.format_evaluation(results[0]), f"evaluation-{corpus}-{split}"
     click.echo("\n".join(json.dumps(r, ensure_ascii=False) for r in results) if as_json else text)
     if run_or_model.is_dir():
+        from edge_ser_train.method.run import write_atomic
+
         content = results[0] if name.startswith("evaluation") else results
         write_atomic(run_or_model / f"{name}.json", json.dumps(content, indent=1) + "\n")
 
@@ -216,7 +218,6 @@ def check(folder: Path, as_json: bool) -> None:
     faults of the table, unreadable or silent files, identical audio with different labels, speakers in two splits. Warnings
     leave it 0.
     """
-    require_extra("train", "tqdm")
     from edge_ser_train.corpora.check import check_corpus, format_check
 
     result = check_corpus(folder)

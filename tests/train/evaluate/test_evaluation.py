@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from click.testing import CliRunner
 from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, EdgeSerError, RunError
 from edge_ser.frontend.audio import AudioReader
+from edge_ser.model.manifest import shipped_model_path
 from edge_ser_export.exporter import export_run
 from edge_ser_train.corpora.splits import PARTS
 from edge_ser_train.corpora.tables import read_corpus
@@ -72,6 +76,33 @@ def test_the_command_prints_every_score(tiny_model: Path, tiny_data: Path) -> No
         assert word in text
     record = json.loads(CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False).stdout.splitlines()[-1])
     assert {"ua", "wa", "macro_f1", "confusion", "ua_95", "protocol", "n_clips"} <= record.keys()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("evaluate", "MODEL", "--data", "DATA", "--corpus", "tiny"),
+        ("evaluate", "MODEL", "--data", "DATA", "--corpus", "tiny", "--robustness"),
+        ("evaluate", "MODEL", "--data", "DATA", "--leave-corpus-out"),
+        ("corpus", "check", "DATA/tiny"),
+    ],
+)
+def test_the_runtime_alone_scores_a_model_file_and_checks_a_corpus(arguments: tuple[str, ...], tiny_data: Path) -> None:
+    extras = ("torch", "safetensors", "tqdm", "matplotlib", "sklearn", "tomli", "tomli_w", "onnx", "ai_edge_litert")
+    without = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {extras}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+"""
+    places = {"MODEL": shipped_model_path(), "DATA": tiny_data}
+    given = [re.sub("MODEL|DATA", lambda name: str(places[name[0]]), argument) for argument in arguments]
+    command = [sys.executable, "-c", without + "from edge_ser.cli import main; main()", *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_scores_by_gender(tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from edge_ser.errors import AudioError, CorpusError
-from edge_ser.frontend.audio import AUDIO_SUFFIXES, AudioReader
+from edge_ser.frontend.audio import AudioReader, recordings_below
 from edge_ser.frontend.features import LOGMEL_V1, frame_count
+from edge_ser.terminal import progress
 from edge_ser_train.corpora.layouts import LAYOUTS, read_layout
 from edge_ser_train.corpora.tables import Clip, read_table
 
@@ -61,14 +61,14 @@ def check_corpus(folder: Path) -> dict[str, Any]:
         raise CorpusError(f"no corpus in {folder}: expected labels.csv, or the tree of {', '.join(LAYOUTS)} as published")
     findings = [Finding("error", "table", problem) for problem in problems]
     sounds: dict[Clip, Sound] = {}
-    for clip in tqdm(clips, desc=name, unit="clip", disable=None):
+    for clip in progress(clips, name):
         try:
             sounds[clip] = listen(clip.path)
         except AudioError as error:
             findings.append(Finding("error", "unreadable", str(error)))
     findings += [*_about_sounds(sounds), *_identical(sounds)]
     listed = {c.path for c in clips}
-    found = (p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.suffix.lower() in AUDIO_SUFFIXES and p not in listed)
+    found = (p.relative_to(folder) for p in recordings_below(folder) if p not in listed)
     if unlisted := tuple(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts)):
         findings.append(Finding("warning", "unlisted", f"{len(unlisted)} recordings are not part of the corpus", unlisted))
     findings.sort(key=lambda finding: finding.level)  # errors first

@@ -299,8 +299,10 @@ def check_leaks(
     say(f"split {split.title}: {checked}: " + ("no leak" if not leaks else "; ".join(map(str, leaks))))
     refused = [] if split.speaker_dependent else [k for k in leaks if not (k.kind == "dialogue" and k.parts == ("dev", "test"))]
     if refused:
+        mend = "correct the split column or file, or remove the clips"
+        if any(leak.kind == "corpus" for leak in refused):
+            mend = "train on a corpus that the model has not heard, or from scratch (--preset edge)"
         raise CorpusError(
-            f"the split {split.title} leaks: {'; '.join(map(str, refused))}; "
-            "expected parts that share nothing: correct the split column or file, or remove the clips"
+            f"the split {split.title} leaks: {'; '.join(map(str, refused))}; expected parts that share nothing: {mend}"
         )
     return leaks

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from edge_ser.engines import open_backend
 from edge_ser.errors import AudioError, CorpusError
@@ -18,6 +17,7 @@ from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import FrontEndConfig, extract
 from edge_ser.model.manifest import read_model_file
 from edge_ser.recognizer import EmotionRecognizer
+from edge_ser.terminal import progress
 from edge_ser_train.corpora.splits import PARTS, split_title
 from edge_ser_train.corpora.tables import Clip, read_corpus, select
 from edge_ser_train.metrics import confusion_matrix, paired_change, score, unweighted_accuracy
@@ -229,7 +229,7 @@ def evaluate_model(path: Path, data: Path, corpus: str, split: str) -> dict[str,
     recognizer, subject = EmotionRecognizer(path), open_run_or_model(path)
     clips = select(subject.training.read(data, corpus), split, subject.labels)
     logits = np.empty((len(clips), len(subject.labels)), dtype=np.float32)
-    for i, clip in enumerate(tqdm(clips, desc=f"{corpus} {split}", unit="clip", disable=None)):
+    for i, clip in enumerate(progress(clips, f"{corpus} {split}")):
         try:
             logits[i] = recognizer.predict(clip.path).logits
         except AudioError as error:
@@ -244,7 +244,7 @@ def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str
     subject = open_run_or_model(path)
     clips = select(subject.training.read(data, corpus), split, subject.labels)
     features: dict[str, list[Float32Array]] = {name: [] for name in CONDITIONS}
-    for number, clip in enumerate(tqdm(clips, desc=f"{corpus} {split}", unit="clip", disable=None)):
+    for number, clip in enumerate(progress(clips, f"{corpus} {split}")):
         with AudioReader(clip.path, subject.front_end.rate_hz) as reader:
             samples = np.concatenate(list(reader.blocks()))
         for name, change in CONDITIONS.items():

@@ -12,11 +12,11 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from edge_ser.errors import CorpusError
 from edge_ser.personal.microphone import MIN_SPEECH_S, Encoder, Speech, SpeechStatistics
 from edge_ser.personal.person import Person, evidence
+from edge_ser.terminal import progress
 from edge_ser_train.corpora.tables import ORDINARY, Clip, select
 from edge_ser_train.evaluate.evaluation import Subject, open_run_or_model
 
@@ -75,7 +75,7 @@ def _calibrated(subject: Subject, heard: Sequence[Clip], split: str, cache_dir: 
     for speech in get_args(Speech):
         for who in ("others", "the speaker"):
             name = f"a minute of {who}, {speech}"
-            indexes = tqdm(judged, desc=f"{heard[0].corpus}, {name}", unit="clip", disable=None)
+            indexes = progress(judged, f"{heard[0].corpus}, {name}")
             offsets = [_offset(subject, heard, features, of_clip, i, speech, who == "others") for i in indexes]
             logits, _ = subject.answer(inputs, offsets)
             results.append(subject.score_change(clips, split, plain, logits) | {"calibration": name})
@@ -130,7 +130,7 @@ def adaptation(path: Path, data: Path, corpus: str, split: str, cache_dir: Path 
         return logits
 
     for n in UTTERANCES:
-        draws = tqdm(range(N_DRAWS), desc=f"{corpus}, {n} utterances", unit="draw", disable=None)
+        draws = progress(range(N_DRAWS), f"{corpus}, {n} utterances")
         logits = np.array([answer(i, draw, n) for draw in draws for i in range(len(clips))], dtype=np.float32)
         name = f"{n} utterance{'s' * (n > 1)} an emotion"
         changed = subject.score_change(N_DRAWS * clips, split, np.tile(plain, (N_DRAWS, 1)), logits)

@@ -12,11 +12,6 @@ from typing import Any, TypeVar, cast, get_type_hints
 from edge_ser.errors import ConfigError, did_you_mean
 from edge_ser.frontend.features import FRONT_ENDS, FrontEndConfig
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 PRESETS = ("paper", "edge", "small")
 SHIPPED = "shipped"
 """``optimizer.init`` for the model in the package."""
@@ -245,8 +240,8 @@ class TrainConfig:
             if not equals:
                 raise ConfigError(f"setting {setting!r}; expected name=value, such as loss.lambda_center=0.1")
             try:
-                parsed = tomllib.loads(f"value = {value}")["value"]
-            except tomllib.TOMLDecodeError:
+                parsed = _toml(f"value = {value}")["value"]
+            except ValueError:
                 parsed = value  # a bare word is a string
             *tables, key = name.strip().split(".")
             place = changed
@@ -261,6 +256,16 @@ class TrainConfig:
 _T = TypeVar("_T")
 
 
+def _toml(text: str) -> dict[str, Any]:
+    """Parse TOML; ValueError says what is wrong with it."""
+    # Here, since `edge-ser --help` imports this module, and Python 3.10 has no parser of its own.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)
+
+
 def _build(cls: type[_T], table: dict[str, Any], where: str) -> _T:
     """Build a config dataclass from a TOML table; every mistake is a ConfigError that names the place."""
     hints = get_type_hints(cls)
@@ -268,7 +273,7 @@ def _build(cls: type[_T], table: dict[str, Any], where: str) -> _T:
     for key, value in table.items():
         place = f"{where}.{key}" if where else key
         if key not in hints:
-            raise ConfigError(f"unknown setting {place!r}{did_you_mean(key, hints)}")
+            raise ConfigError(f"unknown setting {place!r}{_expected_instead(key, hints, where)}")
         expected = hints[key]
         if is_dataclass(expected) and isinstance(value, dict):
             value = _build(cast(type, expected), value, place)
@@ -280,18 +285,34 @@ def _build(cls: type[_T], table: dict[str, Any], where: str) -> _T:
             value = tuple(float(v) for v in value)
         elif expected == dict[str, str] and isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
             pass
+        elif is_dataclass(expected):
+            raise ConfigError(
+                f"setting {place!r} is {value!r}; it is a section: set {place}.{next(iter(get_type_hints(expected)))} …"
+            )
         elif type(value) is not expected:
             raise ConfigError(f"setting {place!r} is {value!r}; expected {getattr(expected, '__name__', expected)}")
         values[key] = value
     return cls(**values)
 
 
+def _expected_instead(key: str, hints: dict[str, Any], where: str) -> str:
+    """Return what an unknown setting may have meant, and what there is."""
+    sections = {name: get_type_hints(kind) for name, kind in hints.items() if is_dataclass(kind)}
+    plain = ", ".join(name for name in hints if name not in sections)
+    if where:
+        return f"{did_you_mean(key, hints)}; section {where} has {plain}"
+    homes = [f"{name}.{key}" for name, section in sections.items() if key in section]
+    near = f" (did you mean '{homes[0]}'?)" if homes else did_you_mean(key, hints)
+    return f"{near}; expected {plain}, or a name in a section: {', '.join(f'{name}.…' for name in sections)}"
+
+
 def config_from_toml(text: str, source: str) -> TrainConfig:
     """Parse a TOML configuration; ``source`` names it in errors."""
     try:
-        return config_from_table(tomllib.loads(text), source)
-    except tomllib.TOMLDecodeError as error:
+        table = _toml(text)
+    except ValueError as error:
         raise ConfigError(f"{source}: {error}") from None
+    return config_from_table(table, source)
 
 
 def config_from_table(table: dict[str, Any], source: str) -> TrainConfig:

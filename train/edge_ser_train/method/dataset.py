@@ -8,21 +8,22 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from tqdm import tqdm
 
 from edge_ser.errors import RunError
 from edge_ser.files import replacing
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig, extract, extract_blocks
+from edge_ser.terminal import progress
 from edge_ser_train.corpora.tables import Clip
 from edge_ser_train.method.augment import augment, no_speech, stretched_lengths, trimmed
 from edge_ser_train.method.config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -78,7 +79,7 @@ def _fill(clips: Sequence[Clip], config: FrontEndConfig, data_file: Path, index_
     data_file.parent.mkdir(parents=True, exist_ok=True)
     lengths: list[int] = []
     with replacing(data_file) as partial, partial.open("wb") as file:
-        for clip in tqdm(clips, desc="features", unit="clip", disable=None):
+        for clip in progress(clips, "features"):
             features = clip_features(clip, config, speed)
             lengths.append(len(features))
             file.write(features.tobytes())
@@ -134,6 +135,8 @@ def epoch_batches(lengths: npt.NDArray[np.int64], batch_size: int, rng: np.rando
 
 def pad_batch(features: Sequence[Float32Array]) -> tuple[Tensor, Tensor]:
     """Return [B, T, n_bins] padded at the end, and the real lengths [B]; the network never looks at the padding."""
+    import torch  # here, so that a model file's features need no PyTorch
+
     lengths = torch.tensor([len(x) for x in features])
     n_frames = -(-int(lengths.max()) // _PAD_FRAMES) * _PAD_FRAMES
     batch = torch.zeros(len(features), n_frames, features[0].shape[1])
@@ -147,6 +150,8 @@ def crop_batch(features: Sequence[Float32Array], rng: np.random.Generator) -> tu
 
     Without padding, batch normalisation sees speech alone; buckets of similar length keep the cuts short.
     """
+    import torch
+
     shortest = min(len(x) for x in features)
     n_frames = shortest - (shortest - ENCODER_FRAMES) % ENCODER_STRIDE
     starts = [int(rng.integers(0, len(x) - n_frames + 1)) for x in features]

@@ -1,0 +1,5 @@
+"""``python -m edge_ser`` is the ``edge-ser`` command."""
+
+from edge_ser.cli import main
+
+main()
