@@ -12,7 +12,7 @@ from edge_ser.engines import BACKENDS, open_backend, shipped_backend
 from edge_ser.errors import AudioError, ConfigError
 from edge_ser.frontend.audio import AudioReader, AudioSource
 from edge_ser.frontend.features import extract_blocks
-from edge_ser.model.manifest import Manifest, read_model_file, shipped_model_path
+from edge_ser.model.manifest import Manifest, ModelFile, read_model_file, shipped_model_path
 from edge_ser.personal.microphone import Encoder, Microphone, SpeechStatistics, silence_db
 from edge_ser.personal.person import Person, require_label
 from edge_ser.personal.profile import Profile
@@ -22,6 +22,8 @@ from edge_ser.stream import Stream
 
 class EmotionRecognizer:
     """Tells how a recording of speech sounds; one instance may serve several threads.
+
+    A copy, and one that was pickled for another process, is loaded anew from the same file's content, settings and profile.
 
     Args:
         model: path of a model file, .onnx, .tflite or .eser; None is the one that comes with the package.
@@ -62,15 +64,24 @@ class EmotionRecognizer:
         if model is None:
             name = shipped_backend(threads, provider) if backend == "auto" else backend
             model = shipped_model_path(BACKENDS.get(name, ".onnx"))
-        file = read_model_file(Path(model))
+        given = profile if isinstance(profile, Profile) else Profile.load(profile) if profile is not None else Profile()
+        self._load(read_model_file(Path(model)), (backend, threads, spinning, provider), min_confidence, given)
+
+    def _load(self, file: ModelFile, engine: tuple[str, int, bool, str], min_confidence: float, profile: Profile) -> None:
         self.path = file.path
         self.manifest: Manifest = file.manifest
         self.min_confidence = min_confidence
+        self._file, self._engine = file, engine
         self._adapting = threading.Lock()
-        given = profile if isinstance(profile, Profile) else Profile.load(profile) if profile is not None else Profile()
-        given.offset(self.manifest)  # says what is wrong with it before the engine is loaded
-        self._backend = open_backend(file, backend, threads, spinning, provider)
-        self.profile = given
+        profile.offset(self.manifest)  # says what is wrong with it before the engine is loaded
+        self._backend = open_backend(file, *engine)
+        self.profile = profile
+
+    def __getstate__(self) -> tuple[ModelFile, tuple[str, int, bool, str], float, Profile]:
+        return self._file, self._engine, self.min_confidence, self.profile
+
+    def __setstate__(self, state: tuple[ModelFile, tuple[str, int, bool, str], float, Profile]) -> None:
+        self._load(*state)
 
     @property
     def labels(self) -> tuple[str, ...]:

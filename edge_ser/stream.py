@@ -11,7 +11,7 @@ sample is that block and the head.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,9 @@ class Stream:
         self._block_samples = backend.block_frames * hop_samples * rate_hz / model_rate_hz
         self._exact_frames = EXACT_S * model_rate_hz // hop_samples
         self.reset()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Stream cannot be copied or pickled; copy the EmotionRecognizer and open a stream of that one")
 
     def reset(self) -> None:
         """Forget everything; the next chunk begins a new utterance."""

@@ -14,7 +14,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NoReturn, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -125,6 +125,9 @@ class SpeechStatistics:
             microphone.require(encoder.weights_sha256, encoder.size)
             self.n_vectors = microphone.n_vectors
             self._vector_sum += self.n_vectors * microphone.vector.astype(np.float64)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("SpeechStatistics cannot be copied or pickled; take its result() and go on with statistics(microphone)")
 
     def add(self, features: Float32Array, vectors: Float32Array | None = None) -> None:
         """Count in the speech of one recording, features [T, n_bins] in dB, and its encoder vectors where they are known.
