@@ -68,7 +68,8 @@ def _card(file: ModelFile) -> Iterator[tuple[str, str]]:
             f"UA {score['ua']:.1%} [{low:.1%}, {high:.1%}], WA {score['wa']:.1%}, macro-F1 {score['macro_f1']:.1%}, "
             f"ECE {score['ece']:.3f}",
         )
-        yield "", f"{score['n_clips']} clips, {score['n_speakers']} speakers; {score['protocol']}"
+        measured = f"this file in {score['engine']}" if "engine" in score else "the network before it was exported"
+        yield "", f"{score['n_clips']} clips, {score['n_speakers']} speakers; {score['protocol']}; {measured}"
         if score["by_gender"]:
             genders = score["by_gender"].items()
             yield "", ", ".join(f"{gender}: UA {of['ua']:.1%} on {of['n_clips']} clips" for gender, of in genders)

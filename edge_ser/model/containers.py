@@ -89,7 +89,7 @@ def _sha256(*parts: bytes | memoryview) -> str:
 def _read_tflite(content: bytes) -> tuple[str, str]:
     """Return the manifest of a TFLite file and the SHA-256 of the whole file, the hash in the manifest taken for zeros."""
     try:
-        start, text = _tflite_manifest(content)
+        _, start, text = tflite_manifest(content)
     except (struct.error, UnicodeDecodeError, IndexError, RecursionError):
         raise ModelFileError("it is no complete TFLite file; it was truncated, damaged or is something else") from None
     seal = _SEAL.search(content, start, start + len(text.encode()))
@@ -102,14 +102,16 @@ def _read_tflite(content: bytes) -> tuple[str, str]:
 def seal_tflite(serialise: Callable[[str], bytes], manifest: str) -> bytes:
     """Return the file that ``serialise`` makes of a manifest, with the file's own hash written into it."""
     content = serialise(_SEAL.sub(b'"graph_sha256": "' + _UNSEALED + b'"', manifest.encode()).decode())
-    start, text = _tflite_manifest(content)
+    _, start, text = tflite_manifest(content)
     seal = _SEAL.search(content, start, start + len(text.encode()))
     assert seal is not None
     return content[: seal.start(1)] + _sha256(content).encode() + content[seal.end(1) :]
 
 
-def _tflite_manifest(content: bytes) -> tuple[int, str]:
-    """Return where the manifest starts, and its text; struct.error or IndexError for malformed bytes.
+def tflite_manifest(content: bytes) -> tuple[int, int, str]:
+    """Return where the offset that leads to the manifest lies, where its text starts, and the text.
+
+    Raises struct.error or IndexError for malformed bytes.
 
     Source: the FlatBuffers encoding: a table begins with the signed distance to its vtable, which lists the offset of every
     field (0: absent); strings, vectors and tables are reached by unsigned offsets from where they are written.
@@ -154,8 +156,9 @@ def _tflite_manifest(content: bytes) -> tuple[int, str]:
         name, buffer = field(entry, 0), field(entry, 1)
         if name and raw(name)[1] == METADATA_KEY.encode():
             buffers = vector(field(model, _TFLITE_BUFFERS))
-            start, data = raw(field(buffers[u32(buffer) if buffer else 0], 0))
-            return start, data.decode()
+            offset = field(buffers[u32(buffer) if buffer else 0], 0)
+            start, data = raw(offset)
+            return offset, start, data.decode()
     raise ModelFileError("it has no edge-ser manifest; expected a file made by edge-ser export")
 
 

@@ -123,9 +123,18 @@ def parse(content: bytes, n_labels: int) -> dict[str, npt.NDArray[Any]]:
 
 def serialise(manifest: str, values: dict[str, npt.NDArray[Any]], n_labels: int) -> bytes:
     """Return a file's bytes; ``values`` by the names of :func:`constants`."""
+    return _headed(manifest, packed(values, n_labels))
+
+
+def with_manifest(content: bytes, manifest: str) -> bytes:
+    """Return a file that :func:`read_eser` took with another manifest and the same constants."""
+    return _headed(manifest, content[_HEADER.size + int(_HEADER.unpack_from(content)[2]) :])
+
+
+def _headed(manifest: str, constants: bytes) -> bytes:
     text = manifest.encode()
     text += b" " * (-len(text) % 4)
-    return _HEADER.pack(_MAGIC, FORMAT, len(text)) + text + packed(values, n_labels)
+    return _HEADER.pack(_MAGIC, FORMAT, len(text)) + text + constants
 
 
 def packed(values: dict[str, npt.NDArray[Any]], n_labels: int) -> bytes:

@@ -27,6 +27,7 @@ from edge_ser.errors import AudioError, CorpusError, ExportError, RunError, did_
 from edge_ser.frontend.audio import AUDIO_SUFFIXES, AudioReader, recordings_below
 from edge_ser.frontend.features import extract_blocks
 from edge_ser.model.manifest import Manifest
+from edge_ser.model.scores import SCORE_FIELDS
 from edge_ser_export.c_library import CModel, compiler, require_same_in_chunks
 from edge_ser_export.c_source import require_c
 from edge_ser_export.formats import FORMATS, INTEGERS_ONLY, discard, install
@@ -343,12 +344,6 @@ def _training(trained: TrainedModel) -> dict[str, Any]:
     }
 
 
-_SCORE = (
-    *("corpus", "split", "protocol", "n_clips", "n_speakers"),
-    *("ua", "ua_95", "wa", "wa_95", "macro_f1", "macro_f1_95", "ece", "by_gender"),
-)
-
-
 def _scores(run: Path, trained: TrainedModel) -> list[dict[str, Any]]:
     """Return what ``edge-ser evaluate`` measured on these very weights."""
     scores = []
@@ -358,5 +353,5 @@ def _scores(run: Path, trained: TrainedModel) -> list[dict[str, Any]]:
         except RunError as error:
             raise ExportError(f"{error}; delete it or run edge-ser evaluate again") from None
         if evaluation.get("weights_sha256") == trained.weights_sha256:
-            scores.append({key: evaluation[key] for key in _SCORE if key in evaluation})
+            scores.append({key: evaluation[key] for key in SCORE_FIELDS if key in evaluation})
     return scores

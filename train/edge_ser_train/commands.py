@@ -143,6 +143,7 @@ def train(
 @click.option("--calibration", is_flag=True, help="Without and with a microphone calibrated on a minute of other clips.")
 @click.option("--adaptation", is_flag=True, help="Without and with adaptation to the speaker by some other clips of theirs.")
 @click.option("--json", "as_json", is_flag=True, help="The scores as JSON, one object a line.")
+@click.option("--record", is_flag=True, help="Write the scores into the model file itself; its weights stay as they are.")
 @_cache_option
 def evaluate(
     run_or_model: Path,
@@ -154,12 +155,13 @@ def evaluate(
     calibration: bool,
     adaptation: bool,
     as_json: bool,
+    record: bool,
     cache: Path | None,
 ) -> None:
     """Print UA, WA, macro-F1, the confusion matrix and 95 % intervals over speakers.
 
     RUN_OR_MODEL is the folder of a training run (scored in torch; the scores are kept in it and travel with an export) or an
-    exported model file (scored through the runtime, as a device would).
+    exported model file (scored through the runtime, as a device would; with --record `edge-ser info` tells them from then on).
     """
     if run_or_model.is_dir():
         require_extra("train", *_TORCH)
@@ -167,6 +169,7 @@ def evaluate(
         from edge_ser.errors import RunError
 
         raise RunError(f"{run_or_model} does not exist; expected the folder of a training run, or a model file")
+    from edge_ser.model.scores import record_score
     from edge_ser_train.evaluate import evaluation
     from edge_ser_train.evaluate import personal as tuning
 
@@ -176,6 +179,8 @@ def evaluate(
         raise click.UsageError("--leave-corpus-out looks at every other corpus; give it without --corpus")
     if leave_corpus_out + robustness + calibration + adaptation > 1:
         raise click.UsageError("give one of --leave-corpus-out, --robustness, --calibration, --adaptation")
+    if record and (run_or_model.is_dir() or leave_corpus_out or robustness or calibration or adaptation):
+        raise click.UsageError("--record is for the scores of a model file on one --corpus")
     if leave_corpus_out:
         results = tuning.leave_corpus_out(run_or_model, data, cache)
         text, name = evaluation.format_comparison(results, "calibration"), "leave-corpus-out"
@@ -195,6 +200,8 @@ def evaluate(
         score = evaluation.evaluate_run(run_or_model, data, corpus, split, cache) if is_run else None
         results = [score or evaluation.evaluate_model(run_or_model, data, corpus, split)]
         text, name = evaluation.format_evaluation(results[0]), f"evaluation-{corpus}-{split}"
+        if record:
+            record_score(run_or_model, results[0], evaluation.engine_of(run_or_model))
     click.echo("\n".join(json.dumps(r, ensure_ascii=False) for r in results) if as_json else text)
     if run_or_model.is_dir():
         from edge_ser_train.method.run import write_atomic

@@ -13,4 +13,8 @@ edge-ser evaluate runs/shipped-2 --data "$data" --leave-corpus-out
 edge-ser evaluate runs/shipped-2 --data "$data" --corpus ravdess --split all --adaptation
 edge-ser evaluate runs/shipped-2 --data "$data" --corpus cremad --calibration
 edge-ser export runs/shipped-2 --int8 --format onnx,tflite,eser -o edge_ser/model/files/edge-ser
+for suffix in onnx tflite eser; do
+    edge-ser evaluate edge_ser/model/files/edge-ser.$suffix --data "$data" --corpus cremad --record
+    edge-ser evaluate edge_ser/model/files/edge-ser.$suffix --data "$data" --corpus ravdess --split all --record
+done
 edge-ser evaluate edge_ser/model/files/edge-ser.onnx --data "$data" --corpus cremad --robustness

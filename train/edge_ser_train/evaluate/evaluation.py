@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.engines import open_backend
+from edge_ser.diagnose.machine import installed_version
+from edge_ser.engines import BACKENDS, ENGINE_PACKAGES, open_backend
 from edge_ser.errors import AudioError, CorpusError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import FrontEndConfig, extract
@@ -235,6 +236,13 @@ def evaluate_model(path: Path, data: Path, corpus: str, split: str) -> dict[str,
         except AudioError as error:
             raise CorpusError(f"{corpus}: {error}") from None
     return subject.score_logits(clips, split, logits)
+
+
+def engine_of(path: Path) -> str:
+    """Return the package, and its version, that answers for a model file."""
+    backend = next(name for name, suffix in BACKENDS.items() if suffix == path.suffix)
+    package = next(name for name in ENGINE_PACKAGES[backend] if installed_version(name))
+    return f"{package} {installed_version(package)}" + "'s C library" * (backend == "native")
 
 
 def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str, Any]]:

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_ser import EmotionRecognizer
+from edge_ser.engines import BACKENDS
+from edge_ser.errors import ModelFileError
+from edge_ser.model.manifest import read_model_file, shipped_model_path
+from edge_ser.model.scores import record_score
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CORPORA = {"cremad": "CREMA-D test actors, fixed split by speaker", "ravdess": "RAVDESS, never trained on, same four emotions"}
+
+
+def scores_of(suffix: str) -> dict[str, dict[str, Any]]:
+    return {score["corpus"]: score for score in read_model_file(shipped_model_path(suffix)).manifest.scores}
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_readme_states_what_the_shipped_file_does(corpus: str) -> None:
+    score = scores_of(".onnx")[corpus]
+    figures = [
+        f"{100 * score[m]:.1f} % [{', '.join(f'{100 * v:.1f}' for v in score[m + '_95'])}]" for m in ("ua", "wa", "macro_f1")
+    ]
+    clips = f"{score['n_clips']}, {score['n_speakers']}"
+    row = " | ".join([CORPORA[corpus], clips, *figures, f"{score['ece']:.3f}"])
+    assert f"| {row} |" in README
+
+
+def test_readme_states_what_differs_in_the_other_files() -> None:
+    female, male = ([f"{100 * s['by_gender'][g]['ua']:.1f} %" for s in scores_of(".onnx").values()] for g in ("female", "male"))
+    by_gender = f"UA {female[0]} and {male[0]} on CREMA-D, {female[1]} and {male[1]} on RAVDESS"
+    native, lite = scores_of(".eser")["ravdess"], scores_of(".tflite")["ravdess"]
+    others = f"RAVDESS is UA {100 * native['ua']:.1f} %, WA {100 * native['wa']:.1f} %, in LiteRT its ECE {lite['ece']:.3f}"
+    for sentence in (by_gender, others):
+        assert sentence in " ".join(README.split())
+
+
+@pytest.mark.parametrize("suffix", BACKENDS.values())
+@pytest.mark.parametrize("room", [0, 2000])
+def test_a_recorded_score_changes_no_answer(suffix: str, room: int, speech: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(shipped_model_path(suffix), tmp_path))
+    before = read_model_file(path).manifest
+    evaluation = before.scores[0] | {"ua": 0.1234567, "protocol": "p" * room, "confusion": [[1]]}
+    for _ in range(2):
+        record_score(path, evaluation, "an engine")
+    after = read_model_file(path).manifest
+    first, *others = after.scores
+    expected = {k: v for k, v in evaluation.items() if k != "confusion"} | {"ua": 0.123457, "engine": "an engine"}
+    assert (first, others) == (expected, list(before.scores[1:]))
+    assert (after.graph_sha256 == before.graph_sha256) is (suffix != ".tflite")  # whose hash is of the file, manifest included
+    assert abs(path.stat().st_size - shipped_model_path(suffix).stat().st_size) < 30 * room + 200
+    answers = [EmotionRecognizer(file).predict(speech).logits for file in (path, shipped_model_path(suffix))]
+    assert np.array_equal(*answers)
+
+
+def test_a_damaged_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(shipped_model_path().read_bytes()[:-100])
+    with pytest.raises(ModelFileError):
+        record_score(path, {}, "an engine")
+    assert path.stat().st_size == shipped_model_path().stat().st_size - 100
