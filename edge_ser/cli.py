@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ser import commands
+from edge_ser._version import __version__
 from edge_ser.errors import EdgeSerError
 from edge_ser.terminal import complain
 
@@ -44,7 +45,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="edge-ser")
+@click.version_option(__version__)
 def cli() -> None:
     """Tell how a person sounds: speech emotion recognition on the device, offline.
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
+import pkgutil
 import sys
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -60,22 +62,38 @@ class _Model(ctypes.Structure):
     )
 
 
+_PACKAGE = Path(__file__).parents[1]
+
+
 def library_path() -> Path | None:
     """Return where the compiled library lies: beside the package, or where an editable install put it; None: nowhere."""
-    package = Path(__file__).parents[1]
-    places = (package, *(Path(entry) / "edge_ser" for entry in sys.path))
+    if not _PACKAGE.is_dir():  # it is imported from a zip archive
+        return None
+    places = (_PACKAGE, *(Path(entry) / "edge_ser" for entry in sys.path))
     return next((place / LIBRARY for place in places if (place / LIBRARY).is_file()), None)
+
+
+def _zipped() -> ctypes.CDLL:
+    """Load the library out of the zip archive that the package is imported from; BackendError where there is none."""
+    try:
+        content = None if _PACKAGE.is_dir() else pkgutil.get_data("edge_ser", LIBRARY)
+    except OSError:
+        content = None
+    if content is None:
+        raise BackendError(_WITHOUT)
+    with tempfile.NamedTemporaryFile(prefix="edge-ser-", suffix=".so") as file:  # once loaded it needs no name
+        file.write(content)
+        file.flush()
+        return ctypes.CDLL(file.name)
 
 
 @lru_cache(maxsize=1)
 def load_library() -> tuple[ctypes.CDLL, tuple[int, ...]]:
     """Return the library and the sizes of its structs; BackendError when it is missing or another version's."""
     path = library_path()
-    if path is None:
-        raise BackendError(_WITHOUT)
     sizes = (ctypes.c_uint32 * 5)()
     try:
-        library = ctypes.CDLL(str(path))
+        library = _zipped() if path is None else ctypes.CDLL(str(path))
         library.eser_sizes(sizes)
         library.eser_encode_batch.restype = library.eser_vectors_batch.restype = ctypes.c_size_t
         library.eser_kernels_at.restype = ctypes.c_void_p

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import pkgutil
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -208,6 +209,17 @@ def shipped_model_path(suffix: str = ".onnx") -> Path:
     return Path(__file__).parent / "files" / f"edge-ser{suffix}"
 
 
+def _content(path: Path) -> bytes:
+    """Return a file's bytes, those of a shipped file also where the package lies in a zip archive."""
+    try:
+        return path.read_bytes()
+    except NotADirectoryError:
+        packed = pkgutil.get_data(__package__, f"files/{path.name}") if path == shipped_model_path(path.suffix) else None
+        if packed is None:
+            raise
+        return packed
+
+
 def read_model_file(path: Path) -> ModelFile:
     """Read and check a model file.
 
@@ -219,7 +231,7 @@ def read_model_file(path: Path) -> ModelFile:
         known = " or ".join(CONTAINERS)
         raise ModelFileError(f"{path}: files ending in {path.suffix or 'nothing'!r} are not supported; expected {known}")
     try:
-        content = path.read_bytes()
+        content = _content(path)
     except OSError as error:
         raise ModelFileError(f"cannot read the model {path}: {error.strerror or error}") from None
     try:

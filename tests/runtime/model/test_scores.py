@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,8 +56,8 @@ def test_a_recorded_score_changes_no_answer(suffix: str, room: int, speech: Path
     assert (first, others) == (expected, list(before.scores[1:]))
     assert (after.graph_sha256 == before.graph_sha256) is (suffix != ".tflite")  # whose hash is of the file, manifest included
     assert abs(path.stat().st_size - shipped_model_path(suffix).stat().st_size) < 30 * room + 200
-    answers = [EmotionRecognizer(file).predict(speech).logits for file in (path, shipped_model_path(suffix))]
-    assert np.array_equal(*answers)
+    recorded, shipped = (EmotionRecognizer(file).predict(speech).logits for file in (path, shipped_model_path(suffix)))
+    assert np.array_equal(recorded, shipped)
 
 
 def test_a_damaged_file_is_left_alone(tmp_path: Path) -> None:

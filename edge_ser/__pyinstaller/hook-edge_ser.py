@@ -1,0 +1,13 @@
+"""What a program that PyInstaller makes takes along of edge-ser: the model files, the C library, what is imported on use.
+
+The libraries of soundfile, soxr and onnxruntime come with PyInstaller's own hooks for them.
+"""
+
+from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy_metadata
+
+from edge_ser.engines.native import library_path
+
+datas = collect_data_files("edge_ser", includes=["model/files/*"]) + copy_metadata("edge-ser")
+hiddenimports = collect_submodules("edge_ser.commands") + collect_submodules("edge_ser.engines")
+_library = library_path()
+binaries = [(str(_library), "edge_ser")] if _library else []
