@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import click
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from edge_ser.prediction import Prediction
 
 BAR_WIDTH = 10
+WIDE = 100
+"""Columns of text where there is no terminal to ask."""
+_BAR, _SHARE, _CLOSE_SHARE = BAR_WIDTH + 5, 9, 8
 
 _T = TypeVar("_T")
 
@@ -19,6 +23,47 @@ _T = TypeVar("_T")
 def complain(error: Exception) -> None:
     """Print an error on one line of standard error."""
     click.echo(f"edge-ser: error: {' '.join(str(error).split())}", err=True)
+
+
+def columns(otherwise: int = WIDE) -> int:
+    """Return the columns of the terminal that standard output is, ``otherwise`` for a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else otherwise
+
+
+class Layout(NamedTuple):
+    """Which columns of a table of answers fit, and how wide the first one is."""
+
+    first: int
+    has_bar: bool
+    has_shares: bool
+
+    @classmethod
+    def of(cls, longest: int, n_labels: int, width: int, least: int = 12) -> Layout:
+        """Return the fullest layout in which a row fits ``width``; ``longest`` is what the first column would like to have.
+
+        >>> Layout.of(20, 4, 200), Layout.of(20, 4, 80), Layout.of(20, 4, 40)
+        (Layout(first=20, has_bar=True, has_shares=True), Layout(first=14, has_bar=False, has_shares=True), \
+Layout(first=17, has_bar=False, has_shares=False))
+        """
+        emotion, percent, length, note = 2 + 9 + 1, 4, 11, 7
+        if longest + emotion + _BAR + 1 + n_labels * _SHARE + length + note <= width:
+            return cls(longest, True, True)
+        with_shares = emotion + percent + n_labels * _CLOSE_SHARE + length + note
+        if min(longest, least) + with_shares <= width:
+            return cls(min(longest, width - with_shares), False, True)
+        return cls(max(1, min(longest, width - emotion - percent - note)), False, False)
+
+    def row(self, first: str, label: str, confidence: str, shares: Iterable[str], length: str, note: str = "") -> str:
+        """Return one row; what does not fit the first column loses its beginning."""
+        shown = first if len(first) <= self.first else ("…" + first[len(first) - self.first + 1 :])[: self.first]
+        sure = f"{confidence:<{_BAR}} " if self.has_bar else f"{confidence.split()[-1][:4]:>4}"
+        wide = _SHARE if self.has_bar else _CLOSE_SHARE
+        rest = "".join(f"{share:>{wide}}" for share in shares) + f" {length:>10}" if self.has_shares else ""
+            "".join(f"{share:>{_SHARE if self.has_bar else _CLOSE_SHARE}}" for share in shares) + f" {length:>10}"
+            if self.has_shares
+            else ""
+        )
+        return f"{shown:<{self.first}}  {label[:9]:<9} {sure}{rest}{note}".rstrip()
 
 
 def progress(items: Sequence[_T], label: str) -> Iterator[_T]:
@@ -53,14 +98,22 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{tenths / 10:04.1f}" if hours else f"{minutes}:{tenths / 10:04.1f}"
 
 
-def utterance_header(labels: Iterable[str]) -> str:
+_UTTERANCE_WIDE = 90  # with four labels; below it a row of the table has neither bar nor shares
+
+
+def utterance_header(labels: Iterable[str], width: int = WIDE) -> str:
     """Return the head of the table that :func:`utterance_row` fills."""
+    if width < _UTTERANCE_WIDE:
+        return f"{'start':>9} {'length':>8}  {'emotion':<9} conf"
     shares = "".join(f"{label:>9}" for label in labels)
     return f"{'start':>9} {'length':>8}  {'emotion':<9} {'confidence':<{BAR_WIDTH + 5}} {shares}"
 
 
-def utterance_row(start_s: float, stop_s: float, answer: Prediction, is_cut: bool, after: str = "") -> str:
-    """Return one row of the table of utterances; ``after`` is one more column."""
+def utterance_row(start_s: float, stop_s: float, answer: Prediction, is_cut: bool, after: str = "", width: int = WIDE) -> str:
+    """Return one row of the table of utterances; ``after`` is one more column. A narrow row has neither bar nor shares."""
+    if width < _UTTERANCE_WIDE:
+        note = " novel" if answer.is_novel else " …" if is_cut else ""
+        return f"{clock_time(start_s):>9} {stop_s - start_s:6.2f} s  {answer.label[:9]:<9} {answer.confidence:4.0%}{note}"
     confidence = f"{bar(answer.confidence)} {answer.confidence:4.0%}"
     shares = "".join(f"{p:>9.0%}" for p in answer.probabilities.values())
     notes = "".join(f"  {note}" for note, holds in (("novel", answer.is_novel), ("goes on", is_cut)) if holds)

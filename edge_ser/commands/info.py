@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_ser.terminal import WIDE, columns
+
 if TYPE_CHECKING:
     from edge_ser.model.manifest import ModelFile
 
-_KEY_WIDTH, _CARD_WIDTH = 16, 100
+_KEY_WIDTH = 16
 
 
 @click.command(short_help="Print the model card.")
@@ -31,7 +33,7 @@ def command(model: Path | None, as_json: bool) -> None:
         return
     for key, text in _card(file):
         # A path stays whole: it is there to be copied.
-        lines = textwrap.wrap(text, _CARD_WIDTH - _KEY_WIDTH, break_long_words=False, break_on_hyphens=False)
+        lines = textwrap.wrap(text, max(20, min(WIDE, columns()) - _KEY_WIDTH), break_long_words=False, break_on_hyphens=False)
         click.echo(f"{key:<{_KEY_WIDTH}}{lines[0]}")
         for line in lines[1:]:
             click.echo(" " * _KEY_WIDTH + line)

@@ -22,7 +22,7 @@ from edge_ser.commands._options import (
     threads_option,
 )
 from edge_ser.errors import AudioError, require_extra
-from edge_ser.terminal import BAR_WIDTH, bar, complain
+from edge_ser.terminal import Layout, bar, columns, complain
 
 if TYPE_CHECKING:
     from edge_ser.prediction import Prediction
@@ -104,7 +104,7 @@ def command(
 
         sources = [(name, _standard_input() if name == "-" else name) for name in recordings]
         sys.exit(1 if print_segments(recognizer, sources, segmenter, form or "table", output, plot) or failed else 0)
-    width = min(48, max(map(len, ["file", *recordings])))
+    layout = Layout.of(min(48, max(map(len, ["file", *recordings]))), len(recognizer.labels), columns(otherwise=sys.maxsize))
     headed = as_json
     with _progress(recordings) as names:
         for name in names:
@@ -115,7 +115,7 @@ def command(
                 failed += 1
                 continue
             if not headed:
-                _row("file", "emotion", "confidence", recognizer.labels, "length", width)
+                click.echo(layout.row("file", "emotion", "confidence", recognizer.labels, "length"))
                 headed = True
             if as_json:
                 click.echo(_json_line(name, prediction, embedding))
@@ -123,7 +123,7 @@ def command(
                 confidence = f"{bar(prediction.confidence)} {prediction.confidence:4.0%}"
                 shares = [f"{p:.0%}" for p in prediction.probabilities.values()]
                 note = "  novel" if prediction.is_novel else ""
-                _row(name, prediction.label, confidence, shares, f"{prediction.duration_s:.2f} s", width, note)
+                click.echo(layout.row(name, prediction.label, confidence, shares, f"{prediction.duration_s:.2f} s", note))
     if failed:
         sys.exit(1)
 
@@ -158,12 +158,6 @@ def _progress(names: list[str]) -> Any:
     if not bar_helps:
         return contextlib.nullcontext(names)
     return click.progressbar(names, file=sys.stderr, label="recognising", show_pos=True)
-
-
-def _row(name: str, label: str, confidence: str, shares: Iterable[str], length: str, width: int, note: str = "") -> None:
-    shown = name if len(name) <= width else "…" + name[1 - width :]
-    columns = "".join(f"{share:>9}" for share in shares)
-    click.echo(f"{shown:<{width}}  {label:<9} {confidence:<{BAR_WIDTH + 5}} {columns} {length:>10}{note}")
 
 
 def _json_line(name: str, prediction: Prediction, embedding: bool) -> str:

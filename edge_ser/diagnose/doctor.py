@@ -23,13 +23,13 @@ from edge_ser.diagnose.benchmark.table import condition_lines, machine_lines
 from edge_ser.diagnose.machine import ROOT, Condition, Machine, installed_version, read_condition, read_machine
 from edge_ser.engines import ENGINE_PACKAGES, shipped_backend
 from edge_ser.engines.providers import ONNX_PROVIDERS
+from edge_ser.terminal import WIDE, columns
 
 FORMAT = "edge-ser-doctor"
 FORMAT_VERSION = 1
 
 _TIMEOUT_S = 180  # TensorRT builds its engines on the first run
 _KEY_WIDTH = 18
-_LINE_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -331,6 +331,8 @@ def _engine_line(e: EngineCheck) -> str:
 
 
 def _wrapped(key: str, text: str) -> Iterator[str]:
-    for line in textwrap.wrap(text, _LINE_WIDTH - _KEY_WIDTH, break_on_hyphens=False, break_long_words=False) or [""]:
+    for line in textwrap.wrap(
+        text, max(20, min(WIDE, columns()) - _KEY_WIDTH), break_on_hyphens=False, break_long_words=False
+    ) or [""]:
         yield f"{key:<{_KEY_WIDTH}}{line}"
         key = ""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from edge_ser.live.listener import Event, Listener, Overrun, ToneChanged, UtteranceAnswered
-from edge_ser.terminal import bar, clock_time, utterance_header, utterance_row
+from edge_ser.terminal import WIDE, bar, clock_time, columns, utterance_header, utterance_row
 
 _FRAME_S = 0.1
 _METER_WIDTH = 24
@@ -32,7 +32,8 @@ class Screen:
         self._notes: deque[str] = deque()
 
     def __enter__(self) -> Screen:
-        self._print(f"{utterance_header(self._labels)}  answered after")
+        wide = columns() >= WIDE
+        self._print(f"{utterance_header(self._labels, columns())}{'  answered after' * wide}")
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -46,7 +47,7 @@ class Screen:
         if isinstance(event, UtteranceAnswered):
             self._last_answer = event
             after = f"  {event.latency_ms:7.0f} ms"
-            self._print(utterance_row(event.start_s, event.stop_s, event.prediction, event.cut, after))
+            self._print(utterance_row(event.start_s, event.stop_s, event.prediction, event.cut, after, columns()))
         elif isinstance(event, ToneChanged) and not self._is_live:
             self._print(f"{clock_time(event.time_s):>9} tone: {event.label}")
         elif isinstance(event, Overrun) and not self._is_live:

@@ -15,11 +15,13 @@ from edge_ser.files import replacing, require_writable
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.live.segmenter import SegmenterConfig
 from edge_ser.recognizer import EmotionRecognizer
-from edge_ser.terminal import complain, utterance_header, utterance_row
+from edge_ser.terminal import columns, complain, utterance_header, utterance_row
 from edge_ser.timeline.formats import Envelope, Float32Array, Segment, audacity, csv_header, csv_rows, jsonl, rttm, timeline
 
 FORMATS: dict[str, Callable[[str, Sequence[Segment]], str]] = {
-    "table": lambda name, segments: "".join(f"{utterance_row(s.start_s, s.stop_s, s.prediction, s.cut)}\n" for s in segments),
+    "table": lambda name, segments: "".join(
+        f"{utterance_row(s.start_s, s.stop_s, s.prediction, s.cut, width=columns())}\n" for s in segments
+    ),
     "jsonl": jsonl,
     "csv": csv_rows,
     "audacity": audacity,
@@ -56,7 +58,7 @@ def print_segments(
     if form == "csv":
         write(csv_header(recognizer.labels))
     elif form == "table":
-        write(utterance_header(recognizer.labels) + "\n")
+        write(utterance_header(recognizer.labels, columns()) + "\n")
     for name, source in recordings:
         try:
             with AudioReader(source) as reader:
