@@ -59,10 +59,6 @@ Layout(first=17, has_bar=False, has_shares=False))
         sure = f"{confidence:<{_BAR}} " if self.has_bar else f"{confidence.split()[-1][:4]:>4}"
         wide = _SHARE if self.has_bar else _CLOSE_SHARE
         rest = "".join(f"{share:>{wide}}" for share in shares) + f" {length:>10}" if self.has_shares else ""
-            "".join(f"{share:>{_SHARE if self.has_bar else _CLOSE_SHARE}}" for share in shares) + f" {length:>10}"
-            if self.has_shares
-            else ""
-        )
         return f"{shown:<{self.first}}  {label[:9]:<9} {sure}{rest}{note}".rstrip()
 
 
