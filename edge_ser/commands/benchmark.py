@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ser.errors import ConfigError, MissingExtraError, require_extra
-from edge_ser.terminal import complain
+from edge_ser.terminal import columns, complain
 
 if TYPE_CHECKING:
     from edge_ser.diagnose.benchmark.limits import Limit
@@ -157,7 +157,7 @@ def _measured(
 
         rule = Rule(runs, duration)
         report = measure(subjects, seconds, audio, rule, starts, progress=progress)
-    click.echo(format_report(report))
+    click.echo(format_report(report, columns()))
     if json_file is not None:
         write_report(report, json_file)
     if plot_file is not None:

@@ -16,11 +16,28 @@ _WIDTH = 100
 _NAME_WIDTH = 26
 
 
-def format_report(report: Report) -> str:
+def shown_statistics(width: int) -> list[str]:
+    """Return the columns of the table that fit ``width``, the most telling first to stay.
+
+    >>> shown_statistics(100) == [*STATISTICS, "outliers"], shown_statistics(80), shown_statistics(40)
+    (True, ['min', 'mean', 'p50', 'p90', 'p99', 'max'], ['p50'])
+    """
+    ranked = ("p50", "p99", "max", "min", "p90", "mean", "first", "outliers")
+    kept = ranked[: max(1, (width - _NAME_WIDTH) // 9)]
+    return [name for name in (*STATISTICS, "outliers") if name in kept]
+
+
+def format_report(report: Report, width: int = _WIDTH) -> str:
     """Return the machine, how it was measured, a table for every subject, and where the answers' times lie."""
+    names = shown_statistics(width)
+
+    def row(name: str, timing: Timing) -> str:
+        found = timing.statistics()
+        return f"{name:<{_NAME_WIDTH}}" + "".join(f"{found[s]:>9}" if s == "outliers" else f"{found[s]:>9.2f}" for s in names)
+
     lines = [f"edge-ser {report.edge_ser}"]
     for line in (*machine_lines(report.machine), *condition_lines(report.before, report.after)):
-        lines += textwrap.wrap(line, _WIDTH, subsequent_indent="  ")
+        lines += textwrap.wrap(line, min(width, _WIDTH), subsequent_indent="  ")
     busiest = max((c.load for c in (report.before, report.after) if c.load is not None), default=0.0)
     if busiest > report.machine.cores:
         lines.append("THE MACHINE IS BUSY: compare what was measured together here, and no times")
@@ -29,16 +46,16 @@ def format_report(report: Report) -> str:
         lines.append("every round runs each of them in turn, and begins with another one")
     for result in report.results:
         lines += ["", *subject_lines(result.subject), ""]
-        lines.append(f"{'ms':<{_NAME_WIDTH}}" + "".join(f"{name:>9}" for name in (*STATISTICS, "outliers")))
+        lines.append(f"{'ms':<{_NAME_WIDTH}}" + "".join(f"{name:>9}" for name in names))
         for case in result.cases:
-            lines.append(_row(f"{case.seconds:.3g} s, file to answer", case.answer))
-            lines.append(_row("  of it on a processor", case.answer_cpu))
-            lines += [_row(f"  {name.replace('_', ' ')}", timing) for name, timing in case.stages.items()]
+            lines.append(row(f"{case.seconds:.3g} s, file to answer", case.answer))
+            lines.append(row("  of it on a processor", case.answer_cpu))
+            lines += [row(f"  {name.replace('_', ' ')}", timing) for name, timing in case.stages.items()]
             if case.stream_answer is not None:
-                lines.append(_row("  stream, end to answer", case.stream_answer))
+                lines.append(row("  stream, end to answer", case.stream_answer))
         if result.start is not None:
             named = {**result.start.series, f"cold start, {result.start.seconds:.3g} s": result.start.series["cold_start"]}
-            lines += [_row(name.replace("_", " "), timing) for name, timing in named.items() if name != "cold_start"]
+            lines += [row(name.replace("_", " "), timing) for name, timing in named.items() if name != "cold_start"]
         lines += ["", *(f"{key:<{_NAME_WIDTH}}{text}" for key, text in _costs(result.start))]
         for case in result.cases:
             cpu = "" if case.stream_cpu_percent is None else f", {case.stream_cpu_percent:.2f} % of a core while speech arrives"
@@ -97,11 +114,6 @@ def subject_lines(subject: Subject) -> list[str]:
         f"{subject.bytes / 1e6:.3f} MB; int8: {subject.weights_int8_percent:.1f} % of weights, "
         f"{subject.macs_int8_percent:.1f} % of operations; SHA-256 {subject.graph_sha256[:12]}",
     ]
-
-
-def _row(name: str, timing: Timing) -> str:
-    found = timing.statistics()
-    return f"{name:<{_NAME_WIDTH}}" + "".join(f"{found[s]:>9.2f}" for s in STATISTICS) + f"{found['outliers']:>9}"
 
 
 def _costs(start: Start | None) -> Iterator[tuple[str, str]]:
