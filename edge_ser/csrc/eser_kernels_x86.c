@@ -49,10 +49,16 @@ AVX2 INLINE __m256i accumulate_wide(__m256i sum, __m256i x, __m256i w) {
 #define ACCUMULATE accumulate_wide
 #include "eser_kernels_x86.h"
 
+/* GCC has it from 11 on, clang from 12 on; what an older compiler lacks costs these kernels alone. */
+#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
+#define HAS_AVXVNNI 1
 #define DOT dot_vnni
 #define TARGET __attribute__((target("avx2,avxvnni")))
 #define ACCUMULATE _mm256_dpbusd_avx_epi32
 #include "eser_kernels_x86.h"
+#else
+#define HAS_AVXVNNI 0
+#endif
 
 #define DOT dot_vnni512
 #define TARGET __attribute__((target("avx2,avx512f,avx512vl,avx512vnni")))
@@ -166,16 +172,20 @@ AVX2 static void gru_step_avx2(const int32_t *input, const int32_t *recurrent, i
 
 static const eser_kernels AVX2_SET = {"avx2",       dot_avx2,     dot_wide_avx2, dot_16_avx2,
                                       eser_activate_avx2, rescale_avx2, gru_step_avx2, eser_winograd_avx2};
+#if HAS_AVXVNNI
 static const eser_kernels VNNI_SET = {"avxvnni", dot_vnni, dot_vnni, dot_16_avx2, eser_activate_avx2, rescale_avx2, gru_step_avx2, NULL};
+#endif
 static const eser_kernels VNNI512_SET = {"avx512vnni", dot_vnni512, dot_vnni512, dot_16_avx2, eser_activate_avx2, rescale_avx2, gru_step_avx2, NULL};
 
 uint32_t eser_kernels_simd(const eser_kernels **found) {
-    uint32_t n = 0, a, b, c, d;
+    uint32_t n = 0;
     if (__builtin_cpu_supports("avx2")) {
         found[n++] = &AVX2_SET;
-        /* Not every compiler has a name for this one. */
+#if HAS_AVXVNNI
+        uint32_t a, b, c, d; /* not every compiler has a name for this one */
         if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1)
             found[n++] = &VNNI_SET;
+#endif
         if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
             found[n++] = &VNNI512_SET;
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_kernels_of_this_processor(tmp_path: Path, compiler: str, flags: tuple[s
     assert found[0] == "scalar"
     for flag, name in (("avx2", "avx2"), ("avx_vnni", "avxvnni"), ("avx512_vnni", "avx512vnni"), ("asimddp", "dotprod")):
         assert (flag in flags_of_processor) == (name in found)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX-VNNI is for x86-64")
+@pytest.mark.parametrize(("compiler", "version"), [("gcc", "__GNUC__=10"), ("clang", "__clang_major__=11")])
+def test_a_compiler_without_avx_vnni_has_the_other_kernels(tmp_path: Path, compiler: str, version: str) -> None:
+    posing = (f"-U{version.partition('=')[0]}", f"-D{version}")
+    program = compiled(tool(compiler, compiler), tmp_path / "kernels", "-O1", *posing)
+    found = kernels(program)
+    assert "avxvnni" not in found
+    assert ("avx2" in Path("/proc/cpuinfo").read_text().split()) == ("avx2" in found)
+    assert b"avxvnni" not in program.read_bytes()
 
 
 def test_without_simd_there_is_plain_c(tmp_path: Path) -> None:
