@@ -23,8 +23,9 @@ fix: .venv/test
 docs: .venv/docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
+# QUICK=1: a tenth of the rounds, to try it, into runs/.
 bench: .venv/bench
-	$(BIN)/python bench/benchmarks.py -o BENCHMARKS.md $(if $(FLOAT),--float $(FLOAT))
+	$(BIN)/python bench/benchmarks.py $(if $(QUICK),--quick -o runs/BENCHMARKS.md,-o BENCHMARKS.md) $(if $(FLOAT),--float $(FLOAT))
 
 golden: .venv/test
 	$(BIN)/python tests/golden/make_golden.py
@@ -54,6 +55,6 @@ results: .venv/test
 	$(BIN)/pip install --quiet --editable '.[docs]'
 	@touch $@
 
-.venv/bench: .venv/test
-	$(BIN)/pip install --quiet --editable '.[bench]'
+.venv/bench: .venv/runtime
+	$(BIN)/pip install --quiet $(TORCH) && $(BIN)/pip install --quiet --editable '.[bench]'
 	@touch $@

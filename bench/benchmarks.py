@@ -261,7 +261,11 @@ def goals(report: Report, ratios: dict[str, float], encoder_share: float, most_s
 
 @click.command()
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Markdown file; the plot lies beside this script."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Markdown file; the plot lies in the folder bench beside it.",
 )
 @click.option(
     "--float", "float_model", type=click.Path(path_type=Path, exists=True), help="A float ONNX file of the same network."
@@ -277,7 +281,8 @@ def main(out: Path, float_model: Path | None, quick: bool) -> None:
     if float_model is not None:
         subjects.append(Subject(str(float_model)))
     cores = len(os.sched_getaffinity(0))
-    plot = Path(__file__).with_name("scaling.png")
+    plot = out.parent / "bench" / "scaling.png"
+    plot.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         note("models and engines")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import soundfile
 from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -23,10 +22,11 @@ from edge_ser.errors import ExportError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.model import c_source as firmware
 from edge_ser.model.manifest import Manifest, read_model_file
-from edge_ser_export import c_source, formats
+from edge_ser_export import c_source, exporter, formats
 from edge_ser_export.c_library import CModel, Result
 from edge_ser_export.exporter import export_run
 from edge_ser_export.report import FileReport
+from edge_ser_export.verification import Agreement, agree
 from tests.firmware.test_library import tool
 
 
@@ -161,14 +161,27 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "run"]
 
 
-def test_a_broken_calibration_is_refused(learnt: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("held_against", "found", "message"),
+    [
+        ("its own", {"argmax": 0.98}, r"the int8 c file answers the same label as the network on 98\.0% of 8 clips"),
+        ("int8 ONNX", {"argmax": 0.98}, r"the int8 c file answers the same label as the int8 ONNX file on 98\.0% of 8 clips"),
+        ("int8 ONNX", {"mean_logit_error": 0.11}, r"the c file differs from ONNX with the same integers, logits by 0\.11"),
+    ],
+)
+def test_a_library_that_agrees_too_rarely_is_refused(
+    learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_against: str, found: dict[str, float], message: str
+) -> None:
     tool("cc")
-    quiet = tmp_path / "quiet"
-    quiet.mkdir()
-    soundfile.write(quiet / "hiss.wav", 1e-4 * np.random.default_rng(0).standard_normal(16000), 16000)
-    with pytest.raises(ExportError, match=r"the int8 c file answers the same label as the network on .* at least 98\.5%"):
-        export_run(learnt, {"c": tmp_path / "c"}, silent, True, quiet)
-    assert list(tmp_path.iterdir()) == [quiet]
+
+    def agreement(*compared: Any) -> Agreement:
+        measured = agree(*compared)
+        return replace(measured, **found) if measured.clips.startswith(held_against) else measured  # type: ignore[arg-type]
+
+    monkeypatch.setattr(exporter, "agree", agreement)
+    with pytest.raises(ExportError, match=message):
+        export_run(learnt, {"c": tmp_path / "c"}, silent, int8=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("what", ["feature_gain", "gru_input_backward_weight", "conv2_bias"])

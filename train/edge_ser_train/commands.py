@@ -70,8 +70,10 @@ def train(
     from edge_ser_train.method.config import load_config, load_preset
     from edge_ser_train.method.dataset import default_cache_dir
     from edge_ser_train.method.loop import Trainer
+    from edge_ser_train.method.model import with_settled_precision
 
-    rank = click.get_current_context().with_resource(processes.joined()).rank
+    joined = click.get_current_context().with_resource(processes.joined())
+    rank = joined.rank
 
     def say(line: str) -> None:
         if rank == 0:
@@ -85,6 +87,7 @@ def train(
         config = load_config(out / runs.CONFIG)
     else:
         config = (load_config(config_file) if config_file else load_preset(preset or "edge")).with_settings(settings)
+        config = with_settled_precision(config, joined.device())
     if resume:
         saved = runs.read_data(out)
         # The environment names a usual place; what the run says and finds there goes before it.

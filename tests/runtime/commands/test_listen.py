@@ -128,13 +128,13 @@ def test_an_interrupt_ends_it_cleanly(how: signal.Signals) -> None:
         child.stdin.write(bytes(32000))
         child.stdin.flush()
         assert json.loads(child.stdout.readline())["event"] == "ready"
-        time.sleep(0.3)
         child.send_signal(how)
         rest = child.stdout.read().splitlines()
         assert child.wait(20) == 0
         assert child.stderr.read() == b""
     end = json.loads(rest[-1])
-    assert (end["event"], end["reason"], end["time_s"]) == ("end", "interrupted", 1.0)
+    assert (end["event"], end["reason"]) == ("end", "interrupted")
+    assert 0 <= end["time_s"] <= 1.0
 
 
 def test_a_reader_that_leaves_is_no_traceback(talk: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from click.testing import CliRunner
 
 from edge_ser import AudioError, ConfigError, EmotionRecognizer
 from edge_ser.cli import cli
+from edge_ser.model.eser_file import parse, read_eser, serialise
+from edge_ser.model.manifest import Manifest, shipped_model_path
 from edge_ser.personal.microphone import Microphone
 from edge_ser.personal.person import EVIDENCE, OWN, SHARED, Person, evidence
 from edge_ser.personal.profile import Profile
@@ -146,7 +149,13 @@ def test_a_person_survives_the_file_and_serves_streams(adapted: EmotionRecognize
 
 def test_the_tflite_twin_knows_the_same_person(adapted: EmotionRecognizer, speech: Path) -> None:
     twin = EmotionRecognizer(backend="tflite", profile=adapted.profile)
-    assert twin.predict(speech).probabilities == pytest.approx(adapted.predict(speech).probabilities, abs=0.05)
+    plain = EmotionRecognizer(backend="tflite").predict(speech)
+    person = adapted.profile.person
+    assert person is not None
+    centres = person.centres(twin.labels, np.array(twin.manifest.centres))
+    expected = decide(plain.logits, plain.embedding, twin.manifest, plain.duration_s, person_centres=centres)
+    assert twin.predict(speech).probabilities == pytest.approx(expected.probabilities)
+    assert expected.probabilities != plain.probabilities
 
 
 def test_threads_lose_no_utterance() -> None:
@@ -171,10 +180,14 @@ def test_wrong_labels_and_silence_are_refused_and_change_nothing(adapted: Emotio
     assert adapted.profile is before
 
 
-def test_another_model_is_refused(tiny_model: Path, adapted: EmotionRecognizer) -> None:
+def test_another_model_is_refused(adapted: EmotionRecognizer, native_library: Path, tmp_path: Path) -> None:
+    other_model, content = tmp_path / "other.eser", shipped_model_path(".eser").read_bytes()
+    manifest = Manifest.from_json(read_eser(content)[0])
+    manifest = replace(manifest, training=manifest.training | {"weights_sha256": "0" * 64})
+    other_model.write_bytes(serialise(manifest.to_json(), parse(content, 4), 4))
     with pytest.raises(ConfigError, match=r"learnt a person with another model \(weights .*adapt this model"):
-        EmotionRecognizer(tiny_model, profile=adapted.profile)
-    other = EmotionRecognizer(tiny_model)
+        EmotionRecognizer(other_model, profile=adapted.profile)
+    other = EmotionRecognizer(other_model)
     with pytest.raises(ConfigError, match="another model"):
         other.profile = adapted.profile
     assert other.profile == Profile()

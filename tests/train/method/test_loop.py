@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +18,14 @@ from click.testing import CliRunner
 
 from edge_ser.cli import cli
 from edge_ser.errors import RunError
-from edge_ser.frontend.features import LOGMEL_PAPER, extract
 from edge_ser.personal.microphone import speech_frames, speech_vectors
-from edge_ser.prediction import softmax
 from edge_ser_train.corpora.splits import training_split
+from edge_ser_train.method import model
 from edge_ser_train.method import run as runs
 from edge_ser_train.method.config import OptimizerConfig, TrainConfig, load_config, load_preset
 from edge_ser_train.method.dataset import outliers
 from edge_ser_train.method.loop import Trainer, encode, infer, learning_rate
-from edge_ser_train.method.losses import class_weights
+from edge_ser_train.method.losses import class_weights, outlier_loss, weighted_center_loss, weighted_softmax_loss
 from edge_ser_train.method.run import describe_data, load_run, load_tensors, open_run, record_run
 from tests.conftest import TINY_SETTINGS
 
@@ -43,7 +41,7 @@ def trainer(config: TrainConfig, data_dir: Path, folder: Path) -> Trainer:
 
 
 def paper(*settings: str) -> TrainConfig:
-    return load_preset("paper").with_settings(("optimizer.batch_size=8", "precision=float32", *settings))
+    return load_preset("paper").with_settings(("optimizer.batch_size=8", *settings))
 
 
 def test_lambda_0_is_the_plain_weighted_softmax(tiny_data: Path, tmp_path: Path) -> None:
@@ -96,7 +94,7 @@ def test_warm_up_puts_the_centres_on_the_class_means(tiny_data: Path, tmp_path: 
 
 def test_sound_without_speech_teaches_doubt(tiny_data: Path, tmp_path: Path) -> None:
     certain, doubting = (
-        trainer(paper("optimizer.lr=1e-3", f"loss.outliers={share}"), tiny_data, tmp_path / str(share)) for share in (0.0, 0.25)
+        trainer(paper("loss.warmup_steps=0", f"loss.outliers={share}"), tiny_data, tmp_path / str(share)) for share in (0.0, 0.25)
     )
     marks = outliers(0, 8, doubting.config)
     assert marks.sum() == 2
@@ -105,39 +103,33 @@ def test_sound_without_speech_teaches_doubt(tiny_data: Path, tmp_path: Path) -> 
     assert ((x - plain).abs().amax(dim=(1, 2)) > 0).tolist() == marks.tolist()
     y = torch.from_numpy(doubting.train_y[rows])[~marks]
     with torch.no_grad():
-        z = doubting.net.eval()(x, n_frames).z[~marks]
-    for run in (certain, doubting):
-        run.step()
+        out = doubting.net.eval()(x, n_frames)
+    softmax_loss = weighted_softmax_loss(out.logits[~marks], y, doubting.omega)
+    center_loss = weighted_center_loss(out.z[~marks], y, torch.zeros(4, 64), doubting.omega)
+    doubt = 2 / 8 * outlier_loss(out.logits[marks])
+    assert doubt > 0
+    doubting.step()
+    expected = [softmax_loss + 0.3 * center_loss + doubt, softmax_loss, center_loss]
+    assert doubting.progress.loss_sums == pytest.approx([float(value) for value in expected], rel=1e-4)
     for label in y.unique():
-        torch.testing.assert_close(doubting.centres[label], z[y == label].mean(dim=0), atol=1e-5, rtol=1e-5)
-    hiss = [extract(0.1 * np.random.default_rng(i).standard_normal(16000).astype(np.float32), LOGMEL_PAPER) for i in range(4)]
-    for run in (certain, doubting):
-        for _ in range(40):
-            run.step()
-            run.progress.loss_sums = [0.0, 0.0, 0.0]
-    sure, unsure = (softmax(infer(run.net, hiss)[0]).max(axis=1).mean() for run in (certain, doubting))
-    assert unsure < 0.45
-    assert sure > unsure + 0.1
+        moved = 0.5 * out.z[~marks][y == label].mean(dim=0)  # from 0, by alpha
+        torch.testing.assert_close(doubting.centres[label], moved, atol=1e-5, rtol=1e-5)
 
 
-def test_one_batch_is_overfitted(tiny_data: Path, tmp_path: Path) -> None:
-    data = training_split(tiny_data, ["tiny"], load_preset("paper").labels)
-    # Labels at random: nothing can be learnt but the clips themselves.
-    rng = np.random.default_rng(0)
-    clips = [replace(c, emotion=str(rng.choice(load_preset("paper").labels))) for c in data.train[:8]]
-    for index, label in enumerate(load_preset("paper").labels):
-        clips[index] = replace(clips[index], emotion=label)
-    config = paper("optimizer.lr=1e-3", "loss.warmup_steps=5")
-    run = Trainer(config, replace(data, train=tuple(clips)), tmp_path, tmp_path / "cache")
-    for _ in range(150):
-        run.step()
-        run.progress.loss_sums = [0.0, 0.0, 0.0]
+def test_a_step_goes_down_the_loss_of_its_batch(tiny_data: Path, tmp_path: Path) -> None:
+    # The first step of Adam is down the gradient's signs; this small, it lowers the loss whatever the rounding.
+    run = trainer(paper("optimizer.lr=1e-5", "loss.warmup_steps=5"), tiny_data, tmp_path / "run")
     x, n_frames, rows = run.batch(0)
     y = torch.from_numpy(run.train_y[rows])
-    with torch.no_grad():
-        logits = run.net.eval()(x, n_frames).logits
-    assert (logits.argmax(dim=1) == y).all()
-    assert F.cross_entropy(logits, y) < 0.1
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(weighted_softmax_loss(run.net.eval()(x, n_frames).logits, y, run.omega))
+
+    before = loss()
+    run.step()
+    assert run.progress.loss_sums[0] == pytest.approx(before, rel=1e-4)
+    assert loss() < before - 1e-3
 
 
 def test_one_cycle_is_torchs() -> None:
@@ -246,6 +238,13 @@ def test_what_finishing_fitted_is_checked(tiny_run: Path, tmp_path: Path, name: 
         load_run(run)
 
 
+def dtype_of(value: Any) -> torch.dtype:
+    """Return the type of a tensor, or of the first one in what a GRU takes and gives."""
+    while not isinstance(value, torch.Tensor):
+        value = value[0]
+    return value.dtype
+
+
 def _steps(run: Trainer, n: int) -> None:
     for _ in range(n):
         run.step()
@@ -255,30 +254,37 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_tensors(folder / runs.MODEL)[0]
 
 
+INTERRUPTED = """
+import os, sys
+from edge_ser_train.method.loop import Trainer
+step, signal = Trainer.step, int(sys.argv.pop(1))
+def interrupted(self):
+    step(self)
+    if self.progress.step == 17:
+        os.kill(os.getpid(), signal)
+Trainer.step = interrupted
+from edge_ser.cli import main
+main()
+"""
+"""Trains, and is sent a signal while its 17th step is taken."""
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_resumes_to_the_same_result(
     train_tiny: Callable[..., Path], tiny_data: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
-    settings = ("optimizer.max_steps=60", "selection.every_steps=5")
+    settings = ("optimizer.max_steps=24", "selection.every_steps=5")
     whole = train_tiny(tmp_path / "whole", "edge", *settings)
     cut = tmp_path / "cut"
-    arguments = ["train", "--data", str(tiny_data), "--corpus", "tiny", "--preset", "edge", "--out", str(cut)]
     config = (whole / runs.CONFIG).read_text()
     (tmp_path / "config.toml").write_text(config)
-    arguments[5:7] = ["--config", str(tmp_path / "config.toml")]
-    process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE)
-    metrics = cut / runs.METRICS
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        time.sleep(0.01)
-    process.send_signal(how)
-    _, error = process.communicate(timeout=60)
+    arguments = ["train", "--data", tiny_data, "--corpus", "tiny", "--config", tmp_path / "config.toml", "--out", cut]
+    command = [sys.executable, "-c", INTERRUPTED, str(int(how)), *map(str, arguments)]
+    process = subprocess.run(command, stderr=subprocess.PIPE, check=False)
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
     if how == signal.SIGINT:
-        assert b"--resume" in error
-        assert b"Traceback" not in error
+        assert b"--resume" in process.stderr
+        assert b"Traceback" not in process.stderr
     assert not (cut / runs.REPORT).exists()
 
     resumed = subprocess.run([*COMMAND, "train", "--out", str(cut), "--resume"], capture_output=True, check=True)
@@ -309,14 +315,17 @@ def test_a_run_is_never_overwritten_nor_mixed(tiny_run: Path, tiny_data: Path, t
         open_run(config, described, blocked / "run", resume=False)
 
 
-def test_bfloat16_computes_the_same_losses_roughly(tiny_data: Path, tmp_path: Path) -> None:
-    exact = trainer(paper("loss.warmup_steps=1"), tiny_data, tmp_path / "float32")
-    rough = trainer(paper("loss.warmup_steps=1", "precision=bfloat16"), tiny_data, tmp_path / "bfloat16")
-    _steps(exact, 3)
-    _steps(rough, 3)
-    assert rough.progress.loss_sums != exact.progress.loss_sums
-    assert rough.progress.loss_sums == pytest.approx(exact.progress.loss_sums, rel=0.05)
-    assert all(p.dtype == torch.float32 for p in rough.net.parameters())
+def test_bfloat16_is_for_the_convolutions_alone(tiny_data: Path, tmp_path: Path) -> None:
+    run = trainer(paper("precision=bfloat16"), tiny_data, tmp_path / "run")
+    computed: dict[str, torch.dtype] = {}
+    for name, part in (("convolution", run.net.convs[1]), ("GRU", run.net.gru)):
+        part.register_forward_pre_hook(lambda part, given, name=name: computed.update({f"into {name}": dtype_of(given[0])}))
+        part.register_forward_hook(lambda part, given, out, name=name: computed.update({f"out of {name}": dtype_of(out)}))
+    run.step()
+    assert computed["out of convolution"] == torch.bfloat16
+    assert computed["into GRU"] == torch.float32
+    assert all(np.isfinite(run.progress.loss_sums))
+    assert all(p.dtype == torch.float32 for p in run.net.parameters())
 
 
 def test_a_loss_that_explodes_is_one_line(tiny_data: Path, tmp_path: Path) -> None:
@@ -326,7 +335,7 @@ def test_a_loss_that_explodes_is_one_line(tiny_data: Path, tmp_path: Path) -> No
 
 
 def test_two_processes_train_what_one_trains(tiny_data: Path, tmp_path: Path, train_tiny: Callable[..., Path]) -> None:
-    settings = ("loss.separation=1.0", "optimizer.ema=0.9", "precision=float32")  # bfloat16 rounds half a batch otherwise
+    settings = ("loss.separation=1.0", "optimizer.ema=0.9")
     one = train_tiny(tmp_path / "one", "paper", *settings)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     command += [str(Path(sys.executable).parent / "edge-ser"), "train", "--data", str(tiny_data), "--corpus", "tiny"]
@@ -339,7 +348,10 @@ def test_two_processes_train_what_one_trains(tiny_data: Path, tmp_path: Path, tr
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
         if name.startswith(("net.", "ema.", "centres")):
-            torch.testing.assert_close(value, weights[1][name], atol=2e-5, rtol=1e-4, msg=name)
+            # In the mean: where a gradient is nearly nothing, Adam makes a step of its rounding error.
+            assert (value - weights[1][name]).abs().float().mean() < 1e-5, name
+    losses = [[json.loads(line)["loss"] for line in (folder / runs.METRICS).open()] for folder in (one, tmp_path / "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     uneven = [*command, "--set", "optimizer.batch_size=7", "--out", str(tmp_path / "odd")]
     failed = subprocess.run(uneven, capture_output=True, text=True, timeout=300, check=False)
     assert "a batch of 7 clips cannot be shared by 2 processes" in failed.stderr
@@ -365,3 +377,15 @@ def test_recordings_play_at_several_speeds(tiny_data: Path, tmp_path: Path) -> N
     assert (np.abs((fast + 3) / (normal + 3) - 1 / 1.1) < 0.03).all()
     run.batch(0)
     assert set(run._epoch.variants) == {0, 1}
+
+
+@pytest.mark.parametrize("native", [torch.float32, torch.bfloat16])
+def test_the_settings_say_what_the_processor_computed_in(
+    train_tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: torch.dtype
+) -> None:
+    compute_type = model.compute_type
+    monkeypatch.setattr(model, "compute_type", lambda of, device: native if of == "auto" else compute_type(of, device))
+    run = train_tiny(tmp_path / "run", "edge", "precision=auto", "optimizer.max_steps=2")
+    expected = str(native).removeprefix("torch.")
+    assert load_config(run / runs.CONFIG).precision == expected
+    assert json.loads((run / runs.REPORT).read_text())["precision"] == expected

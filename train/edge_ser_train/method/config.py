@@ -146,7 +146,7 @@ class TrainConfig:
     label_map: dict[str, str] = field(default_factory=dict)
     """Emotions of the corpora that count as one of the labels, such as excited = "happy"."""
     precision: str = "auto"
-    """``float32``, ``bfloat16`` (autocast), or ``auto``: bfloat16 where the processor computes in it."""
+    """``float32``, ``bfloat16`` (autocast), or ``auto``: bfloat16 where the processor computes in it; a run says which."""
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -17,6 +17,7 @@ in parts, changes nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE
-from edge_ser_train.method.config import ModelConfig
+from edge_ser_train.method.config import ModelConfig, TrainConfig
 
 CHANNELS = (48, 64, 80, 96)
 KERNELS = (7, 3, 3, 3)
@@ -218,3 +219,8 @@ def compute_type(precision: str, device: torch.device) -> torch.dtype:
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.bfloat16 if native else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def with_settled_precision(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """Return the settings with ``precision`` as the device computes: ``auto`` means another thing elsewhere."""
+    return replace(config, precision=str(compute_type(config.precision, device)).removeprefix("torch."))

@@ -123,6 +123,8 @@ def finished(out: Path, cell: Cell) -> bool:
     result = runs.read_json(path)
     # A setting that came into the project later has its default in older results.
     config = config_from_table(result.get("config", {}), str(path))
+    if "auto" in (config.precision, cell.config.precision):  # what it was is said beside the settings
+        config = replace(config, precision=cell.config.precision)
     if config != cell.config or result.get("split_sha256") != cell.split.sha256:
         raise RunError(f"{path} holds the results of other settings or another split; choose another --out, or move it away")
     return True
@@ -132,10 +134,15 @@ def run_cell(cell: Cell, data: Path, out: Path, cache: Path, say: Callable[[str]
     """Train (or continue, or just score) one cell and write its results; False when Ctrl-C stopped it."""
     from edge_ser_train.method.dataset import class_numbers, load_features
     from edge_ser_train.method.loop import Trainer, infer
+    from edge_ser_train.method.model import with_settled_precision
+    from edge_ser_train.method.processes import present
 
     folder = out / "runs" / cell.name
     started = (folder / runs.CONFIG).is_file()
-    if started and load_config(folder / runs.CONFIG) != cell.config:
+    own = load_config(folder / runs.CONFIG) if started else with_settled_precision(cell.config, present().device())
+    if cell.config.precision == "auto":
+        cell = replace(cell, config=replace(cell.config, precision=own.precision))
+    if own != cell.config:
         raise RunError(f"{folder} was started with other settings; choose another --out, or move it away")
     config = _among_the_runs(cell, out)
     corpora = list(dict.fromkeys(c.corpus for c in cell.split.train))
