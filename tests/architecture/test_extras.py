@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -112,7 +113,7 @@ def test_each_extra_alone_brings_what_it_promises(extra: str, wheel: Path, speec
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     install = [python, "-m", "pip", "install", "-q"]
     if "torch" in PROMISED[extra]:
-        subprocess.run([*install, os.environ.get("TORCH", "torch")], check=True)
+        subprocess.run([*install, *shlex.split(os.environ.get("TORCH", "torch"))], check=True)
     done = subprocess.run([*install, f"{wheel}[{extra}]" if extra else wheel], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # sounddevice looks for PortAudio as soon as it is imported.

@@ -22,4 +22,4 @@ def test_a_stream_without_end_neither_grows_nor_drifts(real_clips: list[Path]) -
     finally:
         tracemalloc.stop()
     # Half of what it would keep if it forgot nothing: ten minutes of vectors are 7 MB, of samples or frames far more.
-    assert max(late_mb) - min(late_mb) < 3.5, late_mb
+    assert max(late_mb) < late_mb[0] + 3.5, late_mb
