@@ -111,10 +111,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_extra_alone_brings_what_it_promises(extra: str, wheel: Path, speech: Path, tmp_path: Path) -> None:
     python = tmp_path / "venv/bin/python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    install = [python, "-m", "pip", "install", "-q"]
+    install = [str(python), "-m", "pip", "install", "-q"]
     if "torch" in PROMISED[extra]:
         subprocess.run([*install, *shlex.split(os.environ.get("TORCH", "torch"))], check=True)
-    done = subprocess.run([*install, f"{wheel}[{extra}]" if extra else wheel], capture_output=True, text=True, check=False)
+    done = subprocess.run([*install, f"{wheel}[{extra}]" if extra else str(wheel)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # sounddevice looks for PortAudio as soon as it is imported.
     code = (
@@ -128,6 +128,9 @@ def test_each_extra_alone_brings_what_it_promises(extra: str, wheel: Path, speec
         f"import {name}\nfor found in pkgutil.walk_packages({name}.__path__, '{name}.'): importlib.import_module(found.name)\n"
         for name in packages
     )
-    for command in ([python, "-c", code, *sorted(PROMISED[extra])], [python.with_name("edge-ser"), "predict", speech]):
+    for command in (
+        [str(python), "-c", code, *sorted(PROMISED[extra])],
+        [str(python.with_name("edge-ser")), "predict", str(speech)],
+    ):
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

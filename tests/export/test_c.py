@@ -63,6 +63,7 @@ def answer(model: CModel, path: Path) -> Result:
     return stream.finish()
 
 
+@pytest.mark.slow
 def test_c_answers_as_the_int8_onnx_file_on_real_speech(of_real_speech: tuple[CModel, Path, FileReport], data_dir: Path) -> None:
     model, onnx, _ = of_real_speech
     recognizer = EmotionRecognizer(onnx)
@@ -86,6 +87,7 @@ def test_c_answers_as_the_int8_onnx_file_on_real_speech(of_real_speech: tuple[CM
         assert f.judged_s == pytest.approx(e.duration_s, abs=0.0101)
 
 
+@pytest.mark.slow
 def test_the_report_says_how_it_agrees(of_real_speech: tuple[CModel, Path, FileReport]) -> None:
     model, _, report = of_real_speech
     assert report.against_onnx is not None
@@ -100,6 +102,7 @@ def test_the_report_says_how_it_agrees(of_real_speech: tuple[CModel, Path, FileR
     assert report.weights_int8_percent >= 98
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(learnt: Path, exported: tuple[Path, FileReport], tmp_path: Path) -> None:
     export_run(learnt, {"c": tmp_path / "again"}, silent, int8=True)
     for name in ("eser_model.c", "eser_model.h"):
@@ -119,6 +122,7 @@ def test_the_manifest_travels_as_a_string(exported: tuple[Path, FileReport]) -> 
     assert max(map(len, source.splitlines())) <= 130
 
 
+@pytest.mark.slow
 def test_the_command_writes_all_formats_beside_one_another(learnt: Path, tiny_data: Path, tmp_path: Path) -> None:
     tool("cc")
     arguments = ["export", str(learnt), "--int8", "--data", str(tiny_data), "--format", "onnx,c", "-o", str(tmp_path / "m")]
@@ -198,6 +202,7 @@ def test_wrong_numbers_in_c_are_refused(learnt: Path, tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_wrong_recurrent_weights_in_c_are_refused(learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool("cc")
     run = shutil.copytree(learnt, tmp_path / "run")
@@ -234,6 +239,7 @@ def test_a_front_end_that_differs_is_refused(learnt: Path, tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_model_file_and_the_c_source_say_the_same(of_real_speech: tuple[CModel, Path, FileReport]) -> None:
     _, onnx, _ = of_real_speech
     source = (onnx.with_suffix("") / "eser_model.c").read_text()

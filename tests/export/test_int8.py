@@ -72,6 +72,7 @@ def disagreements(paths: list[Path], answers: dict[str, npt.NDArray[np.float32]]
     return named
 
 
+@pytest.mark.slow
 def test_both_formats_and_torch_agree_on_real_clips(learnt: Path, data_dir: Path, tmp_path: Path) -> None:
     trained = load_run(learnt)
     paths = sample(data_dir, 200)
@@ -317,6 +318,7 @@ def test_the_shipped_files_are_int8_small_and_one_model(data_dir: Path) -> None:
     assert disagreements(paths, answers, near=0.1) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime 2.14 is for Python up to 3.11")
 def test_tflite_runtime_2_14_answers_the_same(
     exported: tuple[dict[str, Path], list[FileReport]], data_dir: Path, tmp_path: Path

@@ -269,7 +269,7 @@ main()
 """Trains, and is sent a signal while its 17th step is taken."""
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
 def test_an_interrupted_run_resumes_to_the_same_result(
     train_tiny: Callable[..., Path], tiny_data: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
@@ -334,6 +334,7 @@ def test_a_loss_that_explodes_is_one_line(tiny_data: Path, tmp_path: Path) -> No
         _steps(run, 5)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(tiny_data: Path, tmp_path: Path, train_tiny: Callable[..., Path]) -> None:
     settings = ("loss.separation=1.0", "optimizer.ema=0.9")
     one = train_tiny(tmp_path / "one", "paper", *settings)

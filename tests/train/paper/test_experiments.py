@@ -68,9 +68,12 @@ def test_results_from_before_a_setting_existed_count(reproduced: Path, tiny_data
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(result))
     assert finished(tmp_path, cell)
-    path.write_text(json.dumps(result | {"config": result["config"] | {"augment": {"trim": 0.5}}}))
-    with pytest.raises(RunError, match="holds the results of other settings"):
-        finished(tmp_path, cell)
+    path.write_text(json.dumps(result | {"config": result["config"] | {"precision": "auto"}}))  # not resolved then
+    assert finished(tmp_path, cell)
+    for other in ({"augment": {"trim": 0.5}}, {"precision": "bfloat16"}):
+        path.write_text(json.dumps(result | {"config": result["config"] | other}))
+        with pytest.raises(RunError, match="holds the results of other settings"):
+            finished(tmp_path, cell)
 
 
 def test_a_cell_that_was_cut_goes_on_to_the_same_figures(reproduced: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -80,6 +83,7 @@ def test_a_cell_that_was_cut_goes_on_to_the_same_figures(reproduced: Path, tiny_
     assert (tmp_path / name).read_bytes() == (reproduced / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_jobs_give_what_one_gives(reproduced: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)  # one thread a job, as here: more of them add up in another order
     reproduce(tiny_data, tmp_path, "--table", "1", "--jobs", "2")
