@@ -18,7 +18,7 @@ import pytest
 import edge_ser
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import LOGMEL_V1, extract
-from edge_ser.model.manifest import read_model_file
+from edge_ser.model.manifest import read_model_file, shipped_model_path
 from edge_ser.personal.microphone import silence_db
 from edge_ser_export.c_library import SOURCES, CModel, Result, build
 from edge_ser_export.c_source import build_c
@@ -50,9 +50,9 @@ def run(*command: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def integers(tiny_run: Path, speech: Path) -> tuple[EmotionNet, QuantizedNet]:
-    """The tiny network in integers."""
-    net = load_run(tiny_run).net
+def integers(learnt: Path, speech: Path) -> tuple[EmotionNet, QuantizedNet]:
+    """A network in integers."""
+    net = load_run(learnt).net
     with AudioReader(speech) as reader:
         features = extract(np.concatenate(list(reader.blocks())))
     noise = (20 * np.random.default_rng(0).standard_normal((300, 128)) - 40).astype(np.float32)
@@ -60,10 +60,10 @@ def integers(tiny_run: Path, speech: Path) -> tuple[EmotionNet, QuantizedNet]:
 
 
 @pytest.fixture(scope="module")
-def sources(integers: tuple[EmotionNet, QuantizedNet], tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sources(integers: tuple[EmotionNet, QuantizedNet], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the exported network."""
     folder = tmp_path_factory.mktemp("c")
-    written = build_c(*integers, read_model_file(tiny_model).manifest)
+    written = build_c(*integers, read_model_file(shipped_model_path()).manifest)
     (folder / "eser_model.c").write_text(written.source)
     (folder / "eser_model.h").write_text(written.header)
     return folder
