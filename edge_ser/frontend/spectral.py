@@ -57,14 +57,15 @@ def _dft() -> Callable[[Array, Array], None]:
     def public(rows: Array, out: Array) -> None:
         out.T[:] = scipy_rfft(rows, axis=1)
 
-    try:
-        r2c = _extension("fft", "_pocketfft", "pypocketfft").r2c
-        found = np.zeros((3, 2), dtype=np.complex64)
-        fast(np.eye(2, 4, dtype=np.float32), found)
-        if found.tolist() == [[1, 1], [1, -1j], [1, -1]]:
-            return fast
-    except (ImportError, AttributeError, TypeError, ValueError):
-        pass
+    for name in ("pocketfft", "duccfft"):  # until scipy 1.17; from 1.18 on
+        try:
+            r2c = _extension("fft", f"_{name}", f"py{name}").r2c
+            found = np.zeros((3, 2), dtype=np.complex64)
+            fast(np.eye(2, 4, dtype=np.float32), found)
+            if found.tolist() == [[1, 1], [1, -1j], [1, -1]]:
+                return fast
+        except (ImportError, AttributeError, TypeError, ValueError):
+            continue
     from scipy.fft import rfft as scipy_rfft
 
     return public
