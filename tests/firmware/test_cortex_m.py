@@ -12,6 +12,8 @@ from tests.firmware import table
 from tests.firmware.exactness import COLUMNS, hashes
 from tests.firmware.targets import BOARDS, EXAMPLES, TARGETS, Board, Linux, execute, make, need
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def measured(c_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, table.Firmware]:

@@ -13,6 +13,7 @@ import pytest
 from edge_ser_export.c_library import SOURCES
 
 PROGRAM = Path(__file__).with_name("kernels.c")
+SANITISED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 def tool(name: str, package: str) -> str:
@@ -48,7 +49,7 @@ def kernels(*command: str | Path) -> list[str]:
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-@pytest.mark.parametrize("flags", [("-O3",), ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")])
+@pytest.mark.parametrize("flags", [("-O3",), pytest.param(SANITISED, marks=pytest.mark.slow)])
 def test_kernels_of_this_processor(tmp_path: Path, compiler: str, flags: tuple[str, ...]) -> None:
     found = kernels(compiled(tool(compiler, compiler), tmp_path / "kernels", *flags))
     flags_of_processor = Path("/proc/cpuinfo").read_text().split()
@@ -72,6 +73,7 @@ def test_without_simd_there_is_plain_c(tmp_path: Path) -> None:
     assert kernels(compiled(tool("gcc", "gcc"), tmp_path / "kernels", "-O2", "-DESER_NO_SIMD")) == ["scalar"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processor", "expected"), [("cortex-a53", "scalar neon"), ("cortex-a76", "scalar neon dotprod")])
 def test_kernels_of_arm(tmp_path: Path, processor: str, expected: str) -> None:
     emulator = tool("qemu-aarch64-static", "qemu-user-static")

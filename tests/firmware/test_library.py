@@ -327,10 +327,12 @@ def fuzzer(sources: Path, tmp_path: Path) -> Callable[..., Path]:
     return build_with
 
 
+@pytest.mark.slow
 def test_random_calls_under_sanitisers(fuzzer: Callable[..., Path]) -> None:
     assert "20 scripts" in run(fuzzer("gcc", "-fsanitize=address,undefined"), "20")
 
 
+@pytest.mark.slow
 def test_libfuzzer_under_sanitisers(fuzzer: Callable[..., Path], tmp_path: Path) -> None:
     probe = (tool("clang"), "-xc", "-fsanitize=fuzzer,address,undefined", "-", "-o", tmp_path / "probe")
     source = "int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d == 0 && n == 0; }"
@@ -344,6 +346,7 @@ def test_libfuzzer_under_sanitisers(fuzzer: Callable[..., Path], tmp_path: Path)
     run(program, *limits, "-seed=1", f"-artifact_prefix={tmp_path}/", tmp_path / "corpus")
 
 
+@pytest.mark.slow
 def test_other_flags_give_the_same_bits(sources: Path, model: CModel, speech: Path, tmp_path: Path) -> None:
     samples = speech_of(speech)
     expected, features = None, model.features(samples)

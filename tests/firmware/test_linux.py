@@ -158,6 +158,7 @@ def cpp_for_boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_cpp(libraries, tmp_path_factory.mktemp("cpp_aarch64"), "aarch64-linux-gnu-")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", aarch64.PROCESSORS)
 def test_cpp_on_a_board(processor: str, cpp: Path, cpp_for_boards: Path, samples: Int16Array) -> None:
     emulator: list[str | Path] = [*aarch64.PROCESSORS[processor], "-L", aarch64.board_root()]
@@ -179,6 +180,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_package_answers_on_a_board_as_here(package: Path, data_dir: Path) -> None:
     recordings = [sorted((data_dir / corpus / "audio").glob("*.flac"))[100] for corpus in ("cremad", "emodb", "ravdess")]
     said: list[str] = []
@@ -187,6 +189,7 @@ def test_the_package_answers_on_a_board_as_here(package: Path, data_dir: Path) -
     assert len(said) == len(aarch64.PROCESSORS) * len(aarch64.BACKENDS) * len(recordings)
 
 
+@pytest.mark.slow
 def test_the_package_on_a_board_says_what_is_wrong(package: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.wav").write_bytes(b"no audio")
     with pytest.raises(RuntimeError, match=r"AudioError: .*broken.wav"):
