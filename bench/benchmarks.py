@@ -35,6 +35,7 @@ from edge_ser.diagnose.benchmark.table import condition_lines, machine_lines
 from edge_ser.diagnose.machine import installed_version, read_condition
 from edge_ser.engines import shipped_backend
 from edge_ser.engines.native import NativeBackend, library_path
+from edge_ser.files import writing
 from edge_ser.frontend.features import extract
 from edge_ser.model.manifest import read_model_file, shipped_model_path
 from edge_ser_train.method.run import write_atomic
@@ -187,7 +188,8 @@ def lengths(rounds: int, plot: Path) -> list[str]:
     axes.plot(x, offset + slope * x, label=f"{offset:.2f} ms + {slope:.2f} ms a second")
     axes.set(xlabel="audio, s", ylabel="samples to answer, ms", xlim=(0, None), ylim=(0, None))
     axes.legend()
-    figure.savefig(plot)
+    with writing(plot, "the plot") as file:
+        figure.savefig(file)
     residual = float(np.abs(offset + slope * x - y).max() / y.max())
     rows += [
         "",
