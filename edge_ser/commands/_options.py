@@ -72,12 +72,12 @@ def require_apart(outputs: Iterable[Path | None], inputs: Iterable[str | Path | 
     written: list[Path] = []
     for output in filter(None, outputs):
         for other in written:
-            if output == other == STANDARD_OUTPUT or (
-                not is_stream(output) and os.path.realpath(output) == os.path.realpath(other)
-            ):
+            may_share = output != STANDARD_OUTPUT and is_stream(output)
+            if not may_share and os.path.realpath(output) == os.path.realpath(other):
                 raise click.UsageError(f"two outputs are {output}; give each a file of its own")
         written.append(output)
-        for source in filter(None, inputs):
+        for source in (name for name in inputs if name is not None):
             with contextlib.suppress(OSError, ValueError):  # one of them is not there
-                if output.is_file() and os.path.samestat(output.stat(), os.stat(0 if str(source) == "-" else source)):
+                read = os.fstat(0) if str(source) == "-" else Path(source).stat()
+                if output.is_file() and os.path.samestat(output.stat(), read):
                     raise click.UsageError(f"{output} is read, too; write to another file")

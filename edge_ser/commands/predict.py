@@ -85,9 +85,7 @@ def command(
     if len(recordings) > 1 and (plot or form == "audacity"):
         raise click.UsageError(f"a plot, or a label track, is of one recording; {len(recordings)} were given")
     if segments:
-        if plot == STANDARD_OUTPUT and output in (None, STANDARD_OUTPUT):
-            raise click.UsageError("two outputs are standard output; give --output or --plot a file of its own")
-        require_apart([output, plot], [*recordings, model, profile])
+        require_apart([output or STANDARD_OUTPUT, plot], [*recordings, model, profile])
         output = None if output == STANDARD_OUTPUT else output
         from edge_ser.live.segmenter import SegmenterConfig
 
