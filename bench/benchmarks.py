@@ -28,6 +28,7 @@ import peers
 import scaling
 
 from edge_ser import EmotionRecognizer
+from edge_ser.commands._options import require_apart
 from edge_ser.diagnose.benchmark.clips import RATE_HZ, speech_like
 from edge_ser.diagnose.benchmark.measurement import Rule, measure
 from edge_ser.diagnose.benchmark.results import Report, Subject, Timing
@@ -271,6 +272,7 @@ def goals(report: Report, ratios: dict[str, float], encoder_share: float, most_s
 @click.option("--quick", is_flag=True, help="A tenth of the rounds: to try the script, not to publish.")
 def main(out: Path, float_model: Path | None, quick: bool) -> None:
     """Measure, and write the tables."""
+    require_apart([out], [float_model])
 
     def note(text: str) -> None:
         click.echo(f"{text} ...", err=True)
