@@ -28,6 +28,7 @@ import peers
 import scaling
 
 from edge_ser import EmotionRecognizer
+from edge_ser.commands._options import require_apart
 from edge_ser.diagnose.benchmark.clips import RATE_HZ, speech_like
 from edge_ser.diagnose.benchmark.measurement import Rule, measure
 from edge_ser.diagnose.benchmark.results import Report, Subject, Timing
@@ -35,6 +36,7 @@ from edge_ser.diagnose.benchmark.table import condition_lines, machine_lines
 from edge_ser.diagnose.machine import installed_version, read_condition
 from edge_ser.engines import shipped_backend
 from edge_ser.engines.native import NativeBackend, library_path
+from edge_ser.files import writing
 from edge_ser.frontend.features import extract
 from edge_ser.model.manifest import read_model_file, shipped_model_path
 from edge_ser_train.method.run import write_atomic
@@ -187,7 +189,8 @@ def lengths(rounds: int, plot: Path) -> list[str]:
     axes.plot(x, offset + slope * x, label=f"{offset:.2f} ms + {slope:.2f} ms a second")
     axes.set(xlabel="audio, s", ylabel="samples to answer, ms", xlim=(0, None), ylim=(0, None))
     axes.legend()
-    figure.savefig(plot)
+    with writing(plot, "the plot") as file:
+        figure.savefig(file)
     residual = float(np.abs(offset + slope * x - y).max() / y.max())
     rows += [
         "",
@@ -273,6 +276,7 @@ def goals(report: Report, ratios: dict[str, float], encoder_share: float, most_s
 @click.option("--quick", is_flag=True, help="A tenth of the rounds: to try the script, not to publish.")
 def main(out: Path, float_model: Path | None, quick: bool) -> None:
     """Measure, and write the tables."""
+    require_apart([out], [float_model])
 
     def note(text: str) -> None:
         click.echo(f"{text} ...", err=True)

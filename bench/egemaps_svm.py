@@ -27,7 +27,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from edge_ser.errors import AudioError, EdgeSerError, RunError, require_extra
-from edge_ser.files import replacing
+from edge_ser.files import writing
 from edge_ser.frontend.audio import AudioReader
 from edge_ser_train.corpora.splits import check_leaks
 from edge_ser_train.corpora.tables import Clip, read_corpus
@@ -79,7 +79,7 @@ def _extract(clips: Sequence[Clip]) -> Float32Array:
 
 def _save(file: Path, table: Float32Array) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as partial, partial.open("wb") as stream:
+    with writing(file) as stream:
         np.save(stream, table)
 
 

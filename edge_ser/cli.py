@@ -54,13 +54,18 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; every EdgeSerError becomes one line on standard error and exit status 1."""
+    """Run the command line; every EdgeSerError becomes one line on standard error and exit status 1, Ctrl-C status 130."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without our characters is no reason to stop
     warnings.formatwarning = lambda message, *_, **__: f"edge-ser: warning: {message}\n"
     try:
-        cli(prog_name="edge-ser")
+        sys.exit(cli.main(prog_name="edge-ser", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
     except (EdgeSerError, OSError) as error:
         complain(error)
         sys.exit(1)

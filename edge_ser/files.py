@@ -1,46 +1,182 @@
-"""Files that are written whole or not at all."""
+"""The one way the project writes: files whole or not at all, pipes and devices as it comes; and locks on what is in use."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import glob
 import os
+import re
+import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from edge_ser.errors import ConfigError, EdgeSerError
 
+STANDARD_OUTPUT = Path("-")
+"""The path that stands for standard output."""
+
+_NAME_CHARACTERS = 48  # of the target's name in a temporary one, which may not be longer than 255 bytes
+_DESCRIPTORS = re.compile(r"/proc/(self|\d+)(/task/\d+)?/fd|/dev/fd")
+
 
 @contextlib.contextmanager
-def replacing(path: Path, what: str = "", error: type[EdgeSerError] = ConfigError) -> Iterator[Path]:
-    """Give a path in the folder of ``path`` to write to; what lies there in the end takes the place of ``path``.
+def writing(path: Path, what: str = "", error: type[EdgeSerError] = ConfigError) -> Iterator[IO[bytes]]:
+    """Give a binary file that takes what is to be at ``path``.
 
-    A reader, or a crash, sees the old file or the new one, never half of it. Raises ``error``, which names the file as
-    ``what`` it is, when it cannot be written.
+    A regular file is replaced when all is written: a reader, or a crash, sees the old file or the new one, never half of it.
+    Its permissions and a symbolic link to it stay. Devices, pipes and descriptors (/dev/stdout) are written through, ``-`` is
+    standard output. Raises ``error``, which names the file as ``what`` it is, when it cannot be written, BrokenPipeError when
+    nobody reads a pipe any more.
     """
-    with _beside(path, what, error) as partial:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+    try:
+        with _opened(path) as file:
+            yield file
+            file.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as failure:
+        raise _refusal(path, what, error, failure) from None
 
 
-def require_writable(path: Path) -> None:
-    """Raise ConfigError when :func:`replacing` would; leave everything as it is."""
-    with _beside(path, "", ConfigError) as partial:
-        partial.touch()
+def require_writable(path: Path, error: type[EdgeSerError] = ConfigError) -> None:
+    """Raise ``error`` when :func:`writing` would, as far as that can be known; leave everything as it is."""
+    try:
+        if not is_stream(path):
+            with _partial(_target(path)):
+                pass
+        elif path != STANDARD_OUTPUT and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as failure:
+        raise _refusal(path, "", error, failure) from None
+
+
+def is_stream(path: Path) -> bool:
+    """Return whether what is written to ``path`` arrives at once: not in a regular file that is replaced in the end.
+
+    >>> is_stream(Path("-")), is_stream(Path("/dev/null")), is_stream(Path("new.csv"))
+    (True, True, False)
+    """
+    known = path == STANDARD_OUTPUT or _descriptor(path) is not None
+    return known or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 @contextlib.contextmanager
-def _beside(path: Path, what: str, error: type[EdgeSerError]) -> Iterator[Path]:
-    partial = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        if "\0" in path.name:
-            raise OSError(None, "no file can have such a name")
-        if path.is_dir():
-            raise IsADirectoryError(None, "Is a directory")
-        yield partial
-    except OSError as failure:
-        raise error(f"cannot write {f'{what} ' if what else ''}{path}: {failure.strerror or failure}") from None
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            partial.unlink()
+def holding(path: Path) -> Iterator[bool]:
+    """Hold the lock file ``path`` while the block runs, if no other process does: that is what it gives.
+
+    A process that is killed holds nothing any more.
+    """
+    file = _locked(path)
+    if file is None:
+        yield False
+        return
+    with file:
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _refusal(path: Path, what: str, error: type[EdgeSerError], failure: OSError) -> EdgeSerError:
+    return error(f"cannot write {f'{what} ' if what else ''}{path}: {failure.strerror or failure}")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    descriptor = _descriptor(path)
+    if path == STANDARD_OUTPUT:
+        if sys.stdout is None:
+            raise OSError(None, "standard output is closed")
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+    elif descriptor is not None:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        # Opening it by its name would truncate the file behind it.
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            yield file
+    elif is_stream(path):
+        with os.fdopen(os.open(path, os.O_WRONLY), "wb") as file:
+            yield file
+    else:
+        target = _target(path)
+        with _partial(target) as file:
+            yield file
+            file.flush()
+            _keep_permissions(target, file)
+            os.fsync(file.fileno())
+            os.replace(file.name, target)
+
+
+def _descriptor(path: Path) -> int | None:
+    """Return N where ``path`` leads to this process's descriptor N, as /dev/stdout and /dev/fd/N do."""
+    if "\0" in str(path):
+        return None
+    for _ in range(40):  # as many links as the kernel follows
+        folder = os.path.realpath(path.parent)
+        if path.name.isdigit() and _DESCRIPTORS.fullmatch(folder):
+            return int(path.name)
+        path = Path(folder, path.name)
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+    return None
+
+
+def _target(path: Path) -> Path:
+    """Return the regular file, there or not, that ``path`` leads to; OSError where it cannot be replaced."""
+    if "\0" in str(path):
+        raise OSError(None, "no file can have such a name")
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if target.exists() and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return target
+
+
+@contextlib.contextmanager
+def _partial(target: Path) -> Iterator[IO[bytes]]:
+    """Give a new file beside ``target``, which is gone in the end unless it was renamed; remove those of killed processes."""
+    stem = f".{target.name[:_NAME_CHARACTERS]}."
+    for left in target.parent.glob(f"{glob.escape(stem)}{'[0-9a-f]' * 8}.edge-ser"):
+        with contextlib.suppress(OSError), left.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its writer holds the lock for as long as it lives
+            left.unlink()
+    opened = None
+    while opened is None:  # another process may take a new file for a dead one's before it is locked
+        partial = target.with_name(f"{stem}{secrets.token_hex(4)}.edge-ser")
+        opened = _locked(partial)
+    with opened:
+        try:
+            yield opened
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> IO[bytes] | None:
+    """Open ``path``, made where there is none, and lock it while it is open; None where another process has it."""
+    while True:
+        file = path.open("a+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError:
+            pass  # a file system without locks: it is nobody's then, and nothing there is ever taken for a dead process's
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # whoever had it removed it meanwhile
+
+
+def _keep_permissions(target: Path, file: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):  # where there is none yet, or it is somebody else's
+        found = target.stat()
+        os.fchmod(file.fileno(), found.st_mode & 0o7777)
+        os.fchown(file.fileno(), found.st_uid, found.st_gid)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import click
 
 from edge_ser.errors import ConfigError, did_you_mean
+from edge_ser.files import STANDARD_OUTPUT, is_stream
 
 model_option = click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that ships.")
 backend_option = click.option(
@@ -62,3 +65,19 @@ def configured(settings: Iterable[str], *kinds: Callable[..., Any]) -> list[Any]
         return [kind(**values) for kind, values in given.items()]
     except ConfigError as error:
         raise click.BadParameter(str(error), param_hint="--set") from None
+
+
+def require_apart(outputs: Iterable[Path | None], inputs: Iterable[str | Path | None]) -> None:
+    """Raise UsageError where a file would be written that is read, or two outputs would be one; None is none."""
+    written: list[Path] = []
+    for output in filter(None, outputs):
+        for other in written:
+            may_share = output != STANDARD_OUTPUT and is_stream(output)
+            if not may_share and os.path.realpath(output) == os.path.realpath(other):
+                raise click.UsageError(f"two outputs are {output}; give each a file of its own")
+        written.append(output)
+        for source in (name for name in inputs if name is not None):
+            with contextlib.suppress(OSError, ValueError):  # one of them is not there
+                read = os.fstat(0) if str(source) == "-" else Path(source).stat()
+                if output.is_file() and os.path.samestat(output.stat(), read):
+                    raise click.UsageError(f"{output} is read, too; write to another file")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from edge_ser.commands._options import backend_option, model_option
+from edge_ser.commands._options import backend_option, model_option, require_apart
+from edge_ser.files import is_stream
 
 
 @click.command(short_help="Learn how one person sounds.")
@@ -35,6 +36,9 @@ def command(label: str, files: tuple[str, ...], profile: Path, forget: bool, mod
     """
     if bool(label) != bool(files) or not (files or forget):
         raise click.UsageError("give a LABEL and the FILEs that sound so, or --forget")
+    if is_stream(profile):
+        raise click.UsageError(f"{profile} is no regular file; a profile is read and written")
+    require_apart([profile], [*files, model])
     from edge_ser.personal.profile import Profile
     from edge_ser.recognizer import EmotionRecognizer
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_ser.commands._options import require_apart
 from edge_ser.errors import ConfigError, MissingExtraError, require_extra
+from edge_ser.files import STANDARD_OUTPUT, require_writable
 from edge_ser.terminal import columns, complain
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ def command(
     --fail-if 'cold_start>0.45s'    also import, load, first_answer; steady_memory>90MB, idle_cpu>0.5%, rtf>0.01, size>1MB
     --fail-if 'p50>1.1x'            with --compare: B's median as a multiple of A's
     """
+    require_apart([json_file, plot_file], [*models, audio])
     from edge_ser.diagnose.benchmark.results import Subject, read_report
 
     reference = None
@@ -140,8 +143,7 @@ def _measured(
     from edge_ser.diagnose.benchmark.table import format_report
 
     for file in filter(None, (json_file, plot_file)):
-        if not file.parent.is_dir():
-            raise ConfigError(f"cannot write {file}: there is no folder {file.parent}")
+        require_writable(file)
     if plot_file is not None:
         try:
             require_extra("plot", "matplotlib")
@@ -157,7 +159,7 @@ def _measured(
 
         rule = Rule(runs, duration)
         report = measure(subjects, seconds, audio, rule, starts, progress=progress)
-    click.echo(format_report(report, columns()))
+    click.echo(format_report(report, columns()), err=STANDARD_OUTPUT in (json_file, plot_file))
     if json_file is not None:
         write_report(report, json_file)
     if plot_file is not None:

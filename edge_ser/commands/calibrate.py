@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from edge_ser.commands._options import backend_option, model_option
+from edge_ser.commands._options import backend_option, model_option, require_apart
+from edge_ser.files import STANDARD_OUTPUT, require_writable
 
 if TYPE_CHECKING:
     from edge_ser.model.manifest import Manifest
     from edge_ser.personal.microphone import Float32Array, Speech, SpeechStatistics
-
-_CHUNK_S = 0.25
 
 ORDINARY = ((0.0, 1000.0, 8000.0), (-0.4, -4.0, -2.7), (0.95, 0.77, 0.68))
 """Ordinary speech beside that of all emotions, at three frequencies in Hz: its level in dB, and the share of the spread it has.
@@ -41,19 +40,21 @@ def command(
 ) -> None:
     """Measure a microphone on a minute of anybody's speech, and write its profile, which fits this model alone.
 
-    FILE is a recording made with that microphone where it stands, or - for raw samples on standard input, mono and signed
-    16 bit: arecord -d 60 -t raw -f S16_LE -r 16000 | edge-ser calibrate - -o mic.json
+    FILE is a recording made with that microphone where it stands, or - for standard input: a recording, too, or raw samples,
+    mono and signed 16 bit: arecord -d 60 -t raw -f S16_LE -r 16000 | edge-ser calibrate - -o mic.json
 
     Talk as one talks there; what is said and by whom does not matter, several people are better than one, and no labels are
     needed. Then: edge-ser predict --profile mic.json hello.wav
     """
+    require_apart([out], [*files, model])
     from edge_ser.errors import ConfigError
     from edge_ser.frontend.features import FeatureStream
     from edge_ser.personal.microphone import SpeechListener
     from edge_ser.personal.profile import Profile
     from edge_ser.recognizer import EmotionRecognizer
 
-    if out.exists() and Profile.load(out).person is not None:
+    require_writable(out)
+    if out.is_file() and Profile.load(out).person is not None:
         raise ConfigError(f"{out} knows a person, who spoke through the microphone as it was; write to another file")
     recognizer = EmotionRecognizer(model, backend=backend)
     manifest, statistics = recognizer.manifest, recognizer.statistics()
@@ -65,23 +66,25 @@ def command(
         listener.flush()
         n_samples += features.n_samples
     Profile(statistics.result(speech)).save(out)
-    _report(speech, statistics, manifest, n_samples)
-    click.echo(f"wrote {out}")
+    to_stderr = out == STANDARD_OUTPUT
+    click.echo(_report(speech, statistics, manifest, n_samples), err=to_stderr)
+    click.echo(f"wrote {'the profile' if to_stderr else out}", err=to_stderr)
 
 
 def _blocks(name: str, raw_rate_hz: int, rate_hz: int) -> Iterator[Float32Array]:
-    """Yield the samples of a recording, or of the raw audio on standard input, at ``rate_hz``."""
+    """Yield the samples of a recording, or of what is on standard input, at ``rate_hz``."""
     from edge_ser.errors import AudioError
     from edge_ser.frontend.audio import AudioReader, AudioStream
+    from edge_ser.frontend.standard_input import sound_of
 
     if name != "-":
         with AudioReader(name, rate_hz) as reader:
             yield from reader.blocks()
         return
     if sys.stdin is None:
-        raise AudioError("standard input is closed; expected raw samples")
+        raise AudioError("standard input is closed; expected a recording, or raw samples")
     stream = AudioStream(raw_rate_hz, rate_hz)
-    while chunk := sys.stdin.buffer.read(2 * int(_CHUNK_S * raw_rate_hz)):
+    for chunk in sound_of(sys.stdin.buffer, raw_rate_hz):
         yield stream.push(chunk)
         if sys.stderr.isatty():
             click.echo(f"\rlistening: {stream.duration_s:.0f} s", nl=False, err=True)
@@ -90,8 +93,8 @@ def _blocks(name: str, raw_rate_hz: int, rate_hz: int) -> Iterator[Float32Array]
         click.echo(err=True)
 
 
-def _report(speech: Speech, statistics: SpeechStatistics, manifest: Manifest, n_samples: int) -> None:
-    """Print what was found, against what the model was trained on."""
+def _report(speech: Speech, statistics: SpeechStatistics, manifest: Manifest, n_samples: int) -> str:
+    """Return what was found, against what the model was trained on, as lines of text."""
     import numpy as np
 
     from edge_ser.frontend.features import bin_centres_hz
@@ -103,8 +106,10 @@ def _report(speech: Speech, statistics: SpeechStatistics, manifest: Manifest, n_
     level = float(difference.mean())
     bands = {"below 300 Hz": hz < 300, "300 to 3000 Hz": (hz >= 300) & (hz < 3000), "above 3000 Hz": hz >= 3000}
     spectrum = ", ".join(f"{name} {difference[of].mean() - level:+.1f} dB" for name, of in bands.items())
-    click.echo(f"speech    {statistics.speech_s:.1f} s in {n_samples / manifest.front_end.rate_hz:.1f} s of audio")
-    click.echo(f"level     {level:+.1f} dB against the speech the model was trained on")
-    click.echo(f"spectrum  {spectrum}, beside that")
     spread = float((statistics.std / (speech_std * np.interp(hz, at, share))).mean())
-    click.echo(f"spread    {spread:.2f} of its spread; noise and echoes make that small")
+    return (
+        f"speech    {statistics.speech_s:.1f} s in {n_samples / manifest.front_end.rate_hz:.1f} s of audio\n"
+        f"level     {level:+.1f} dB against the speech the model was trained on\n"
+        f"spectrum  {spectrum}, beside that\n"
+        f"spread    {spread:.2f} of its spread; noise and echoes make that small"
+    )

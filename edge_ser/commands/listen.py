@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -64,15 +65,19 @@ def command(
     threads: int,
     profile: Path | None,
 ) -> None:
-    """Listen to a microphone, or to raw PCM on standard input (-), and tell how every utterance sounds when it is over.
+    """Listen to a microphone, or to what comes on standard input (-), and tell how every utterance sounds when it is over.
 
     \b
     edge-ser listen
     arecord -t raw -f S16_LE -r 16000 | edge-ser listen -
     edge-ser listen --realtime hello.wav --jsonl
 
-    Ctrl-C ends it. Settings of --set: threshold, release, min_speech_ms, hangover_ms, pre_roll_ms, post_roll_ms, max_s (when an
-    utterance begins and ends); smoothing_s, min_confidence, hysteresis, hold_s, doubt_novel (how readily the tone changes).
+    On standard input a recording is known by its header; all else is raw samples, signed 16 bit, of --rate and --channels.
+    WAV is heard as it comes, other formats once they have ended.
+
+    Ctrl-C ends it, with exit status 130. Settings of --set: threshold, release, min_speech_ms, hangover_ms, pre_roll_ms,
+    post_roll_ms, max_s (when an utterance begins and ends); smoothing_s, min_confidence, hysteresis, hold_s, doubt_novel (how
+    readily the tone changes).
     """
     if sum((source is not None, realtime is not None, device is not None)) > 1:
         raise click.UsageError("-, --realtime and --device exclude one another: listen to one thing at a time")
@@ -95,9 +100,9 @@ def command(
 
     segmenter, tone = configured(settings, SegmenterConfig, ToneConfig)
     broker = _broker(mqtt_url) if mqtt_url else None
-    # A service manager's way to say Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.ExitStack() as opened:
+    # A service manager's way to end it, which is no failure.
+    signal.signal(signal.SIGTERM, _stop)
+    with contextlib.suppress(_Stopped), contextlib.ExitStack() as opened:
         name, found_hz, captured = _open(opened, source, realtime, device, rate_hz, channels, speed)
         recognizer = EmotionRecognizer(
             model, backend=backend, threads=threads, profile=profile, min_confidence=tone.min_confidence
@@ -114,6 +119,14 @@ def command(
 
         publisher = opened.enter_context(Publisher(broker, note, recognizer.labels if home_assistant else None))
         listen(listener, name, captured, _published(show, publisher), heard)
+
+
+class _Stopped(KeyboardInterrupt):
+    """The listener was asked to end by SIGTERM."""
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped
 
 
 def _broker(url: str) -> Broker:
@@ -165,17 +178,17 @@ def _open(
 ) -> tuple[str, int, Iterable[Captured]]:
     """Return the name of what is listened to, its rate in Hz, and the audio; ``opened`` closes it."""
     from edge_ser.frontend.audio import AudioReader
-    from edge_ser.live.capture import Microphone, in_real_time, raw_pcm
+    from edge_ser.live.capture import Microphone, in_real_time, standard_input
 
     if realtime is not None:
         reader = opened.enter_context(AudioReader(realtime))
         return reader.name, reader.rate_hz, in_real_time(reader, speed)
     if source is not None:
         if sys.stdin is None:
-            raise AudioError("standard input is closed; expected raw PCM")
+            raise AudioError("standard input is closed; expected a recording, or raw PCM")
         if sys.stdin.isatty():
-            raise click.UsageError("standard input is a terminal; pipe raw PCM in, such as arecord -t raw -f S16_LE -r 16000")
-        return "standard input", rate_hz or 16000, raw_pcm(sys.stdin.buffer, channels)
+            raise click.UsageError("standard input is a terminal; pipe sound in, such as arecord -f S16_LE -r 16000")
+        return "standard input", rate_hz or 16000, standard_input(sys.stdin.buffer, rate_hz or 16000, channels)
     microphone = Microphone(int(device) if device and device.isdecimal() else device, rate_hz, channels)
     opened.callback(microphone.close)
     return microphone.name, microphone.rate_hz, microphone

@@ -19,9 +19,11 @@ from edge_ser.commands._options import (
     model_option,
     profile_option,
     provider_option,
+    require_apart,
     threads_option,
 )
 from edge_ser.errors import AudioError, require_extra
+from edge_ser.files import STANDARD_OUTPUT
 from edge_ser.terminal import Layout, bar, columns, complain
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ def command(
     if len(recordings) > 1 and (plot or form == "audacity"):
         raise click.UsageError(f"a plot, or a label track, is of one recording; {len(recordings)} were given")
     if segments:
+        require_apart([output or STANDARD_OUTPUT, plot], [*recordings, model, profile])
+        output = None if output == STANDARD_OUTPUT else output
         from edge_ser.live.segmenter import SegmenterConfig
 
         segmenter: SegmenterConfig = configured(settings, SegmenterConfig)[0]
@@ -106,6 +110,10 @@ def command(
         sys.exit(1 if print_segments(recognizer, sources, segmenter, form or "table", output, plot) or failed else 0)
     layout = Layout.of(min(48, max(map(len, ["file", *recordings]))), len(recognizer.labels), columns(otherwise=sys.maxsize))
     headed = as_json
+    front_end = recognizer.manifest.front_end
+    # A frame more than are judged.
+    long_s = (front_end.max_frames * front_end.hop_samples + front_end.frame_samples) / front_end.rate_hz
+    cut = 0
     with _progress(recordings) as names:
         for name in names:
             try:
@@ -114,6 +122,8 @@ def command(
                 complain(error)
                 failed += 1
                 continue
+            is_cut = prediction.duration_s >= long_s
+            cut += is_cut
             if not headed:
                 click.echo(layout.row("file", "emotion", "confidence", recognizer.labels, "length"))
                 headed = True
@@ -122,8 +132,12 @@ def command(
             else:
                 confidence = f"{bar(prediction.confidence)} {prediction.confidence:4.0%}"
                 shares = [f"{p:.0%}" for p in prediction.probabilities.values()]
-                note = "  novel" if prediction.is_novel else ""
+                note = "  novel" * prediction.is_novel + "  middle judged" * is_cut
                 click.echo(layout.row(name, prediction.label, confidence, shares, f"{prediction.duration_s:.2f} s", note))
+    if cut:
+        judged_s = front_end.max_frames * front_end.hop_samples / front_end.rate_hz
+        of = f" of each of {cut} recordings" if cut > 1 else ""
+        click.echo(f"edge-ser: the middle {judged_s:g} s{of} were judged; --segments answers for every utterance", err=True)
     if failed:
         sys.exit(1)
 

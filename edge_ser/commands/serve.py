@@ -49,6 +49,7 @@ def command(
     """
     require_extra("serve", "wyoming")
     import asyncio
+    import signal
 
     from edge_ser.recognizer import EmotionRecognizer
     from edge_ser.services.wyoming import parse_uri, serve
@@ -58,4 +59,6 @@ def command(
     except ConfigError as error:
         raise click.BadParameter(str(error), param_hint="--uri") from None
     recognizer = EmotionRecognizer(model, backend=backend, threads=threads, min_confidence=min_confidence, profile=profile)
-    asyncio.run(serve(recognizer, address, max_clients, idle_s, lambda at: click.echo(f"listening at {at}")))
+    ended_by = asyncio.run(serve(recognizer, address, max_clients, idle_s, lambda at: click.echo(f"listening at {at}")))
+    if ended_by == signal.SIGINT:
+        raise SystemExit(130)

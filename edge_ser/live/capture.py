@@ -1,4 +1,4 @@
-"""Where live audio comes from: a microphone, raw PCM on a pipe, or a recording that plays in real time.
+"""Where live audio comes from: a microphone, standard input, or a recording that plays in real time.
 
 Every source is an iterator of :class:`Captured`; it ends with the audio and raises AudioError when the audio is torn off.
 """
@@ -6,18 +6,18 @@ Every source is an iterator of :class:`Captured`; it ends with the audio and rai
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_ser.errors import AudioError, MissingExtraError
 from edge_ser.frontend.audio import AudioReader
+from edge_ser.frontend.standard_input import sound_of
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -149,32 +149,10 @@ class Microphone:
             self._waiting.put_nowait(None)
 
 
-def raw_pcm(pipe: IO[bytes], channels: int = 1) -> Iterator[Captured]:
-    """Yield 16-bit little-endian PCM from ``pipe`` as it comes, such as `arecord -t raw -f S16_LE` writes it.
-
-    AudioError when it ends without a sample, begins with a WAV header, or cannot be read.
-    """
-    frame, rest, begun = 2 * channels, b"", False
-    while True:
-        try:
-            data = os.read(pipe.fileno(), 1 << 16)
-        except OSError as error:
-            raise AudioError(f"cannot read standard input: {error.strerror}; expected raw PCM") from None
-        if not data:
-            break
-        rest += data
-        if not begun:
-            if len(rest) < max(4, frame):
-                continue
-            if rest[:4] == b"RIFF":
-                raise AudioError("standard input begins with a WAV header; expected raw PCM: arecord -t raw -f S16_LE -r 16000")
-            begun = True
-        whole = len(rest) // frame * frame
-        if whole:
-            yield Captured(np.frombuffer(rest[:whole], dtype="<i2").reshape(-1, channels), time.monotonic())
-            rest = rest[whole:]
-    if not begun:
-        raise AudioError("standard input has ended without a sample; expected raw PCM, such as arecord -t raw -f S16_LE -r 16000")
+def standard_input(pipe: Any, rate_hz: int, channels: int = 1) -> Iterator[Captured]:
+    """Yield the sound on a binary ``pipe`` as it comes, at ``rate_hz``: raw PCM of these channels, or any recording."""
+    for chunk in sound_of(pipe, rate_hz, channels):
+        yield Captured(chunk, time.monotonic())
 
 
 def in_real_time(

@@ -259,7 +259,7 @@ def listen(
 ) -> None:
     """Listen until the audio ends or the program is interrupted, and ``show`` every event of the session.
 
-    ``heard`` is called after every piece of audio. What the source raises is raised again, once its end was shown.
+    ``heard`` is called after every piece of audio. What ends it before the audio is raised again, once the end was shown.
     """
     reason = "interrupted"
     try:
@@ -271,8 +271,6 @@ def listen(
         for event in listener.finish():
             show(event)
         reason = "ended"
-    except KeyboardInterrupt:
-        pass
     except EdgeSerError as error:
         reason = " ".join(str(error).split())
         raise

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edge_ser._version import __version__
 from edge_ser.errors import ModelFileError
+from edge_ser.files import writing
 from edge_ser.model.eser_file import FORMAT, layers, parse
 from edge_ser.model.manifest import Manifest, read_model_file, shipped_model_path
 
@@ -32,8 +33,9 @@ class CSource:
     def write(self, folder: Path) -> None:
         """Write both files into ``folder``, which is made if it is not there."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "eser_model.c").write_bytes(self.source.encode())
-        (folder / "eser_model.h").write_bytes(self.header.encode())
+        for name, text in (("eser_model.c", self.source), ("eser_model.h", self.header)):
+            with writing(folder / name, "the source") as file:
+                file.write(text.encode())
 
 
 def source_of(path: Path | None = None) -> CSource:

@@ -43,6 +43,9 @@ A minute shows the microphone, but also who spoke and how: the whole way would t
 actors, as recorded and through simulated microphones."""
 
 _SILENT_STD_DB = 1.0  # speech varies by 10 dB and more in most bins, digital silence and pure tones by next to nothing
+_STEADY_STD_DB = 0.7
+"""Least standard deviation of speech frames' level. Minutes of speech in pink noise as loud as itself have 1.3 dB and more, at
+-5 dB 0.9; noise alone has 0.44."""
 _MAX_VALUE = 1e6  # of an encoder vector's; real ones stay below 100
 
 
@@ -120,6 +123,7 @@ class SpeechStatistics:
         self._sum = np.zeros(encoder.front_end.n_bins, dtype=np.float64)
         self._squares = np.zeros(encoder.front_end.n_bins, dtype=np.float64)
         self._vector_sum = np.zeros(encoder.size, dtype=np.float64)
+        self._level_sum = self._level_squares = 0.0
         self._adding = threading.Lock()
         if microphone is not None:
             microphone.require(encoder.weights_sha256, encoder.size)
@@ -145,10 +149,13 @@ class SpeechStatistics:
             none = np.empty((len(count), self.encoder.size), dtype=np.float32)
             vectors = self.encoder.vectors(features) if count.any() else none
         vectors = vectors[count]
+        level = speech.mean(axis=1)
         with self._adding:
             self.n_frames += len(speech)
             self._sum += speech.sum(axis=0)
             self._squares += np.square(speech).sum(axis=0)
+            self._level_sum += float(level.sum())
+            self._level_squares += float(np.square(level).sum())
             self.n_vectors += len(vectors)
             self._vector_sum += vectors.sum(axis=0, dtype=np.float64)
 
@@ -159,6 +166,8 @@ class SpeechStatistics:
             self.n_vectors += other.n_vectors
             self._sum += other._sum
             self._squares += other._squares
+            self._level_sum += other._level_sum
+            self._level_squares += other._level_squares
             self._vector_sum += other._vector_sum
 
     @property
@@ -203,6 +212,13 @@ class SpeechStatistics:
                     f"microphone: no bin varies by more than {widest:.2g} dB; that is silence or a steady tone: "
                     "check the microphone and record speech"
                 )
+            if self.n_frames:
+                variance = self._level_squares / self.n_frames - (self._level_sum / self.n_frames) ** 2
+                if variance < _STEADY_STD_DB**2:
+                    raise ConfigError(
+                        f"microphone: no speech was heard, the level varies by {math.sqrt(max(variance, 0)):.2f} dB alone; that "
+                        "is noise: check the microphone and record speech"
+                    )
             return Microphone(self.encoder.weights_sha256, self.vector, self.n_vectors, speech)
 
 

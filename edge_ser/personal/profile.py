@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edge_ser.errors import ConfigError
-from edge_ser.files import replacing
+from edge_ser.files import writing
 from edge_ser.model.manifest import Manifest
 from edge_ser.personal.microphone import Float32Array, Microphone
 from edge_ser.personal.person import FloatArray, Heard, Person
@@ -63,8 +63,8 @@ class Profile:
         if self.person is not None:
             heard = {label: {"n": of.n, "embedding": of.embedding.tolist()} for label, of in self.person.utterances.items()}
             table["person"] = {"weights_sha256": self.person.weights_sha256, "utterances": heard}
-        with replacing(path, "the profile") as partial:
-            partial.write_text(json.dumps(table, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+        with writing(path, "the profile") as file:
+            file.write(json.dumps(table, allow_nan=False, ensure_ascii=False).encode() + b"\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:

@@ -46,8 +46,8 @@ _MAX_TEXT = 300
 
 async def serve(
     recognizer: EmotionRecognizer, address: Address, max_clients: int, idle_s: float, on_ready: Callable[[str], None]
-) -> None:
-    """Serve at ``address`` until SIGINT or SIGTERM; ``on_ready`` is told the URI, once clients can connect.
+) -> signal.Signals:
+    """Serve at ``address`` until SIGINT or SIGTERM, which it returns; ``on_ready`` is told the URI, once clients can connect.
 
     A client more than ``max_clients``, and one that sends no whole message for ``idle_s`` seconds, is turned away. Raises
     ConfigError when the address cannot be listened at.
@@ -71,7 +71,12 @@ async def serve(
         return asyncio.StreamReaderProtocol(_Reader(), converse)
 
     loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
+    stopped: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def stop(signal_: signal.Signals) -> None:
+        if not stopped.done():
+            stopped.set_result(signal_)
+
     try:
         if isinstance(address, Path):
             server: asyncio.Server = await loop.create_unix_server(protocol, address)
@@ -84,10 +89,10 @@ async def serve(
         where = address if isinstance(address, Path) else "{}, port {}".format(*address)
         raise ConfigError(f"cannot listen at {where}: {error.strerror or error}; choose another --uri") from None
     for signal_ in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signal_, stopped.set)
+        loop.add_signal_handler(signal_, stop, signal_)
     try:
         on_ready(uri)
-        await stopped.wait()
+        return await stopped
     finally:
         server.close()
         for task in conversations:

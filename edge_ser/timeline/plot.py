@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ _SPEECH_COLOR = "#dfe8e1"
 
 
 def draw_timeline(
-    path: Path, title: str, duration_s: float, envelope: Envelope, segments: Sequence[Segment], labels: Sequence[str]
+    file: IO[bytes], title: str, duration_s: float, envelope: Envelope, segments: Sequence[Segment], labels: Sequence[str]
 ) -> None:
     """Write a PNG: the waveform over the stretches of speech, and every utterance's probabilities below.
 
@@ -63,7 +63,7 @@ def draw_timeline(
         axes.spines[["top", "right"]].set_visible(False)
     handles = [Patch(color=_SPEECH_COLOR, label="speech"), *(Patch(color=colors[label], label=label) for label in labels)]
     figure.legend(handles=handles, loc="outside right center", frameon=False)
-    figure.savefig(path, format="png")
+    figure.savefig(file, format="png")
 
 
 def _columns(

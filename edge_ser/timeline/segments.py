@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edge_ser.errors import AudioError
-from edge_ser.files import replacing, require_writable
+from edge_ser.files import is_stream, require_writable, writing
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.live.segmenter import SegmenterConfig
 from edge_ser.recognizer import EmotionRecognizer
@@ -40,62 +40,90 @@ def print_segments(
 ) -> int:
     """Write the timelines of ``recordings``, (name, source) each, in the format ``form``; return how many have none.
 
-    To ``output``, or standard output; of a recording that cannot be read to its end, nothing but the reason on standard error.
-    Where all of them fail, ``output`` stays as it was. The picture ``plot`` is of the last one. ConfigError when a file cannot
-    be written, before the work if that can be known.
+    On standard output, or in ``output`` where that is a pipe or a device, every utterance stands as soon as it is found. A
+    regular file is written in the end, without the recordings that cannot be read to theirs; where all of them fail, it stays
+    as it was. The picture ``plot`` is of the last one. ConfigError when a file cannot be written, before the work if that can
+    be known.
     """
-    texts: list[str] = []  # of a file, which is written when all is known
-
-    def write(text: str) -> None:
-        if output is None:
-            click.echo(text, nl=False)
-        else:
-            texts.append(text)
-
     for path in filter(None, (output, plot)):
         require_writable(path)
+    texts: list[str] = []  # of a regular file
     failed = 0
-    if form == "csv":
-        write(csv_header(recognizer.labels))
-    elif form == "table":
-        write(utterance_header(recognizer.labels, columns()) + "\n")
-    for name, source in recordings:
-        try:
-            with AudioReader(source) as reader:
-                envelope = Envelope(reader.n_samples)
-                segments = _segments(recognizer, reader, config, envelope)
-        except AudioError as error:
-            complain(error)
-            failed += 1
-            continue
-        if form == "table" and len(recordings) > 1:
-            write(f"{name}\n")
-        write(FORMATS[form](name, segments))
-        if not segments:
-            click.echo(f"edge-ser: {name}: no speech was found", err=True)
-        if plot is not None:
-            from edge_ser.timeline.plot import draw_timeline
+    with contextlib.ExitStack() as opened:
+        stream = opened.enter_context(writing(output)) if output is not None and is_stream(output) else None
 
-            title = f"{Path(name).name}, {len(segments)} utterance{'s' * (len(segments) != 1)}"
-            with replacing(plot) as partial:
-                draw_timeline(partial, title, reader.duration_s, envelope, segments, recognizer.labels)
-    if output is not None and failed < len(recordings):
-        with replacing(output) as partial:
-            partial.write_text("".join(texts), encoding="utf-8")
+        def write(text: str) -> None:
+            if stream is not None:
+                stream.write(text.encode())
+                stream.flush()
+            elif output is None:
+                click.echo(text, nl=False)
+            else:
+                texts.append(text)
+
+        if form == "csv":
+            write(csv_header(recognizer.labels))
+        elif form == "table":
+            write(utterance_header(recognizer.labels, columns()) + "\n")
+        for name, source in recordings:
+            before = len(texts)
+            try:
+                with AudioReader(source) as reader, _progress(reader, shares_screen=output is None) as progress:
+                    if form == "table" and len(recordings) > 1:
+                        progress.clear()
+                        write(f"{name}\n")
+                    envelope, segments, n = Envelope(reader.n_samples), list[Segment](), 0
+
+                    def heard(block: Float32Array, envelope: Envelope = envelope, progress: _Progress = progress) -> None:
+                        envelope.add(block)
+                        progress.advance(len(block))
+
+                    for segment in timeline(recognizer, reader, config, heard):
+                        progress.clear()
+                        write(FORMATS[form](name, [segment]))
+                        n += 1
+                        if plot is not None:
+                            segments.append(segment)
+            except AudioError as error:
+                complain(error)
+                failed += 1
+                del texts[before:]
+                continue
+            if n == 0:
+                click.echo(f"edge-ser: {name}: no speech was found", err=True)
+            if plot is not None:
+                from edge_ser.timeline.plot import draw_timeline
+
+                title = f"{Path(name).name}, {n} utterance{'s' * (n != 1)}"
+                with writing(plot) as file:
+                    draw_timeline(file, title, reader.duration_s, envelope, segments, recognizer.labels)
+    if output is not None and stream is None and failed < len(recordings):
+        with writing(output) as file:
+            file.write("".join(texts).encode())
     return failed
 
 
-def _segments(recognizer: EmotionRecognizer, reader: AudioReader, config: SegmenterConfig, envelope: Envelope) -> list[Segment]:
-    """Return the timeline of an open recording, with a progress bar where somebody may see it."""
-    with contextlib.ExitStack() as shown:
-        progress = None
-        if sys.stderr.isatty():
-            name = Path(reader.name).name
-            progress = shown.enter_context(click.progressbar(length=reader.n_samples, file=sys.stderr, label=name))
+class _Progress:
+    """A progress bar on standard error, where somebody may see it: ``bar`` is None where nobody does."""
 
-        def heard(block: Float32Array) -> None:
-            envelope.add(block)
-            if progress is not None:
-                progress.update(len(block))
+    def __init__(self, bar: Any = None, shares_screen: bool = False) -> None:
+        self._bar, self._shares_screen = bar, shares_screen
 
-        return list(timeline(recognizer, reader, config, heard))
+    def advance(self, n_samples: int) -> None:
+        """Tell that so many samples more were heard."""
+        if self._bar is not None:
+            self._bar.update(n_samples)
+
+    def clear(self) -> None:
+        """Make room for a row on the same screen; the bar comes back below it."""
+        if self._bar is not None and self._shares_screen:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+@contextlib.contextmanager
+def _progress(reader: AudioReader, shares_screen: bool) -> Iterator[_Progress]:
+    if not sys.stderr.isatty():
+        yield _Progress()
+        return
+    with click.progressbar(length=reader.n_samples, file=sys.stderr, label=Path(reader.name).name) as bar:
+        yield _Progress(bar, shares_screen and sys.stdout.isatty())

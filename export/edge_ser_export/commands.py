@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edge_ser.commands._options import require_apart
 from edge_ser.errors import require_extra
 
 
@@ -59,6 +60,8 @@ def export(run: Path, int8: bool, formats: str | None, calibration_data: Path | 
     else:
         outputs = {name: stem.with_name(stem.name + (FORMATS[name].suffix if name in FORMATS else "")) for name in names}
     report = stem.with_name(f"{stem.name}.report.json")
+    recordings = calibration_data.rglob("*") if calibration_data else ()
+    require_apart([*outputs.values(), report], [*run.glob("*"), *recordings])
     reports = export_run(run, outputs, lambda line: click.echo(line, err=True), int8, calibration_data, data, report)
     click.echo("measuring how long they take, in turn", err=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -6,9 +6,7 @@ lengths, int8 files on real dev clips as well. Below the stated agreement nothin
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,13 +22,14 @@ from edge_ser._version import __version__
 from edge_ser.engines import Backend
 from edge_ser.engines.native import load_library
 from edge_ser.errors import AudioError, CorpusError, ExportError, RunError, did_you_mean
+from edge_ser.files import require_writable
 from edge_ser.frontend.audio import AUDIO_SUFFIXES, AudioReader, recordings_below
 from edge_ser.frontend.features import extract_blocks
 from edge_ser.model.manifest import Manifest
 from edge_ser.model.scores import SCORE_FIELDS
 from edge_ser_export.c_library import CModel, compiler, require_same_in_chunks
 from edge_ser_export.c_source import require_c
-from edge_ser_export.formats import FORMATS, INTEGERS_ONLY, discard, install
+from edge_ser_export.formats import FORMATS, INTEGERS_ONLY, install
 from edge_ser_export.onnx_graph import encoder_size
 from edge_ser_export.quantize import QuantizedNet, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
@@ -96,6 +95,8 @@ def export_run(
             raise ExportError(f"output is the file {output}; --format {name} writes source files into a folder: give its name")
         if not output.parent.is_dir():
             raise ExportError(f"cannot write {output}: the folder {output.parent} does not exist")
+        if suffix:
+            require_writable(output, ExportError)
     integers_only = [name for name in outputs if name in INTEGERS_ONLY]
     if integers_only and not int8:
         raise ExportError("the C library computes in integers; add --int8")
@@ -116,21 +117,17 @@ def export_run(
         clips = _clips(run, trained, data, calibration_data)
         say(f"calibrating on {len(clips.calibration)} clips, verifying on {len(clips.verification)} ({clips.described})")
         quantized = quantize(trained.net, activation_ranges(trained.net, clips.calibration))
-    partials: dict[str, Path] = {}
     reports: list[FileReport] = []
     try:
-        for name, output in outputs.items():
-            partials[name] = output.with_name(f".{output.stem}.{os.getpid()}.tmp{output.suffix}")
-            reports.append(_write(run, trained, name, partials[name], quantized, clips, say))
-        _gate(reports)
-        for name, output in outputs.items():
-            install(partials[name], output)
+        with tempfile.TemporaryDirectory() as scratch:
+            for name, output in outputs.items():
+                reports.append(_write(run, trained, name, Path(scratch, output.name), quantized, clips, say))
+            _gate(reports)
+            for output in outputs.values():
+                install(Path(scratch, output.name), output)
     except OSError as error:
         raise ExportError(f"cannot write {error.filename or 'the model'}: {error.strerror or error}") from None
     finally:
-        for partial in partials.values():
-            with contextlib.suppress(OSError):
-                discard(partial)
         if report is not None and reports:
             named = [replace(r, file=outputs[r.format].name) for r in reports]
             write_atomic(report, json.dumps([asdict(r) for r in named], indent=1) + "\n")

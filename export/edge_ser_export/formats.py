@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_ser._version import __version__
 from edge_ser.engines import BACKENDS, Backend, open_backend
+from edge_ser.errors import ExportError
+from edge_ser.files import writing
 from edge_ser.model.containers import seal_tflite
 from edge_ser.model.manifest import Manifest, read_model_file
 from edge_ser_export.c_library import CModel, compiler_version
@@ -113,18 +113,11 @@ INTEGERS_ONLY = ("c", "eser")
 
 
 def install(written: Path, output: Path) -> None:
-    """Move a file, or a folder's files one by one, to where they were asked for."""
-    if not written.is_dir():
-        os.replace(written, output)
-        return
-    output.mkdir(exist_ok=True)
-    for file in sorted(written.iterdir()):
-        os.replace(file, output / file.name)
-
-
-def discard(written: Path) -> None:
-    """Remove what :meth:`Format.write` left, if anything."""
+    """Copy a file, or a folder's files one by one, to where they were asked for."""
     if written.is_dir():
-        shutil.rmtree(written, ignore_errors=True)
-    else:
-        written.unlink(missing_ok=True)
+        output.mkdir(exist_ok=True)
+        for file in sorted(written.iterdir()):
+            install(file, output / file.name)
+        return
+    with writing(output, "the model", ExportError) as stream:
+        stream.write(written.read_bytes())

@@ -109,4 +109,4 @@ if __name__ == "__main__":
     except EdgeSerError as error:
         sys.exit(f"{sys.argv[0]}: {error}")
     except KeyboardInterrupt:
-        pass
+        sys.exit(130)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from edge_ser.commands._options import require_apart
 from edge_ser.errors import require_extra
 from edge_ser_train.method.config import PRESETS
 
@@ -103,10 +104,12 @@ def train(
     if len(set(corpora)) != len(corpora):
         raise ConfigError(f"--corpus names {', '.join(corpora)}; expected each corpus once")
 
+    require_apart([out / runs.SPLIT] if not resume else [], [split_file])
     found = training_split(data, corpora, config.labels, config.label_map, protocol, fold, split_file)
     described = runs.describe_data(found, data, corpora, config)
     if rank == 0:
         runs.open_run(config, described, out, resume)
+        click.get_current_context().with_resource(runs.held(out))
     for part in ("train", "dev"):
         d = described[part]
         per_label = ", ".join(f"{label} {n}" for label, n in d["per_label"].items())

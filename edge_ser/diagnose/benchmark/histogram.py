@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_ser.diagnose.benchmark.results import Report
-from edge_ser.files import replacing
+from edge_ser.files import writing
 
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _WIDTH = 48
@@ -56,5 +56,5 @@ def draw_histogram(report: Report, path: Path) -> None:
         panel.tick_params(axis="x", which="both", labelsize=7)
         panel.legend(fontsize=7)
     panels[-1].set_xlabel(f"ms; {report.machine.processor}, {report.rounds} rounds in turn")
-    with replacing(path, "the histogram") as partial:
-        figure.savefig(partial, format="png")
+    with writing(path, "the histogram") as file:
+        figure.savefig(file, format="png")

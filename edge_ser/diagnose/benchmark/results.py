@@ -19,7 +19,7 @@ import numpy as np
 
 from edge_ser.diagnose.machine import Condition, Machine
 from edge_ser.errors import ConfigError
-from edge_ser.files import replacing
+from edge_ser.files import writing
 
 FORMAT = "edge-ser-benchmark"
 FORMAT_VERSION = 1
@@ -189,8 +189,8 @@ def _with_statistics(value: Any) -> Any:
 
 def write_report(report: Report, path: Path) -> None:
     """Write the JSON; a reader sees the old file or the new one, never half of it. ConfigError when it cannot be written."""
-    with replacing(path, "the benchmark") as partial:
-        partial.write_text(to_json(report) + "\n", encoding="utf-8")
+    with writing(path, "the benchmark") as file:
+        file.write(to_json(report).encode() + b"\n")
 
 
 def read_report(path: Path) -> Report:

@@ -323,7 +323,7 @@ def test_what_cannot_be_measured_is_one_line(tmp_path: Path) -> None:
     assert "provider cuda is not there to be measured" in complaint(run("benchmark", *short, "--provider", "cuda"))
     assert "nope.onnx" in complaint(run("benchmark", "nope.onnx", *short))
     assert "unknown backend" in complaint(run("benchmark", *short, "--backend", "onx"))
-    assert "there is no folder" in complaint(run("benchmark", *short, "--json", tmp_path / "no" / "a.json"))
+    assert "No such file or directory" in complaint(run("benchmark", *short, "--json", tmp_path / "no" / "a.json"))
     assert "cannot open" in complaint(run("benchmark", *short, "--audio", tmp_path / "no.wav"))
     assert "cannot read the benchmark" in complaint(run("benchmark", "--compare", tmp_path / "a", tmp_path / "b"))
 

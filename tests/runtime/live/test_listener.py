@@ -171,7 +171,8 @@ def test_the_end_says_why(recognizer: EmotionRecognizer) -> None:
         raise error
 
     shown: list[Event] = []
-    listen(Listener(recognizer, detector=loud), "x", torn(KeyboardInterrupt()), shown.append, lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        listen(Listener(recognizer, detector=loud), "x", torn(KeyboardInterrupt()), shown.append, lambda: None)
     assert shown[-1].record() == {"event": "end", "time_s": 1.0, "reason": "interrupted", "utterances": 0, "overruns": 0}
     shown = []
     with pytest.raises(AudioError, match="unplugged"):

@@ -165,8 +165,8 @@ def test_a_second_start_drops_the_first_utterance(server: Server, recognizer: Em
     asyncio.run(talk())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_cleanly_in_the_middle_of_an_utterance(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_cleanly_in_the_middle_of_an_utterance(tmp_path: Path, number: int, status: int) -> None:
     path = tmp_path / "socket"
     server = Server(uri=f"unix://{path}")
 
@@ -176,7 +176,7 @@ def test_a_signal_ends_it_cleanly_in_the_middle_of_an_utterance(tmp_path: Path, 
             await client.write_event(chunk_with(bytes(range(250)) * 128))
             await client.write_event(Ping().event())
             assert Pong.is_type((await event(client)).type)
-            assert await asyncio.to_thread(server.stop, number) == (0, "")
+            assert await asyncio.to_thread(server.stop, number) == (status, "")
             assert await ended(client)
 
     assert server.uri == f"unix://{path}"

@@ -153,7 +153,8 @@ def test_any_number_of_utterances_is_drawn(
     envelope = Envelope(16000)
     envelope.add(np.linspace(-0.5, 0.5, 16000, dtype=np.float32))
     many = [replace(segments[i % 4], start_s=10.0 * i, stop_s=10.0 * i + 2) for i in range(n)]
-    draw_timeline(tmp_path / "t.png", f"{n} utterances", max(10.0, 10.0 * n), envelope, many, recognizer.labels)
+    with (tmp_path / "t.png").open("wb") as file:
+        draw_timeline(file, f"{n} utterances", max(10.0, 10.0 * n), envelope, many, recognizer.labels)
     picture = imread(tmp_path / "t.png")
     assert picture.shape[:2] == (504, 1440)
     starts, widths, p = _columns(many, 10.0 * n, recognizer.labels)

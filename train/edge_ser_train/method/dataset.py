@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.errors import RunError
-from edge_ser.files import replacing
+from edge_ser.files import writing
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig, extract, extract_blocks
 from edge_ser.terminal import progress
@@ -78,13 +78,13 @@ def _complete(data_file: Path, index_file: Path, config: FrontEndConfig) -> bool
 def _fill(clips: Sequence[Clip], config: FrontEndConfig, data_file: Path, index_file: Path, speed: float) -> None:
     data_file.parent.mkdir(parents=True, exist_ok=True)
     lengths: list[int] = []
-    with replacing(data_file) as partial, partial.open("wb") as file:
+    with writing(data_file, error=RunError) as file:
         for clip in progress(clips, "features"):
             features = clip_features(clip, config, speed)
             lengths.append(len(features))
             file.write(features.tobytes())
-    with replacing(index_file) as partial:  # last: its presence says that the data is complete
-        partial.write_text(json.dumps(lengths))
+    with writing(index_file, error=RunError) as file:  # last: its presence says that the data is complete
+        file.write(json.dumps(lengths).encode())
 
 
 def class_numbers(clips: Sequence[Clip], labels: Sequence[str]) -> npt.NDArray[np.int64]:

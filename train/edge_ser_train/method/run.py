@@ -8,15 +8,17 @@ checkpoint.safetensors   everything a resumed run needs: weights, Adam's moments
 metrics.jsonl            one line a look at the dev set
 report.json, *.png       made when the run ends
 evaluation-*.json        what `edge-ser evaluate` measured on it
+.lock                    there while a process works on the run
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +29,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from edge_ser.errors import RunError
-from edge_ser.files import replacing
+from edge_ser.files import holding, writing
 from edge_ser.frontend.features import FrontEndConfig
 from edge_ser.model.manifest import read_model_file, shipped_model_path
 from edge_ser_train.corpora.splits import Split, speakers_of
@@ -37,13 +39,13 @@ from edge_ser_train.method.dequantize import read_network
 from edge_ser_train.method.model import EMBEDDING_SIZE, EmotionNet
 
 CONFIG, DATA, MODEL, CHECKPOINT = "config.toml", "data.json", "model.safetensors", "checkpoint.safetensors"
-SPLIT, METRICS, REPORT = "split.json", "metrics.jsonl", "report.json"
+SPLIT, METRICS, REPORT, LOCK = "split.json", "metrics.jsonl", "report.json", ".lock"
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new and nothing between."""
-    with replacing(path, error=RunError) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    with writing(path, error=RunError) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def describe_data(data: Split, data_dir: Path, corpora: Sequence[str], config: TrainConfig) -> dict[str, Any]:
@@ -156,6 +158,15 @@ def open_run(config: TrainConfig, described: dict[str, Any], folder: Path, resum
         raise RunError(f"{folder} was started on other clips than --data and --corpus give now; expected the same list")
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep every other process from training in ``folder`` while the block runs; RunError when one does already."""
+    with holding(folder / LOCK) as is_free:
+        if not is_free:
+            raise RunError(f"another process trains in {folder}; wait for it, or choose another --out")
+        yield
+
+
 def _require_none(folder: Path) -> None:
     if (folder / CONFIG).exists():
         raise RunError(f"{folder} already holds a run; continue it with --resume, or choose another --out")
@@ -173,19 +184,33 @@ def record_run(config: TrainConfig, described: dict[str, Any], split: Split, fol
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors and JSON-able metadata as one safetensors file, atomically."""
+    """Write tensors and JSON-able metadata as one safetensors file, atomically, with a checksum of both."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, save(contiguous, {"edge_ser": json.dumps(metadata)}))
+    text = json.dumps(metadata)
+    write_atomic(path, save(contiguous, {"edge_ser": text, "sha256": _checksum(contiguous, text)}))
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`save_tensors` wrote; RunError when it is missing, damaged or something else."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["edge_ser"])
-            if not isinstance(metadata, dict):
-                raise ValueError("its metadata is no object")
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            found = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # An older edge-ser wrote none.
+        if set(found) != {"edge_ser"} and found.get("sha256") != _checksum(tensors, found["edge_ser"]):
+            raise ValueError("it does not hold what its checksum says")
+        metadata = json.loads(found["edge_ser"])
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata is no object")
+        return tensors, metadata
     except FileNotFoundError:
         raise RunError(f"{path} does not exist; expected the folder of a training run (edge-ser train --out ...)") from None
     except KeyError:
@@ -227,7 +252,12 @@ def load_checkpoint(
     folder: Path, nets: Mapping[str, EmotionNet], optimizer: torch.optim.Adam, centres: Tensor
 ) -> tuple[Progress, list[dict[str, Any]]]:
     """Read what :func:`save_checkpoint` wrote into the same objects; return progress and metrics."""
-    tensors, saved = load_tensors(folder / CHECKPOINT)
+    try:
+        tensors, saved = load_tensors(folder / CHECKPOINT)
+    except RunError as error:
+        raise RunError(
+            f"{error}; no other is kept: start another run from its best weights with --set optimizer.init={folder}"
+        ) from None
     try:
         progress = Progress(**saved)
         for kind, net in nets.items():

@@ -131,13 +131,22 @@ def finished(out: Path, cell: Cell) -> bool:
 
 
 def run_cell(cell: Cell, data: Path, out: Path, cache: Path, say: Callable[[str], None]) -> bool:
-    """Train (or continue, or just score) one cell and write its results; False when Ctrl-C stopped it."""
+    """Train (or continue, or just score) one cell and write its results; False when Ctrl-C stopped it.
+
+    RunError where another process is at it.
+    """
+    folder = out / "runs" / cell.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with runs.held(folder):
+        return _run_held(cell, data, out, folder, cache, say)
+
+
+def _run_held(cell: Cell, data: Path, out: Path, folder: Path, cache: Path, say: Callable[[str], None]) -> bool:
     from edge_ser_train.method.dataset import class_numbers, load_features
     from edge_ser_train.method.loop import Trainer, infer
     from edge_ser_train.method.model import with_settled_precision
     from edge_ser_train.method.processes import present
 
-    folder = out / "runs" / cell.name
     started = (folder / runs.CONFIG).is_file()
     own = load_config(folder / runs.CONFIG) if started else with_settled_precision(cell.config, present().device())
     if cell.config.precision == "auto":

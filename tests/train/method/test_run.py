@@ -1,0 +1,70 @@
+"""The run folder: one process at a time, and what lies in it is what was written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from safetensors.torch import save
+
+from edge_ser.cli import cli
+from edge_ser.errors import RunError
+from edge_ser_train.method import run as runs
+from edge_ser_train.method.run import load_tensors
+
+
+def test_two_processes_never_train_in_one_folder(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "run"
+    shutil.copytree(tiny_run, begun)
+    new = tmp_path / "new"
+    for folder, arguments in ((begun, ["--resume"]), (new, ["--data", tiny_data, "--corpus", "tiny"])):
+        folder.mkdir(exist_ok=True)
+        before = sorted(path.name for path in folder.iterdir())
+        with runs.held(folder):
+            done = CliRunner().invoke(cli, ["train", "--out", str(folder), *map(str, arguments)])
+            assert isinstance(done.exception, RunError)
+            assert f"another process trains in {folder}" in str(done.exception)
+        assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_split_that_would_be_written_over_is_a_mistake_of_usage(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_run / runs.SPLIT, tmp_path)
+    done = CliRunner().invoke(
+        cli,
+        ["train", "--data", str(tiny_data), "--corpus", "tiny", "--split", str(tmp_path / runs.SPLIT), "--out", str(tmp_path)],
+    )
+    assert done.exit_code == 2
+    assert "is read, too" in done.output
+
+
+@pytest.mark.parametrize("name", [runs.CHECKPOINT, runs.MODEL])
+def test_a_flipped_byte_is_refused(tiny_run: Path, tmp_path: Path, name: str) -> None:
+    content = (tiny_run / name).read_bytes()
+    path = tmp_path / name
+    whole = load_tensors(tiny_run / name)
+    header = 8 + int.from_bytes(content[:8], "little")
+    places = {*range(0, header, 7), *range(header, len(content), len(content) // 40), header - 1, header, len(content) - 1}
+    for at in sorted(places):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
+        with pytest.raises(RunError):
+            load_tensors(path)
+    path.write_bytes(content)
+    assert load_tensors(path)[1] == whole[1]
+    # What an older edge-ser wrote has no checksum.
+    path.write_bytes(save(whole[0], {"edge_ser": json.dumps(whole[1])}))
+    assert load_tensors(path)[1] == whole[1]
+
+
+def test_resume_refuses_a_damaged_checkpoint(tiny_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    content = bytearray((folder / runs.CHECKPOINT).read_bytes())
+    content[-1000] ^= 1
+    (folder / runs.CHECKPOINT).write_bytes(content)
+    done = CliRunner().invoke(cli, ["train", "--out", str(folder), "--resume"])
+    assert isinstance(done.exception, RunError)
+    assert "checkpoint.safetensors is damaged: it does not hold what its checksum says" in str(done.exception)
+    assert f"--set optimizer.init={folder}" in str(done.exception)
