@@ -7,14 +7,16 @@ swallow a Ctrl-C, and whatever else is raised in them.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from edge_ser.errors import AudioError
+from edge_ser.frontend import flac
 from edge_ser.frontend.mpeg import after_tags, frames_alone
 
 _IN_MEMORY_BYTES = 2**26
@@ -36,28 +38,34 @@ _FOREIGN = (
 
 
 def scratch(parts: Iterable[bytes]) -> IO[bytes]:
-    """Return a nameless file, at its beginning, that holds ``parts``: in memory up to 64 MiB, where the system can, or on disk."""
-    import shutil
+    """Return a nameless file, at its beginning, that holds ``parts``: in memory up to 64 MiB, where that exists, or on disk."""
     import tempfile
 
-    file: IO[bytes]
+    raw: Any
     try:
-        file, room = open(os.memfd_create("edge-ser"), "w+b"), _IN_MEMORY_BYTES
+        raw, room = open(os.memfd_create("edge-ser"), "w+b", buffering=0), _IN_MEMORY_BYTES
     except (AttributeError, OSError):
-        file, room = tempfile.TemporaryFile(), sys.maxsize
+        raw, room = tempfile.TemporaryFile(buffering=0), sys.maxsize
     try:
         for part in parts:
-            if file.tell() + len(part) > room:
-                with file as full:
-                    file, room = tempfile.TemporaryFile(), sys.maxsize
+            if raw.tell() + len(part) > room:
+                with raw as full:
+                    raw, room = tempfile.TemporaryFile(buffering=0), sys.maxsize
                     full.seek(0)
-                    shutil.copyfileobj(full, file)
-            file.write(part)
-        file.seek(0)
+                    while copied := full.read(_PART_BYTES):
+                        _write(raw, copied)
+            _write(raw, part)
+        raw.seek(0)
     except BaseException:
-        file.close()
+        raw.close()
         raise
-    return file
+    return io.BufferedReader(raw)
+
+
+def _write(raw: Any, part: bytes) -> None:
+    rest = memoryview(part)
+    while rest:
+        rest = rest[raw.write(rest) :]
 
 
 def open_recording(source: Any) -> tuple[IO[bytes], str]:
@@ -66,17 +74,16 @@ def open_recording(source: Any) -> tuple[IO[bytes], str]:
     ``source`` is a path, a file's bytes, or a binary file object, read from where it stands. AudioError for one that cannot be
     read, is empty, is of a kind that is not decoded here (with the command that converts it), or ends before its header says.
     """
-    file, name = _opened(source)
-    try:
-        content = _true_content(file, name, shlex.quote(name) if isinstance(source, (str, os.PathLike)) else "FILE")
-    except OSError as error:
-        file.close()
-        raise AudioError(f"cannot read {name}: {error.strerror}; expected an audio file") from None
-    except BaseException:
-        file.close()
-        raise
-    if content is not file:
-        file.close()
+    name = str(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else str(getattr(source, "name", "audio"))
+    shown = shlex.quote(name) if isinstance(source, (str, os.PathLike)) else "FILE"
+    with contextlib.ExitStack() as opened:
+        try:
+            file = opened.enter_context(_opened(source, name))
+            content = _true_content(file, name, shown)
+        except OSError as error:
+            raise AudioError(f"cannot read {name}: {error.strerror or error}; expected an audio file") from None
+        if content is file:
+            opened.pop_all()
     return content, name
 
 
@@ -85,28 +92,30 @@ def conversion(shown: str) -> str:
     return f"ffmpeg -v error -i {shown} -f wav - | edge-ser predict -"
 
 
-def _opened(source: Any) -> tuple[IO[bytes], str]:
-    """Return ``source`` as a file with a descriptor, at its beginning."""
+def _opened(source: Any, name: str) -> IO[bytes]:
+    """Return ``source`` as a file with a descriptor, at its beginning; AudioError where it is none, or empty."""
     file: Any
-    if isinstance(source, (str, os.PathLike)):
-        name = str(os.fspath(source))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        file = scratch([bytes(source)])
+    elif isinstance(source, (str, os.PathLike)):
         try:
             file = open(source, "rb")
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise AudioError(f"cannot open {name}: {reason}; expected an audio file") from None
-        if file.seekable():
-            return _not_empty(file, name), name
-        with file:
-            return _copied(file, name), name
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _not_empty(scratch([bytes(source)]), "audio"), "audio"
-    if source is None or not hasattr(source, "read"):
+        if not file.seekable():
+            with file:
+                file = _copied(file, name)
+    elif source is None or not hasattr(source, "read"):
         raise AudioError(f"got {type(source).__name__}; expected a path, bytes, a binary file object, or (samples, rate_hz)")
-    name = str(getattr(source, "name", "audio"))
-    if isinstance(source, io.BufferedReader) and isinstance(source.raw, io.FileIO) and source.seekable() and source.tell() == 0:
-        return _not_empty(open(os.dup(source.fileno()), "rb"), name), name
-    return _copied(source, name), name
+    elif isinstance(source, io.BufferedReader) and isinstance(source.raw, io.FileIO) and source.seekable() and source.tell() == 0:
+        file = open(os.dup(source.fileno()), "rb")
+    else:
+        file = _copied(source, name)
+    if file.seek(0, io.SEEK_END) == 0:
+        file.close()
+        raise AudioError(f"{name} is empty, or was read to its end before; expected an audio file")
+    return cast("IO[bytes]", file)
 
 
 def _copied(file: Any, name: str) -> IO[bytes]:
@@ -119,22 +128,9 @@ def _copied(file: Any, name: str) -> IO[bytes]:
             yield part
 
     try:
-        return _not_empty(scratch(parts()), name)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        return scratch(parts())
+    except (ValueError, AttributeError, TypeError) as error:
         raise AudioError(f"cannot read {name}: {error}; expected a binary file object") from None
-
-
-def _not_empty(file: IO[bytes], name: str) -> IO[bytes]:
-    try:
-        empty = file.seek(0, io.SEEK_END) == 0
-        file.seek(0)
-    except OSError as error:
-        file.close()
-        raise AudioError(f"cannot read {name}: {error.strerror}; expected an audio file") from None
-    if empty:
-        file.close()
-        raise AudioError(f"{name} is empty, or was read to its end before; expected an audio file")
-    return file
 
 
 def _true_content(file: IO[bytes], name: str, shown: str) -> IO[bytes]:
@@ -151,8 +147,8 @@ def _true_content(file: IO[bytes], name: str, shown: str) -> IO[bytes]:
         copy = _wave(file, n_bytes, name)
     elif start == 0 and head[:4] == b"caff":
         copy = _core_audio(file, n_bytes)
-    elif start == 0 and head[:8] == b"fLaC\0\0\0\x22" and int.from_bytes(head[21:26], "big") & (2**36 - 1) == 0:
-        copy = _patched(file, 21, (_flac_samples(file, n_bytes) | (head[21] & 0xF0) << 32).to_bytes(5, "big"))
+    elif start == 0 and flac.length_is_unknown(head):
+        copy = _patched(file, *flac.with_length(head, flac.samples_in(file, n_bytes)))
     elif start > 0 or head[:1] == b"\xff":
         frames = frames_alone(file, start, n_bytes, name)
         copy = None if frames is None else scratch(frames)
@@ -163,9 +159,7 @@ def _true_content(file: IO[bytes], name: str, shown: str) -> IO[bytes]:
 def _patched(file: IO[bytes], position: int, patch: bytes) -> IO[bytes]:
     file.seek(0)
     copy = scratch(iter(lambda: file.read(_PART_BYTES), b""))
-    copy.seek(position)
-    copy.write(patch)
-    copy.seek(0)
+    os.pwrite(copy.fileno(), patch, position)
     return copy
 
 
@@ -214,71 +208,3 @@ def _core_audio(file: IO[bytes], n_bytes: int) -> IO[bytes] | None:
         if chunk == b"data" and n == 2**64 - 1:
             return _patched(file, start - 8, (n_bytes - start).to_bytes(8, "big"))
     return None
-
-
-def _flac_samples(file: IO[bytes], n_bytes: int) -> int:
-    """Return how many samples a FLAC file holds by its last whole frame (RFC 9639, section 9), 0 if there is none."""
-    file.seek(8)
-    info = file.read(34)
-    block, n_channels, n_bits = (
-        int.from_bytes(info[2:4], "big"),
-        (info[12] >> 1 & 7) + 1,
-        ((info[12] & 1) << 4 | info[13] >> 4) + 1,
-    )
-    file.seek(0)
-    position, last = 4, False
-    while not last:
-        file.seek(position)
-        header = file.read(4)
-        if len(header) < 4:
-            return 0
-        position, last = position + 4 + int.from_bytes(header[1:], "big"), bool(header[0] & 0x80)
-    file.seek(position)
-    opening = file.read(4)
-    if len(opening) < 4 or opening[0] != 0xFF or opening[1] & 0xFE != 0xF8:
-        return 0
-    tail_start = max(position, n_bytes - 2 * (4 * block * n_channels + 64))
-    file.seek(tail_start)
-    tail = file.read(n_bytes - tail_start)
-    first = tail.rfind(opening[:2])
-    while first >= 0:
-        frame = tail[first:]
-        # The rate and the sample size are those of the first frame; stereo may be coded otherwise in every one.
-        if len(frame) > 16 and frame[2] & 15 == opening[2] & 15 and frame[3] & 15 == opening[3] & 15:
-            found = _flac_frame(frame, block)
-            if found is not None:
-                begins, n = found
-                whole = _crc(frame[:-2], 16, 0x8005) == int.from_bytes(frame[-2:], "big")
-                return begins + n if whole else begins
-        first = tail.rfind(opening[:2], 0, first)
-    return 0
-
-
-def _flac_frame(frame: bytes, block: int) -> tuple[int, int] | None:
-    """Return a frame's first sample and its number of samples; None where this is no frame header."""
-    n_more = 0  # the bytes that the number's first one announces, as in UTF-8
-    while n_more < 7 and frame[4] & (0x80 >> n_more):
-        n_more += 1
-    if n_more == 1:
-        return None
-    number, at = frame[4] & (0x7F >> n_more), 5
-    for _ in range(n_more - 1):
-        number, at = number << 6 | frame[at] & 0x3F, at + 1
-    code, rate_code = frame[2] >> 4, frame[2] & 15
-    if code in (6, 7):
-        n, at = int.from_bytes(frame[at : at + code - 5], "big") + 1, at + code - 5
-    else:
-        n = 192 if code == 1 else 576 << code - 2 if 2 <= code <= 5 else 256 << code - 8
-    at += {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
-    if code == 0 or _crc(frame[:at], 8, 0x07) != frame[at]:
-        return None
-    return (number if frame[1] & 1 else number * block), n
-
-
-def _crc(content: bytes, width: int, polynomial: int) -> int:
-    top, mask, crc = 1 << width - 1, (1 << width) - 1, 0
-    for byte in content:
-        crc ^= byte << width - 8
-        for _ in range(8):
-            crc = (crc << 1 ^ polynomial if crc & top else crc << 1) & mask
-    return crc
