@@ -148,7 +148,10 @@ def _true_content(file: IO[bytes], name: str, shown: str) -> IO[bytes]:
     elif start == 0 and head[:4] == b"caff":
         copy = _core_audio(file, n_bytes)
     elif start == 0 and flac.length_is_unknown(head):
-        copy = _patched(file, *flac.with_length(head, flac.samples_in(file, n_bytes)))
+        n_samples = flac.samples_in(file, n_bytes)
+        if n_samples == 0:
+            raise AudioError(f"{name} holds no samples: no frame of it is whole; expected some speech")
+        copy = _patched(file, *flac.with_length(head, n_samples))
     elif start > 0 or head[:1] == b"\xff":
         frames = frames_alone(file, start, n_bytes, name)
         copy = None if frames is None else scratch(frames)

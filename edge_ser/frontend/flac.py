@@ -43,9 +43,9 @@ def samples_in(file: IO[bytes], n_bytes: int) -> int:
     tail = file.read(n_bytes - tail_start)
     first = tail.rfind(opening[:2])
     while first >= 0:
-        frame = tail[first : first + 17]  # a header is no longer
+        frame = tail[first : first + 17].ljust(17, b"\0")  # a header is no longer
         # The rate and the sample size are those of the first frame; stereo may be coded otherwise in every one.
-        if len(frame) == 17 and frame[2] & 15 == opening[2] & 15 and frame[3] & 15 == opening[3] & 15:
+        if frame[2] & 15 == opening[2] & 15 and frame[3] & 15 == opening[3] & 15:
             found = _frame(frame, block)
             if found is not None:
                 # A frame that is cut off, or damaged, does not count.
