@@ -30,8 +30,9 @@ from edge_ser.frontend.samples import (
     mono,
 )
 
-AudioSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | tuple[npt.NDArray[Any], float]"
-"""What :class:`AudioReader` takes: a path, a file's bytes, a binary file object, or ``(samples, rate_hz)``."""
+AudioSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | tuple[npt.ArrayLike, float]"
+"""What :class:`AudioReader` takes: a path, a file's bytes, a binary file object, or ``(samples, rate_hz)``, see
+:mod:`edge_ser.frontend.samples`."""
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 """File name endings that are looked for when a folder is given; see :func:`recordings_below`."""
@@ -219,7 +220,7 @@ class AudioStream:
         """Length of what was added so far, in seconds."""
         return self.n_source_frames / self.source_rate_hz
 
-    def add(self, chunk: npt.NDArray[Any] | bytes) -> None:
+    def add(self, chunk: npt.ArrayLike | bytes) -> None:
         """Add the next samples, (n,) or (n, channels), or bytes of mono little-endian int16.
 
         AudioError for what is no such chunk; nothing of it is added then.
@@ -263,7 +264,7 @@ class AudioStream:
         resampled: Float32Array = self._resampler.resample_chunk(waiting)
         return resampled
 
-    def push(self, chunk: npt.NDArray[Any] | bytes) -> Float32Array:
+    def push(self, chunk: npt.ArrayLike | bytes) -> Float32Array:
         """Add a chunk and return what is ready, float32 [m]."""
         self.add(chunk)
         return self.take()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -182,7 +182,7 @@ class Segmenter:
         """Length of the audio that was fed so far, in seconds."""
         return self._audio.duration_s
 
-    def feed(self, chunk: npt.NDArray[Any] | bytes) -> list[SpeechEvent]:
+    def feed(self, chunk: npt.ArrayLike | bytes) -> list[SpeechEvent]:
         """Take the next samples, as :meth:`edge_ser.Stream.feed` does, and return what has happened.
 
         AudioError for what is no such chunk, and after :meth:`finish`; nothing of it is taken then.
@@ -296,7 +296,7 @@ class Utterance:
 
 
 def utterances(
-    chunks: Iterable[npt.NDArray[Any] | bytes],
+    chunks: Iterable[npt.ArrayLike | bytes],
     rate_hz: float = RATE_HZ,
     config: SegmenterConfig | None = None,
     detector: SpeechDetector | None = None,
