@@ -41,7 +41,7 @@ _BLOCK_SECONDS = 10
 _BLOCK_VALUES = 2**20  # of all channels together
 _MAX_VALUES_S = MAX_CHANNELS * 48000
 _MANY_VALUES = 2**29
-_MAX_VALUES_PER_BYTE = 1024  # FLAC and Opus make 300 to 1000 of silence, and of speech 60 at most
+_MAX_VALUES_PER_BYTE = 512  # FLAC makes 300 to 450 of silence in one or two channels, and 60 at most of speech
 _INT16 = np.dtype(np.int16)
 
 
