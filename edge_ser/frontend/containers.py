@@ -152,7 +152,7 @@ def _true_content(file: IO[bytes], name: str, shown: str) -> IO[bytes]:
         if n_samples == 0:
             raise AudioError(f"{name} holds no samples: no frame of it is whole; expected some speech")
         copy = _patched(file, *flac.with_length(head, n_samples))
-    elif start > 0 or head[:1] == b"\xff":
+    elif start > 0 or head[:1] == b"\xff" or name.lower().endswith(".mp3"):  # a radio's begins in the middle of a frame
         frames = frames_alone(file, start, n_bytes, name)
         copy = None if frames is None else scratch(frames)
     file.seek(0)

@@ -113,6 +113,15 @@ def test_what_encoders_write_to_a_pipe(name: str, read: Read) -> None:
     assert 2.5 <= len(samples) / 16000 <= 2.6
 
 
+def test_an_mp3_that_begins_in_the_middle_of_a_frame(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content = mp3(44100, "CONSTANT", 0.5)
+    (tmp_path / "radio.mp3").write_bytes(content[10:])
+    with AudioReader(content) as whole, AudioReader(tmp_path / "radio.mp3") as reader:
+        assert whole.n_source_frames - reader.n_source_frames == 1152
+        assert len(reader.samples()) == reader.n_samples
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_recording_of_unknown_length_plays_to_its_end_as_a_microphone() -> None:
     from edge_ser.live.capture import in_real_time
 
