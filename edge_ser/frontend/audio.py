@@ -41,7 +41,7 @@ _BLOCK_SECONDS = 10
 _BLOCK_VALUES = 2**20  # of all channels together
 _MAX_VALUES_S = MAX_CHANNELS * 48000
 _MANY_VALUES = 2**29
-_MAX_VALUES_PER_BYTE = 512  # FLAC makes 300 to 450 of silence in one or two channels, and 60 at most of speech
+_MAX_VALUES_PER_BYTE = 512  # silence in FLAC has 300 to 450, speech in Opus 60 at most
 _INT16 = np.dtype(np.int16)
 
 
@@ -117,7 +117,7 @@ class AudioReader:
         if n_values > max(_MANY_VALUES, _MAX_VALUES_PER_BYTE * n_bytes):
             raise AudioError(
                 f"{name} announces {self.n_source_frames} samples of {n_channels} channels in {n_bytes} bytes; expected at most "
-                f"{_MAX_VALUES_PER_BYTE} a byte, which is silence"
+                f"{_MAX_VALUES_PER_BYTE} samples a byte of it, as silence has"
             )
 
     def __enter__(self) -> AudioReader:
