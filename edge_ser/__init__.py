@@ -9,6 +9,7 @@
 from edge_ser._version import __version__
 from edge_ser.errors import (
     AudioError,
+    AudioWarning,
     BackendError,
     ConfigError,
     EdgeSerError,
@@ -22,6 +23,7 @@ from edge_ser.stream import Stream
 
 __all__ = [
     "AudioError",
+    "AudioWarning",
     "BackendError",
     "ConfigError",
     "EdgeSerError",

@@ -27,6 +27,10 @@ class AudioError(EdgeSerError):
     """The audio cannot be read, or holds nothing an answer could be about."""
 
 
+class AudioWarning(UserWarning):
+    """The audio can be answered, but something is wrong with it that makes the answer worse."""
+
+
 class ModelFileError(EdgeSerError):
     """The model file is damaged, of an unknown format, or its graph and manifest disagree."""
 

@@ -108,10 +108,11 @@ class EmotionRecognizer:
     def predict(self, audio: AudioSource) -> Prediction:
         """Answer for one recording: a path, a file's bytes, a binary file object, or ``(samples, rate_hz)``.
 
-        Any rate, any number of channels (they are averaged), int16, int32, float32 or float64 samples. Of more than 14 s the
+        Any rate, up to 64 channels (they are averaged), samples as :mod:`edge_ser.frontend.samples` says. Of more than 14 s the
         middle 14 s are judged, whatever the length, in bounded memory; less than 0.52 s is padded with silence.
 
-        Raises AudioError when the audio cannot be read or is nothing but digital silence.
+        Raises AudioError when the audio cannot be read or is nothing but digital silence; warns with AudioWarning when the
+        channels cancel each other.
         """
         front_end = self.manifest.front_end
         with AudioReader(audio, front_end.rate_hz) as reader:

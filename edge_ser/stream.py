@@ -92,8 +92,8 @@ class Stream:
         """Length of what was fed so far, in seconds."""
         return self._audio.duration_s
 
-    def feed(self, chunk: npt.NDArray[Any] | bytes) -> None:
-        """Take the next samples: an array (n,) or (n, channels) of int16, int32, float32 or float64, or bytes of mono int16.
+    def feed(self, chunk: npt.ArrayLike | bytes) -> None:
+        """Take the next samples: an array, as :mod:`edge_ser.frontend.samples` says, or bytes of mono little-endian int16.
 
         AudioError for anything else, for NaN, and after :meth:`finish`; the stream is then as it was before.
         """

@@ -203,7 +203,7 @@ class Listener:
         """Return the event that closes the session."""
         return Ended(self.time_s, reason, self.utterances, self.overruns)
 
-    def feed(self, chunk: npt.NDArray[Any] | bytes, arrived: float | None = None, overruns: int = 0) -> list[Event]:
+    def feed(self, chunk: npt.ArrayLike | bytes, arrived: float | None = None, overruns: int = 0) -> list[Event]:
         """Take the next samples, as :meth:`edge_ser.Stream.feed` does, and return what has happened.
 
         ``arrived`` is when they were there, on ``time.monotonic``'s clock (None: now), ``overruns`` how often audio was lost

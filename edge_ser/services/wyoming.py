@@ -29,7 +29,7 @@ from wyoming.ping import Ping, Pong
 
 from edge_ser._version import __version__
 from edge_ser.errors import AudioError, ConfigError, EdgeSerError
-from edge_ser.frontend.audio import MAX_CHANNELS
+from edge_ser.frontend.samples import MAX_CHANNELS
 from edge_ser.prediction import Prediction
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.stream import Stream

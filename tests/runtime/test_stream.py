@@ -202,7 +202,7 @@ def test_a_stream_serves_one_utterance_after_another(clips: list[tuple[Samples, 
 @pytest.mark.parametrize(
     ("chunk", "message"),
     [
-        ([0.0, 0.1], "got list"),
+        ("words", "got str"),
         (b"odd", "3 bytes"),
         (np.array([0.0, np.nan], dtype=np.float32), "NaN or infinite samples, the first at sample 161"),
         (np.array([300.0]), "magnitude 300"),

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ser.errors import AudioError, EdgeSerError
-from edge_ser.frontend.audio import AudioReader
+from edge_ser.errors import AudioError, AudioWarning, EdgeSerError
+from edge_ser.frontend.audio import AudioReader, AudioStream
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(30_000)).astype(np.float32)
 
@@ -123,7 +125,9 @@ def spoiled(index: int, value: float) -> np.ndarray:
         (NOISE, "array without its rate"),
         ((NOISE,), "expected \\(samples, rate_hz\\)"),
         ((16000, NOISE), "expected \\(samples, rate_hz\\)"),
-        ((list(NOISE[:9]), 16000), "expected \\(samples, rate_hz\\)"),
+        (([1, 2, 3], 16000), "samples are int64; expected int16"),
+        (([[0.1], [0.1, 0.2]], 16000), "list gives no numpy array"),
+        (([], 16000), "empty"),
         ((NOISE, 0), "rate of 0"),
         ((NOISE, -16000), "rate of -16000"),
         ((NOISE, 16000.5), "rate of 16000.5"),
@@ -132,11 +136,10 @@ def spoiled(index: int, value: float) -> np.ndarray:
         ((NOISE, True), "rate of True"),
         ((NOISE.astype(np.complex64), 16000), "samples are complex64"),
         ((NOISE.astype(np.uint8), 16000), "samples are uint8"),
-        ((NOISE.astype(np.float16), 16000), "samples are float16"),
         ((np.array(["a"]), 16000), "expected int16"),
         ((NOISE.reshape(-1, 10, 10), 16000), "shape \\(300, 10, 10\\)"),
         ((np.array(1.0, dtype=np.float32), 16000), "shape \\(\\)"),
-        ((NOISE.reshape(2, -1), 16000), "transpose"),
+        ((NOISE.reshape(100, -1), 16000), "shape \\(100, 300\\); expected \\(n, channels\\) with 1 to 64 channels"),
         ((np.empty((100, 0), np.float32), 16000), "1 to 64 channels"),
         ((NOISE[:0], 16000), "empty"),
         ((spoiled(123, np.nan), 16000), "first at sample 123"),
@@ -167,19 +170,82 @@ def test_memory_stays_small_for_hours(tmp_path: Path) -> None:
     assert peak < 20e6
 
 
-def test_lengths_that_headers_do_not_state_or_guess_wrong() -> None:
-    flac = bytearray(encoded(NOISE, 16000, format="FLAC"))
-    flac[21] &= 0xF0  # the 36 bits of STREAMINFO's number of samples
-    flac[22:26] = bytes(4)
-    with pytest.raises(AudioError, match="does not state its length"):
-        read(bytes(flac))
-    # Variable bit rate without the frame that holds the Xing header: the length is guessed from the first frames.
-    loud = (0.5 * np.random.default_rng(0).standard_normal(16000 * 20)).astype(np.float32)
-    for parts, message in (((loud, 0 * loud), "goes on after"), ((0 * loud, loud), "misstates its length")):
-        content = encoded(np.concatenate(parts), 16000, format="MP3", bitrate_mode="VARIABLE", compression_level=0.3)
-        second_frame = content.index(content[:2], content.index(b"Xing"))
-        with pytest.raises(AudioError, match=message):
-            read(content[second_frame:])
+class Tensor:
+    """Converts itself as a tensor does, or says why it cannot."""
+
+    def __init__(self, samples: npt.NDArray[Any], reason: str = "") -> None:
+        self._samples, self._reason = samples, reason
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> npt.NDArray[Any]:
+        if self._reason:
+            raise TypeError(self._reason)
+        return self._samples
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        NOISE.astype(">f4"),
+        NOISE.astype("<f8"),
+        NOISE.astype(">f8"),
+        NOISE.tolist(),
+        NOISE.reshape(1, -1),
+        np.stack([NOISE, NOISE]),
+        Tensor(NOISE),
+        Tensor(NOISE.reshape(1, -1)),
+    ],
+)
+def test_the_same_samples_in_other_clothes_are_the_same_audio(same: Any) -> None:
+    assert np.array_equal(read((same, 16000)), NOISE)
+    stream = AudioStream(16000)
+    assert np.array_equal(np.concatenate([stream.push(same), stream.flush()]), NOISE)
+
+
+def test_every_byte_order_and_width_has_its_full_scale() -> None:
+    quarter = np.full(100, 0.25)
+    for dtype, full in (("<i2", 2**15), (">i2", 2**15), ("<i4", 2**31), (">i4", 2**31), ("<f2", 1), (">f2", 1)):
+        samples = (quarter * full).astype(dtype)
+        assert np.array_equal(read((samples, 16000)), quarter)
+        stream = AudioStream(16000)
+        assert np.array_equal(stream.push(samples), quarter)
+
+
+def test_a_short_row_is_one_sample_of_many_channels() -> None:
+    assert len(read((np.zeros((1, 64), dtype=np.float32), 16000))) == 1
+    assert len(read((np.zeros((1, 65), dtype=np.float32), 16000))) == 65
+
+
+def test_a_gpu_tensor_gets_one_line() -> None:
+    tensor = Tensor(NOISE, "can't convert cuda:0 device type tensor to numpy.\nUse Tensor.cpu() to copy it first.")
+    for refused in (lambda: read((tensor, 16000)), lambda: AudioStream(16000).push(tensor)):
+        with pytest.raises(
+            AudioError, match=r"Tensor gives no numpy array: can't convert cuda:0 .*tensor\.detach\(\)\.cpu\(\)"
+        ) as caught:
+            refused()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(AudioError, match="array without its rate"):
+        read(tensor)
+
+
+@pytest.mark.parametrize(
+    ("other", "cancels"), [(-1.0, True), (-0.97, True), (-0.7, True), (-0.3, False), (0.0, False), (1.0, False)]
+)
+def test_channels_that_cancel_are_said(other: float, cancels: bool) -> None:
+    stereo = np.stack([NOISE, np.float32(other) * NOISE], axis=1)
+    stream = AudioStream(16000)
+    for play in (lambda: read((stereo, 16000)), lambda: (stream.push(stereo), stream.flush())):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            play()
+        assert [w.category for w in caught] == [AudioWarning] * cancels
+        assert all("cancel each other (opposite phase)" in str(w.message) for w in caught)
+
+
+def test_unrelated_channels_do_not_cancel() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read((0.1 * np.random.default_rng(0).standard_normal((2000, 64)), 16000))
+        read((1e-4 * np.stack([NOISE, -NOISE], axis=1), 16000))  # too soft to tell
 
 
 VALID = encoded(NOISE[:4000], 16000, format="WAV", subtype="PCM_16")

@@ -225,6 +225,18 @@ def test_any_rate_and_dtype_gives_the_utterances_at_the_same_place(data_dir: Pat
         assert a.stop_s == pytest.approx(b.stop_s, abs=0.13)
 
 
+@pytest.mark.parametrize("offset", [0.05, -0.2])
+def test_a_constant_offset_hides_no_utterance(data_dir: Path, offset: float) -> None:
+    whole, _ = joined(sorted((data_dir / "emodb" / "audio").glob("*.flac"))[::90], gap_s=1.0)
+    whole *= np.float32(0.1)
+    plain = list(utterances([whole]))
+    moved = list(utterances(np.split(whole + np.float32(offset), range(777, len(whole), 777))))
+    assert len(plain) > 2
+    assert [(u.start, len(u.samples)) for u in moved] == [(u.start, len(u.samples)) for u in plain]
+    # What is handed out is what was recorded: the front end of the model is not the detector's.
+    assert moved[0].samples.mean() == pytest.approx(offset, abs=0.01)
+
+
 def test_noise_and_silence_are_no_speech() -> None:
     rng = np.random.default_rng(0)
     hiss = (0.1 * rng.standard_normal(20 * RATE_HZ)).astype(np.float32)

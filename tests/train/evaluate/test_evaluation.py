@@ -189,6 +189,16 @@ def test_codecs_keep_the_length_and_lose_more_at_fewer_bits(speech: Path) -> Non
     assert 0 < error["Opus, 16 kbit/s"] < error["Opus, 6 kbit/s"] < 1
 
 
+def test_codecs_do_not_call_back_into_python(speech: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("libsndfile's callbacks swallow a Ctrl-C")
+
+    monkeypatch.setattr(soundfile.SoundFile, "_init_virtual_io", refuse)
+    samples = np.asarray(soundfile.read(speech, dtype="float32")[0][:32000])
+    for name in ("Opus, 6 kbit/s", "MP3, 23 kbit/s"):
+        assert len(CONDITIONS[name](samples, np.random.default_rng(0))) == len(samples)
+
+
 @pytest.mark.parametrize("what", ["run", "model"])
 def test_other_corpora_and_conditions(what: str, learnt: Path, learnt_model: Path, tiny_data: Path, tmp_path: Path) -> None:
     subject = learnt if what == "run" else learnt_model

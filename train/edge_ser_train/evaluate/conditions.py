@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.frontend.containers import scratch
 from edge_ser.frontend.features import LOGMEL_V1, extract_blocks
 from edge_ser_train.method.augment import quiet_ends
 
@@ -50,11 +51,12 @@ def coded(samples: Float32Array, kind: Literal["OPUS", "MPEG_LAYER_III"], level:
     """Return samples [n] after a codec at a compression level of libsndfile's, from 0 to 1, the smallest bit rate."""
     import soundfile
 
-    file = io.BytesIO()
     container = "OGG" if kind == "OPUS" else "MP3"
-    soundfile.write(file, samples, RATE_HZ, format=container, subtype=kind, compression_level=level)
-    file.seek(0)
-    back: Float32Array = soundfile.read(file, dtype="float32")[0]
+    # A descriptor: of a Python file object, libsndfile's callbacks would swallow a Ctrl-C.
+    with scratch([]) as file:
+        soundfile.write(os.dup(file.fileno()), samples, RATE_HZ, format=container, subtype=kind, compression_level=level)
+        file.seek(0)
+        back: Float32Array = soundfile.read(os.dup(file.fileno()), dtype="float32")[0]
     return back
 
 

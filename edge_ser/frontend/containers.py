@@ -1,0 +1,213 @@
+# ruff: noqa: SIM115 (whoever gets a file closes it)
+"""Files as people have them: what each one is, and a copy with a true header where a pipe or a killed recorder left none.
+
+libsndfile decodes what :func:`open_recording` returns. It is always a file with a descriptor: callbacks into Python would
+swallow a Ctrl-C, and whatever else is raised in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, cast
+
+from edge_ser.errors import AudioError
+from edge_ser.frontend import flac
+from edge_ser.frontend.mpeg import after_tags, frames_alone
+
+_IN_MEMORY_BYTES = 2**26
+_PART_BYTES = 2**20
+_MP3_IN_WAVE = b"\x55\x00"
+_FOREIGN = (
+    (4, b"ftyp", "MP4 (M4A, 3GP, MOV)"),
+    (0, b"\x1aE\xdf\xa3", "WebM or Matroska"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "WMA (ASF)"),
+    (0, b"\xff\xf1", "AAC"),
+    (0, b"\xff\xf9", "AAC"),
+    (28, b"Speex   ", "Speex"),
+    (8, b"AVI ", "AVI"),
+    (0, b"wvpk", "WavPack"),
+    (0, b"MAC ", "Monkey's Audio"),
+)
+"""Where a file that libsndfile does not decode has which bytes, and what it is called."""
+
+
+def scratch(parts: Iterable[bytes]) -> IO[bytes]:
+    """Return a nameless file, at its beginning, that holds ``parts``: in memory up to 64 MiB, where that exists, or on disk."""
+    import tempfile
+
+    raw: Any
+    try:
+        raw, room = open(os.memfd_create("edge-ser"), "w+b", buffering=0), _IN_MEMORY_BYTES
+    except (AttributeError, OSError):
+        raw, room = tempfile.TemporaryFile(buffering=0), sys.maxsize
+    try:
+        for part in parts:
+            if raw.tell() + len(part) > room:
+                with raw as full:
+                    raw, room = tempfile.TemporaryFile(buffering=0), sys.maxsize
+                    full.seek(0)
+                    while copied := full.read(_PART_BYTES):
+                        _write(raw, copied)
+            _write(raw, part)
+        raw.seek(0)
+    except BaseException:
+        raw.close()
+        raise
+    return io.BufferedReader(raw)
+
+
+def _write(raw: Any, part: bytes) -> None:
+    rest = memoryview(part)
+    while rest:
+        rest = rest[raw.write(rest) :]
+
+
+def open_recording(source: Any) -> tuple[IO[bytes], str]:
+    """Return a file with a descriptor that libsndfile decodes to its true end, the caller's to close, and the source's name.
+
+    ``source`` is a path, a file's bytes, or a binary file object, read from where it stands. AudioError for one that cannot be
+    read, is empty, is of a kind that is not decoded here (with the command that converts it), or ends before its header says.
+    """
+    name = str(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else str(getattr(source, "name", "audio"))
+    shown = shlex.quote(name) if isinstance(source, (str, os.PathLike)) else "FILE"
+    with contextlib.ExitStack() as opened:
+        try:
+            file = opened.enter_context(_opened(source, name))
+            content = _true_content(file, name, shown)
+        except OSError as error:
+            raise AudioError(f"cannot read {name}: {error.strerror or error}; expected an audio file") from None
+        if content is file:
+            opened.pop_all()
+    return content, name
+
+
+def conversion(shown: str) -> str:
+    """Return the command that answers about what ffmpeg decodes, the file ``shown`` as it is quoted."""
+    return f"ffmpeg -v error -i {shown} -f wav - | edge-ser predict -"
+
+
+def _opened(source: Any, name: str) -> IO[bytes]:
+    """Return ``source`` as a file with a descriptor, at its beginning; AudioError where it is none, or empty."""
+    file: Any
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        file = scratch([bytes(source)])
+    elif isinstance(source, (str, os.PathLike)):
+        try:
+            file = open(source, "rb")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise AudioError(f"cannot open {name}: {reason}; expected an audio file") from None
+        if not file.seekable():
+            with file:
+                file = _copied(file, name)
+    elif source is None or not hasattr(source, "read"):
+        raise AudioError(f"got {type(source).__name__}; expected a path, bytes, a binary file object, or (samples, rate_hz)")
+    elif isinstance(source, io.BufferedReader) and isinstance(source.raw, io.FileIO) and source.seekable() and source.tell() == 0:
+        file = open(os.dup(source.fileno()), "rb")
+    else:
+        file = _copied(source, name)
+    if file.seek(0, io.SEEK_END) == 0:
+        file.close()
+        raise AudioError(f"{name} is empty, or was read to its end before; expected an audio file")
+    return cast("IO[bytes]", file)
+
+
+def _copied(file: Any, name: str) -> IO[bytes]:
+    """Return the rest of any file object as a file with a descriptor."""
+
+    def parts() -> Iterator[bytes]:
+        while part := file.read(_PART_BYTES):
+            if not isinstance(part, bytes):
+                raise TypeError(f"it gives {type(part).__name__}")
+            yield part
+
+    try:
+        return scratch(parts())
+    except (ValueError, AttributeError, TypeError) as error:
+        raise AudioError(f"cannot read {name}: {error}; expected a binary file object") from None
+
+
+def _true_content(file: IO[bytes], name: str, shown: str) -> IO[bytes]:
+    """Return ``file``, or a copy whose header states its length where its own does not."""
+    n_bytes = file.seek(0, io.SEEK_END)
+    start = after_tags(file)
+    file.seek(start)
+    head = file.read(64)
+    for position, magic, kind in _FOREIGN:
+        if head[position : position + len(magic)] == magic:
+            raise AudioError(f"{name} is {kind}, which is not decoded here; convert it on the way: {conversion(shown)}")
+    copy: IO[bytes] | None = None
+    if start == 0 and head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+        copy = _wave(file, n_bytes, name)
+    elif start == 0 and head[:4] == b"caff":
+        copy = _core_audio(file, n_bytes)
+    elif start == 0 and flac.length_is_unknown(head):
+        n_samples = flac.samples_in(file, n_bytes)
+        if n_samples == 0:
+            raise AudioError(f"{name} holds no samples: no frame of it is whole; expected some speech")
+        copy = _patched(file, *flac.with_length(head, n_samples))
+    elif start > 0 or head[:1] == b"\xff" or name.lower().endswith(".mp3"):  # a radio's begins in the middle of a frame
+        frames = frames_alone(file, start, n_bytes, name)
+        copy = None if frames is None else scratch(frames)
+    file.seek(0)
+    return file if copy is None else copy
+
+
+def _patched(file: IO[bytes], position: int, patch: bytes) -> IO[bytes]:
+    file.seek(0)
+    copy = scratch(iter(lambda: file.read(_PART_BYTES), b""))
+    os.pwrite(copy.fileno(), patch, position)
+    return copy
+
+
+def _chunks(file: IO[bytes], position: int, size_bytes: int, order: Any) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the chunks of a RIFF or CAF file, from ``position`` on: name, where its content begins, and the length it states."""
+    while True:
+        file.seek(position)
+        header = file.read(4 + size_bytes)
+        if len(header) < 4 + size_bytes:
+            return
+        n = int.from_bytes(header[4:], order)
+        position += len(header)
+        yield header[:4], position, n
+        position += n + n % 2 if order == "little" else n
+
+
+def _wave(file: IO[bytes], n_bytes: int, name: str) -> IO[bytes] | None:
+    """Return a copy that goes to the file's end where the header of a WAVE file was never completed, and MP3 out of WAVE."""
+    file.seek(0)
+    form, riff_bytes = file.read(4), int.from_bytes(file.read(4), "little")
+    format_tag, long_bytes = b"", 0
+    for chunk, start, n in _chunks(file, 12, 4, "little"):
+        if chunk == b"fmt ":
+            file.seek(start)
+            format_tag = file.read(2)
+        elif chunk == b"ds64":
+            file.seek(start + 8)
+            long_bytes = int.from_bytes(file.read(8), "little")
+        elif chunk == b"data":
+            if format_tag == _MP3_IN_WAVE:
+                frames = frames_alone(file, start, min(n_bytes, start + n), name)
+                return None if frames is None else scratch(frames)
+            # An empty recording that was closed properly tells its own length right; what follows its data is no sound.
+            never_closed = n == 0 and start < n_bytes and riff_bytes != n_bytes - 8
+            if never_closed and form == b"RIFF":
+                return _patched(file, start - 4, b"\xff\xff\xff\xff")
+            if form == b"RF64" and start < n_bytes and long_bytes == 0 and n in (0, 2**32 - 1):
+                return _patched(file, 0, b"RIFF")
+            return None
+    return None
+
+
+def _core_audio(file: IO[bytes], n_bytes: int) -> IO[bytes] | None:
+    """Return a copy that states its length where the length in a CAF file says "to the end of the file"."""
+    for chunk, start, n in _chunks(file, 8, 8, "big"):
+        if chunk == b"data" and n == 2**64 - 1:
+            return _patched(file, start - 8, (n_bytes - start).to_bytes(8, "big"))
+    return None
