@@ -103,23 +103,21 @@ class Conversation:
 
     def give_way(self) -> None:
         """Break the talk off, in favour of another client."""
-        self.farewell = (
-            "busy",
-            "all places are taken, and another client needs that of this one, which sends no audio",
-        )
+        self.farewell = "busy", "all places are taken, and another client needs that of this one, which sends no audio"
         self._task.cancel()
 
     async def end(self, code: str = "", text: str = "") -> None:
         """Close the connection, after an error event if there is something to say; who does not read it is not waited for."""
 
         async def part() -> None:
-            await self._complain(code, text)
-            self._writer.write_eof()
-            while await self._reader.read(2**16):  # a socket closed on unread bytes would take the error event back
-                pass
+            with contextlib.suppress(OSError, asyncio.TimeoutError):  # here, for who waits may be cancelled before it hears of it
+                await self._complain(code, text)
+                self._writer.write_eof()
+                while await self._reader.read(2**16):  # a socket closed on unread bytes would take the error event back
+                    pass
 
         if text:
-            with contextlib.suppress(OSError, asyncio.TimeoutError):
+            with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(part(), LINGER_S)
         self._writer.close()
         with contextlib.suppress(OSError, asyncio.TimeoutError):  # asked for always: nobody else takes note of a lost connection
