@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_ser_train.method.model import CHANNELS, KERNELS
@@ -82,6 +81,8 @@ def encoder_macs(n_frames: int, n_bins: int) -> int:
 
 
 def _session(content: bytes) -> Any:
+    import onnxruntime as ort  # after edge_ser, which keeps it from reporting to its makers
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -36,6 +36,7 @@ from edge_ser.diagnose.benchmark.table import condition_lines, machine_lines
 from edge_ser.diagnose.machine import installed_version, read_condition
 from edge_ser.engines import shipped_backend
 from edge_ser.engines.native import NativeBackend, library_path
+from edge_ser.figures import new_figure
 from edge_ser.files import writing
 from edge_ser.frontend.features import extract
 from edge_ser.model.manifest import read_model_file, shipped_model_path
@@ -176,14 +177,12 @@ def against_the_machine(rounds: int, folder: Path) -> tuple[list[str], float]:
 
 def lengths(rounds: int, plot: Path) -> list[str]:
     """Return a table of time against length, and draw it."""
-    from matplotlib.figure import Figure
-
     times = scaling.lengths(LENGTHS_S, rounds)
     x, y = np.array(list(times)), np.array(list(times.values()))
     slope, offset = np.polyfit(x, y, 1)
     rows = ["| audio | answer | of it, a second of audio |", "|---|---|---|"]
     rows += [f"| {s:g} s | {ms:.2f} ms | {ms / s:.2f} ms |" for s, ms in times.items()]
-    figure = Figure(figsize=(6, 3.5), dpi=120, layout="constrained")
+    figure = new_figure(figsize=(6, 3.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.plot(x, y, "o", label="measured (medians, in turn)")
     axes.plot(x, offset + slope * x, label=f"{offset:.2f} ms + {slope:.2f} ms a second")

@@ -6,6 +6,11 @@
 ('neutral', 'angry', 'happy', 'sad')
 """
 
+import os
+
+# ONNX Runtime from 1.29 on reports to its makers unless this is set before its first import, by whomever in the process.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from edge_ser._version import __version__
 from edge_ser.errors import (
     AudioError,

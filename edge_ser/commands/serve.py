@@ -20,7 +20,12 @@ from edge_ser.errors import ConfigError, require_extra
 @min_confidence_option
 @profile_option
 @click.option(
-    "--max-clients", default=16, show_default=True, type=click.IntRange(min=1), metavar="N", help="Connections at a time."
+    "--max-clients",
+    default=16,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Connections at a time; if all are taken, a client that sends no audio gives way.",
 )
 @click.option(
     "--idle",
@@ -29,7 +34,16 @@ from edge_ser.errors import ConfigError, require_extra
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Turn away a client that sends nothing for so long.",
+    help="Turn away a client that sends nothing, or in an utterance no audio, for so long.",
+)
+@click.option(
+    "--max-duration",
+    "max_duration_s",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Refuse a longer utterance.",
 )
 def command(
     uri: str,
@@ -40,18 +54,22 @@ def command(
     profile: Path | None,
     max_clients: int,
     idle_s: float,
+    max_duration_s: float,
 ) -> None:
     """Answer voice assistants over the Wyoming protocol: audio in, how it sounds out.
 
     A client sends audio-start, audio-chunk (16- or 32-bit PCM of any rate) and audio-stop, and gets a user-event named
     `emotion` with label, confidence, probabilities, distance, novel, duration_s and embedding, or an error. The protocol
     knows no password: whoever can reach the address can use it.
+
+    Home Assistant takes no such service over Wyoming; for it there is `edge-ser listen --mqtt URL --home-assistant`.
     """
     require_extra("serve", "wyoming")
     import asyncio
     import signal
 
     from edge_ser.recognizer import EmotionRecognizer
+    from edge_ser.services.conversation import Limits
     from edge_ser.services.wyoming import parse_uri, serve
 
     try:
@@ -59,6 +77,7 @@ def command(
     except ConfigError as error:
         raise click.BadParameter(str(error), param_hint="--uri") from None
     recognizer = EmotionRecognizer(model, backend=backend, threads=threads, min_confidence=min_confidence, profile=profile)
-    ended_by = asyncio.run(serve(recognizer, address, max_clients, idle_s, lambda at: click.echo(f"listening at {at}")))
+    limits = Limits(max_clients, idle_s, max_duration_s)
+    ended_by = asyncio.run(serve(recognizer, address, limits, lambda at: click.echo(f"listening at {at}")))
     if ended_by == signal.SIGINT:
         raise SystemExit(130)

@@ -90,7 +90,9 @@ class ToneTracker:
         if novel and not is_final:
             return None  # too early to tell: the first half second of anything is unlike a whole utterance
         fresh_s, self._heard_s = max(0.0, heard_s - self._heard_s), 0.0 if is_final else heard_s
-        if not novel:
+        if novel:
+            self.probabilities = self._before  # as if nobody had spoken: its estimates were of what is no known voice
+        else:
             keep = math.exp(-heard_s / self.config.smoothing_s) if self.config.smoothing_s else 0.0
             before = self._before or dict.fromkeys(p, 1 / len(p))
             self.probabilities = {label: value + keep * (before[label] - value) for label, value in p.items()}

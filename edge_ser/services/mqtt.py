@@ -1,11 +1,13 @@
 """Answers for a smart home: an MQTT publisher that never makes the audio wait.
 
-    PREFIX/utterance         how every utterance sounded, once it is over  } the events of that name, as JSON; not retained:
-    PREFIX/tone              how the voice sounds of late, when it changes } an hour later they are no reason to act
-    PREFIX/availability      online or offline, retained; the broker itself says offline when we are gone
-    homeassistant/sensor/PREFIX_tone/config, and PREFIX_utterance: on request, what makes them sensors in Home Assistant, retained
+    PREFIX/utterance         how every utterance sounded, once it is over  } the events of that name, as JSON
+    PREFIX/tone              how the voice sounds of late, when it changes }
+    PREFIX/availability      online or offline; the broker itself says offline when we are gone
+    homeassistant/sensor/PREFIX_tone/config, and PREFIX_utterance: on request, what makes them sensors in Home Assistant
 
-What cannot be sent at once is dropped, and counted: a rule had better miss an utterance than hear of it late.
+All of them are retained, so a home that restarts shows what was last. A rule that acts on an utterance should look at where it
+came from: a retained message says so, and in Home Assistant the sensor's state before it is `unknown` or `unavailable`. What
+cannot be sent at once is dropped, and counted: a rule had better miss an utterance than hear of it late.
 """
 
 from __future__ import annotations
@@ -62,16 +64,18 @@ class Broker:
                 raise ConfigError(f"cannot read the MQTT URL: {error}") from None
         expected = "expected mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX], or mqtts://"
         try:
+            if not url.isprintable():  # urlsplit drops line ends without a word
+                raise ValueError
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
             host.encode("idna")
         except ValueError:
-            raise ConfigError(f"the MQTT URL has no such host and port; {expected}") from None
-        if parts.scheme not in _SCHEMES or not host or port == 0 or parts.query or parts.fragment:
+            raise ConfigError(f"the MQTT URL has no host and port that can be read; {expected}") from None
+        if parts.scheme not in _SCHEMES or not host or port == 0 or re.search("[?#]", url):
             raise ConfigError(f"the MQTT URL has scheme {parts.scheme!r} and host {host!r}; {expected}")
         prefix = unquote(parts.path).strip("/") or cls.prefix
-        if re.search(r"[+#\0]", prefix) or len(prefix.encode(errors="replace")) > 1000:
-            raise ConfigError(f"the MQTT prefix is {prefix[:100]!r}; expected levels of a topic without + and #")
+        if re.search(r"[+#$]", prefix) or not prefix.isprintable() or len(prefix.encode()) > 1000:
+            raise ConfigError(f"the MQTT prefix is {prefix[:100]!r}; expected levels of a topic without +, #, $ and line ends")
         user, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))
         return cls(host, port or _SCHEMES[parts.scheme], prefix, parts.scheme == "mqtts", user, password)
 
@@ -118,7 +122,7 @@ class Publisher:
             self.dropped += 1
             return False
         topic, content = f"{self.broker.prefix}/{event['event']}", json.dumps(event, ensure_ascii=False, allow_nan=False)
-        self._client.publish(topic, content)
+        self._client.publish(topic, content, retain=True)
         return True
 
     def close(self) -> None:

@@ -27,13 +27,13 @@ def draw_timeline(
 
     Of more than a hundred utterances, the means of a hundred stretches of time. Needs matplotlib.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-    from matplotlib.ticker import FuncFormatter, MultipleLocator
-
+    from edge_ser.figures import new_figure
     from edge_ser.terminal import clock_time
 
-    figure = Figure(figsize=(12, 4.2), dpi=120, layout="constrained")
+    figure = new_figure(figsize=(12, 4.2), dpi=120, layout="constrained")
+    from matplotlib.patches import Patch  # after the figure, which imports matplotlib without a trace
+    from matplotlib.ticker import FuncFormatter, MultipleLocator
+
     wave, shares = figure.subplots(2, sharex=True, height_ratios=(1, 1.2))
     colors = {label: _COLORS.get(label, f"C{i}") for i, label in enumerate(labels)}
 

@@ -36,7 +36,7 @@ from edge_ser_export.report import FileReport
 from edge_ser_export.verification import Agreement, agree, verify
 from edge_ser_train.corpora.splits import load_split, relabel, split_title
 from edge_ser_train.corpora.tables import corpus_facts, read_corpus
-from edge_ser_train.method.dataset import default_cache_dir, load_features
+from edge_ser_train.method.dataset import load_features
 from edge_ser_train.method.loop import infer
 from edge_ser_train.method.model import EMBEDDING_SIZE
 from edge_ser_train.method.run import REPORT, SPLIT, TrainedModel, load_run, read_json, write_atomic
@@ -157,8 +157,8 @@ def _clips_of_run(run: Path, trained: TrainedModel, data: Path | None) -> _Clips
         split = load_split(run / SPLIT, clips, left_out)
     except CorpusError as error:
         raise ExportError(f"{error}; {hint}") from None
-    train = load_features(split.train, trained.front_end, default_cache_dir())
-    dev = load_features(split.dev, trained.front_end, default_cache_dir())
+    train = load_features(split.train, trained.front_end, None)
+    dev = load_features(split.dev, trained.front_end, None)
     y = np.array([trained.labels.index(c.emotion) for c in split.dev], dtype=np.int64)
     verified = _spread([len(x) for x in dev], N_VERIFICATION)
     chosen = [train[i] for i in _spread([len(x) for x in train], N_CALIBRATION)]

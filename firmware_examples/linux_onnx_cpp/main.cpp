@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -89,6 +90,7 @@ nlohmann::json read_manifest(const OrtSession *session, OrtAllocator *allocator)
 }
 
 void answer(const char *path) {
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // or ONNX Runtime from 1.29 on reports to its makers
     const auto env = own<OrtEnv>(ort().ReleaseEnv, [](auto **p) { return ort().CreateEnv(ORT_LOGGING_LEVEL_ERROR, "edge-ser", p); });
     const auto options = own<OrtSessionOptions>(ort().ReleaseSessionOptions, [](auto **p) { return ort().CreateSessionOptions(p); });
     check(ort().SetIntraOpNumThreads(options.get(), 1));

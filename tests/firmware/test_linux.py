@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -149,6 +150,12 @@ def test_cpp_answers_as_python_does(cpp: Path, samples: Int16Array) -> None:
 def test_cpp_says_what_is_wrong(cpp: Path, model: Path | str, pcm: bytes, complaint: str) -> None:
     with pytest.raises(RuntimeError, match=complaint):
         execute([cpp, model], stdin=pcm)
+
+
+def test_cpp_writes_nothing_into_the_home(cpp: Path, samples: Int16Array, tmp_path: Path) -> None:
+    pcm = samples.astype("<i2").tobytes()
+    subprocess.run([cpp, shipped_model_path(".onnx")], input=pcm, env={"HOME": str(tmp_path)}, stdout=subprocess.PIPE, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

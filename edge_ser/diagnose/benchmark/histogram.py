@@ -31,10 +31,10 @@ def draw_histogram(report: Report, path: Path) -> None:
 
     Needs matplotlib. ConfigError when the file cannot be written.
     """
-    from matplotlib.figure import Figure
+    from edge_ser.figures import new_figure
 
     cases = list(zip(*(result.cases for result in report.results), strict=True))
-    figure = Figure(figsize=(8, 0.6 + 2.2 * len(cases)), dpi=120, layout="constrained")
+    figure = new_figure(figsize=(8, 0.6 + 2.2 * len(cases)), dpi=120, layout="constrained")
     panels = figure.subplots(len(cases), squeeze=False)[:, 0]
     for panel, of_clip in zip(panels, cases, strict=True):
         every = np.concatenate([case.answer.times_ms for case in of_clip])

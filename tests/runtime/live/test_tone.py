@@ -107,6 +107,25 @@ def test_novel_speech_is_uncertain_once_it_is_over_and_moves_no_bar() -> None:
     assert told(config, [answer(0.0, is_novel=True)]) == [UNCERTAIN]
 
 
+def test_a_novel_utterance_takes_its_estimates_back() -> None:
+    tracker = ToneTracker(ToneConfig(smoothing_s=1.0))
+    tracker.update(answer(0.9))
+    happy = 0.9 - 0.4 * np.exp(-1)
+    assert tracker.probabilities["happy"] == pytest.approx(happy)
+    tracker.update(answer(0.0, 3.0), is_final=False)
+    assert tracker.probabilities["happy"] == pytest.approx(happy * np.exp(-3))
+    tone = tracker.update(answer(0.0, 3.5, is_novel=True))
+    assert tone is not None
+    assert tone.label == UNCERTAIN
+    assert tone.probabilities["happy"] == pytest.approx(happy)
+    tracker.update(answer(0.9))  # and the next one goes on from there
+    assert tracker.probabilities["happy"] == pytest.approx(0.9 + (happy - 0.9) * np.exp(-1))
+    first = ToneTracker(ToneConfig(smoothing_s=1.0))
+    first.update(answer(0.0, 3.0), is_final=False)
+    first.update(answer(0.0, 3.5, is_novel=True))
+    assert first.probabilities == {}
+
+
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.floats(0.01, 3)), min_size=1, max_size=40))
 def test_changes_are_never_closer_than_the_hold_time(sequence: list[tuple[float, bool, float]]) -> None:
     tracker, heard, last = ToneTracker(), 0.0, 0.0

@@ -184,6 +184,31 @@ def test_a_signal_ends_it_cleanly_in_the_middle_of_an_utterance(tmp_path: Path, 
     assert not path.exists()
 
 
+def test_a_unix_socket_belongs_to_one_server(tmp_path: Path, recognizer: EmotionRecognizer, speech: Path) -> None:
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+    path = tmp_path / "socket"
+
+    async def talk(server: Server) -> None:
+        async with server.client() as client:
+            assert await ask(client, samples, rate_hz) == told(recognizer.predict(speech))
+
+    first = Server(uri=f"unix://{path}")
+    second = subprocess.run([*COMMAND, "--uri", f"unix://{path}"], capture_output=True, check=False, timeout=60)
+    assert second.returncode == 1
+    assert second.stderr.decode() == (f"edge-ser: error: cannot listen at {path}: Address already in use; choose another --uri\n")
+    asyncio.run(talk(first))
+    first.stop(signal.SIGKILL)
+    assert path.is_socket()
+    heir = Server(uri=f"unix://{path}")  # in place of what a killed one left
+    asyncio.run(talk(heir))
+    path.unlink()  # somebody tidies up
+    other = Server(uri=f"unix://{path}")
+    assert heir.stop() == (0, "")
+    asyncio.run(talk(other))
+    assert other.stop() == (0, "")
+    assert not path.exists()
+
+
 def test_mistakes_of_setup_are_one_line(server: Server, tmp_path: Path) -> None:
     def failed(*arguments: str) -> tuple[int, str]:
         done = subprocess.run([*COMMAND, *arguments], capture_output=True, check=False, timeout=60)

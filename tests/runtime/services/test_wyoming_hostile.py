@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 from wyoming.client import AsyncClient
+from wyoming.error import Error
 from wyoming.event import read_event
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
 from edge_ser import EmotionRecognizer
-from edge_ser.services.wyoming import MAX_PART_BYTES
+from edge_ser.services.conversation import MAX_PART_BYTES
 from tests.runtime.services.wyoming_clients import STOP, Server, ask, chunk_with, complaint, ended, event, start_with, told
 
 
@@ -90,6 +91,7 @@ def test_a_client_too_many_is_told_so(serve: Callable[..., Server]) -> None:
     async def talk() -> None:
         async with server.client() as first, server.client() as second:
             for client in (first, second):
+                await client.write_event(start_with())
                 await client.write_event(Ping().event())
                 assert Pong.is_type((await event(client)).type)
             async with server.client() as third:
@@ -104,6 +106,80 @@ def test_a_client_too_many_is_told_so(serve: Callable[..., Server]) -> None:
                     return
             await asyncio.sleep(0.05)
         pytest.fail("the places of those who left stay taken")
+
+    asyncio.run(talk())
+
+
+def test_who_only_pings_gives_way_to_who_has_audio(serve: Callable[..., Server], speech: Path) -> None:
+    server = serve("--max-clients", 2)
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+
+    async def talk() -> None:
+        async with server.client() as silent, server.client() as speaking:
+            await speaking.write_event(start_with())
+            for client in (silent, speaking):
+                await client.write_event(Ping().event())
+                assert Pong.is_type((await event(client)).type)
+            async with server.client() as third:
+                assert (await ask(third, samples, rate_hz))["label"]
+                error = await complaint(silent)
+                assert (error.code, "another client" in error.text) == ("busy", True)
+                assert await ended(silent)
+                async with server.client() as fourth:  # the others' places are theirs: one speaks, one just has
+                    assert (await complaint(fourth)).code == "busy"
+                assert (await ask(third, samples, rate_hz))["label"]
+                await speaking.write_event(chunk_with())
+                await speaking.write_event(STOP)
+                assert (await event(speaking)).type == "user-event"
+
+    asyncio.run(talk())
+
+
+def test_within_an_utterance_only_audio_buys_time(serve: Callable[..., Server]) -> None:
+    server = serve("--idle", 1)
+
+    async def pinging() -> None:
+        async with server.client() as client:
+            await client.write_event(start_with())
+            await client.write_event(chunk_with(bytes(2)))
+            for _ in range(1000):
+                await client.write_event(Ping().event())
+                if Error.is_type((received := await event(client)).type):
+                    break
+                await asyncio.sleep(0.05)
+            assert Error.from_event(received).code == "idle"
+            assert "fallen behind by 1 s" in Error.from_event(received).text
+            assert await ended(client)
+
+    async def trickling() -> None:
+        async with server.client() as client:
+            await client.write_event(start_with())
+            answer = asyncio.create_task(complaint(client))
+            while not answer.done():
+                await client.write_event(chunk_with(bytes(2)))
+                await asyncio.sleep(0.05)
+            assert (await answer).code == "idle"
+
+    async def both() -> None:
+        await asyncio.gather(pinging(), trickling())
+
+    asyncio.run(both())
+
+
+def test_an_utterance_has_a_longest_length(serve: Callable[..., Server], speech: Path) -> None:
+    server = serve("--max-duration", 4.5)
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+
+    async def talk() -> None:
+        async with server.client() as client:
+            await client.write_event(start_with())
+            for _ in range(50):
+                await client.write_event(chunk_with(bytes(3200)))  # 0.1 s
+            await client.write_event(STOP)
+            error = await complaint(client)
+            assert error.code == "audio"
+            assert error.text == "the utterance is longer than 4.5 s (serve --max-duration); send audio-stop before that"
+            assert (await ask(client, samples, rate_hz))["duration_s"] == pytest.approx(4.339, abs=0.001)
 
     asyncio.run(talk())
 
@@ -208,8 +284,7 @@ def test_random_frames_chunks_and_disconnects(
     async def all_at_once() -> None:
         async with server.client() as first, server.client() as second:
             for client in (first, second):  # their places are theirs before the crowd comes
-                await client.write_event(Ping().event())
-                assert Pong.is_type((await event(client)).type)
+                await ask(client, *clips[0])
             polite = well_behaved(first, 1), well_behaved(second, 2)
             await asyncio.gather(*polite, hostile(3), hostile(4), hostile(5), leaves(6))
 

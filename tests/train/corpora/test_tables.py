@@ -14,7 +14,14 @@ from edge_ser_train.corpora.splits import training_split
 from edge_ser_train.corpora.tables import read_corpus, select
 from edge_ser_train.method.augment import augment, no_speech, quiet_ends, stretched_lengths, trimmed
 from edge_ser_train.method.config import AugmentConfig
-from edge_ser_train.method.dataset import clip_features, crop_batch, epoch_batches, load_features, normalisation
+from edge_ser_train.method.dataset import (
+    clip_features,
+    crop_batch,
+    default_cache_dir,
+    epoch_batches,
+    load_features,
+    normalisation,
+)
 
 LABELS = ("neutral", "angry", "happy", "sad")
 
@@ -107,6 +114,21 @@ def test_cached_features_are_the_runtimes_and_change_with_the_file(tiny_data: Pa
     clips[0].path.touch()
     load_features(clips, LOGMEL_V1, tmp_path)
     assert len(list(tmp_path.glob("*.f32"))) == 2
+
+
+def test_features_that_nobody_asked_to_keep_are_kept_nowhere(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = read_corpus(tiny_data, "tiny")[:3]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    kept_nowhere = load_features(clips, LOGMEL_V1, None)
+    assert list(tmp_path.iterdir()) == []
+    cached = load_features(clips, LOGMEL_V1, default_cache_dir())
+    monkeypatch.setattr("edge_ser_train.method.dataset.clip_features", lambda *_: pytest.fail("they lie in the user's cache"))
+    for x, y, z in zip(kept_nowhere, cached, load_features(clips, LOGMEL_V1, None), strict=True):
+        assert np.array_equal(x, y)
+        assert np.array_equal(x, z)
 
 
 def test_normalisation_is_per_bin_over_all_frames() -> None:

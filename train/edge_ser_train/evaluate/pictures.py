@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from edge_ser.figures import new_figure
 from edge_ser_train.method.run import write_atomic
 
 
 def write_report(report: dict[str, Any], metrics: list[dict[str, Any]], folder: Path) -> None:
     """Draw curves.png (losses and dev UA by step) and confusion.png (dev, rows true) into the run's folder."""
-    from matplotlib.figure import Figure
-
     steps = [line["step"] for line in metrics]
-    figure = Figure(figsize=(7.5, 6), layout="constrained")
+    figure = new_figure(figsize=(7.5, 6), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True)
     top.plot(steps, [line["softmax_loss"] for line in metrics], label="weighted softmax loss")
     top.plot(steps, [line["center_loss"] for line in metrics], label="weighted center loss")
@@ -36,7 +35,7 @@ def write_report(report: dict[str, Any], metrics: list[dict[str, Any]], folder: 
 
     confusion = np.array(report["dev"]["confusion"])
     share = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
-    figure = Figure(figsize=(5, 4.4), layout="constrained")
+    figure = new_figure(figsize=(5, 4.4), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     labels = report["labels"]

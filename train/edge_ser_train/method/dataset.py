@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,8 +47,12 @@ def clip_features(clip: Clip, config: FrontEndConfig, speed: float = 1.0) -> Flo
         return extract_blocks(reader.blocks(), reader.n_samples, config)
 
 
-def load_features(clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path, speed: float = 1.0) -> list[Float32Array]:
+def load_features(
+    clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path | None, speed: float = 1.0
+) -> list[Float32Array]:
     """Return the features of every clip, computed once and then mapped from ``cache_dir``.
+
+    None: mapped from the user's cache where they lie there, else computed and kept nowhere.
 
     The cache's name is a hash of the front end and of every file's path, size and time of change, so a changed recording or
     front end is computed anew.
@@ -56,14 +61,18 @@ def load_features(clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path
     if not clips:
         return []
     key = hashlib.sha256(json.dumps([config.to_dict(), stats, *([speed] if speed != 1 else [])]).encode()).hexdigest()[:24]
-    data_file, index_file = cache_dir / f"{key}.f32", cache_dir / f"{key}.json"
+    folder = cache_dir or default_cache_dir()
+    data_file, index_file = folder / f"{key}.f32", folder / f"{key}.json"
+    if cache_dir is None and not _complete(data_file, index_file, config):
+        with tempfile.TemporaryDirectory() as scratch:  # what is mapped outlives its name
+            return load_features(clips, config, Path(scratch), speed)
     try:
         if not _complete(data_file, index_file, config):
             _fill(clips, config, data_file, index_file, speed)
         lengths = json.loads(index_file.read_text())
         table = np.memmap(data_file, dtype=np.float32, mode="r", shape=(sum(lengths), config.n_bins))
     except OSError as error:
-        raise RunError(f"cannot use the feature cache {cache_dir}: {error.strerror or error}; choose another --cache") from None
+        raise RunError(f"cannot use the feature cache {folder}: {error.strerror or error}; choose another --cache") from None
     return [np.asarray(part) for part in np.split(table, np.cumsum(lengths)[:-1])]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.figures import new_figure
 from edge_ser_train.method.run import write_atomic
 from edge_ser_train.paper.experiments import (
     ABLATIONS,
@@ -180,12 +181,10 @@ def _shown(summary: Summary) -> tuple[float, float, float, float]:
 
 
 def _bars(own: dict[str, Summary], theirs: str, suffix: str) -> Any:
-    from matplotlib.figure import Figure
-
     names = [name for name in SETTINGS if name in own]
     if not names:
         return None
-    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    figure = new_figure(figsize=(7.5, 3.6), layout="constrained")
     axes = figure.subplots()
     for i, name in enumerate(names):
         ua, below, above, wa = _shown(own[name])
@@ -211,13 +210,11 @@ def _sweep(
     theirs: str,
     suffix: str,
 ) -> Any:
-    from matplotlib.figure import Figure
-
     values = [v for v, name in cells.items() if name in own]
     seeds = set.intersection(*(set(own[cells[v]].seeds) for v in values)) if values else set()
     if len(values) < 2 or not seeds:
         return None
-    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    figure = new_figure(figsize=(6.5, 3.6), layout="constrained")
     axes = figure.subplots()
     at = [list(cells).index(v) for v in values]
     shown = [_shown(own[cells[v]].of_seeds(seeds)) for v in values]
@@ -238,13 +235,11 @@ def _sweep(
 
 
 def _pca_panels(own: dict[str, Summary], suffix: str) -> Any:
-    from matplotlib.figure import Figure
-
     found = [(name, next((c for c in own[name].cells if "pca" in c), None)) for name in ("setting-1", "setting-2") if name in own]
     panels = [(name, cell) for name, cell in found if cell is not None]
     if not panels:
         return None
-    figure = Figure(figsize=(7.5, 3.5 * len(panels)), layout="constrained")
+    figure = new_figure(figsize=(7.5, 3.5 * len(panels)), layout="constrained")
     for row, (name, cell) in enumerate(panels):
         for column, part in enumerate(("train", "test")):
             axes = figure.add_subplot(len(panels), 2, 2 * row + column + 1)
@@ -261,8 +256,6 @@ def _pca_panels(own: dict[str, Summary], suffix: str) -> Any:
 
 
 def _confusions(own: dict[str, Summary], names: Sequence[str], theirs: str, suffix: str) -> Any:
-    from matplotlib.figure import Figure
-
     names = [name for name in names if name in own]
     if not names:
         return None
@@ -276,7 +269,7 @@ def _confusions(own: dict[str, Summary], names: Sequence[str], theirs: str, suff
             panels.append((theirs, np.array(PAPER_CONFUSION[name])))
     columns = 2 if with_paper else len(names)
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.9 * columns, 3.5 * rows), layout="constrained")
+    figure = new_figure(figsize=(3.9 * columns, 3.5 * rows), layout="constrained")
     for i, (title, share) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.imshow(share, cmap="Blues" if title != theirs else "Greys", vmin=0, vmax=1)
