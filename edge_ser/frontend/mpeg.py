@@ -23,7 +23,9 @@ _VBRI_AT = 36
 
 
 @dataclass(frozen=True)
-class _Header:
+class Header:
+    """What the first four bytes of a frame say."""
+
     n_bytes: int
     n_samples: int
     kind: tuple[int, int, bool]  # version, rate in Hz, mono: the same in all frames of a stream
@@ -31,7 +33,7 @@ class _Header:
 
 
 @lru_cache(maxsize=4096)
-def _header(four: bytes) -> _Header | None:
+def frame_header(four: bytes) -> Header | None:
     """Return what a frame's first four bytes say; None if they are no header of layer III at a stated bit rate."""
     if len(four) < 4 or four[0] != 0xFF or four[1] & 0xE6 != 0xE2:
         return None
@@ -41,7 +43,7 @@ def _header(four: bytes) -> _Header | None:
     n_samples, mono, rate_hz = 1152 if version == 3 else 576, four[3] >> 6 == 3, _RATES_HZ[version][rate]
     bits_s = (_KBITS_1 if version == 3 else _KBITS_2)[kbits] * 1000
     side = (17 if mono else 32) if version == 3 else (9 if mono else 17)
-    return _Header(n_samples // 8 * bits_s // rate_hz + (four[2] >> 1 & 1), n_samples, (version, rate_hz, mono), 4 + side)
+    return Header(n_samples // 8 * bits_s // rate_hz + (four[2] >> 1 & 1), n_samples, (version, rate_hz, mono), 4 + side)
 
 
 def _at(file: IO[bytes], position: int, n: int) -> bytes:
@@ -76,10 +78,10 @@ def _next_frame(file: IO[bytes], position: int, stop: int, kind: tuple[int, int,
     near = _at(file, position, min(_JUNK_BYTES, max(0, stop - position)))
     first = near.find(0xFF)
     while first >= 0:
-        header = _header(near[first : first + 4])
+        header = frame_header(near[first : first + 4])
         if header is not None and kind in (None, header.kind):
             behind = position + first + header.n_bytes
-            following = _header(_at(file, behind, 4))
+            following = frame_header(_at(file, behind, 4))
             if behind == stop or (following is not None and following.kind == header.kind):
                 return position + first
         first = near.find(0xFF, first + 1)
@@ -96,13 +98,13 @@ def frames_alone(file: IO[bytes], start: int, stop: int, name: str) -> Iterator[
     if first is None or position is None:
         return None
     opening = _at(file, first, 4)
-    header = _header(opening)
+    header = frame_header(opening)
     if header is None:
         return None
     runs, n_frames = [[first, first]], 0
     file.seek(position)
     while position < stop:
-        frame = _header(file.read(4))
+        frame = frame_header(file.read(4))
         if frame is not None and frame.kind == header.kind:
             if position + frame.n_bytes > stop:
                 break  # cut off while it was written
@@ -144,7 +146,7 @@ def frames_alone(file: IO[bytes], start: int, stop: int, name: str) -> Iterator[
 def _stating(opening: bytes, n_frames: int, n_bytes: int) -> bytes:
     """Return a silent frame like the one that starts with ``opening``, whose Xing header states the stream's length."""
     start = bytes([0xFF, opening[1] | 1, _HEADER_KBITS_INDEX << 4 | opening[2] & 0x0C, opening[3]])
-    header = _header(start)
+    header = frame_header(start)
     assert header is not None
     whole = start + bytes(header.xing_at - 4) + b"Info" + (3).to_bytes(4, "big")
     whole += n_frames.to_bytes(4, "big") + (n_bytes + header.n_bytes).to_bytes(4, "big")

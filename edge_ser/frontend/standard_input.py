@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edge_ser.errors import AudioError
 from edge_ser.frontend.audio import AudioReader, AudioStream
+from edge_ser.frontend.mpeg import frame_header
 from edge_ser.frontend.samples import MAX_CHANNELS
 
 _BEGINNINGS = (
@@ -26,11 +27,6 @@ _LONGEST = 4096  # within so many bytes a recording is known, and its first samp
 _SHORTEST = 12
 _UNKNOWN_BYTES = 0x7FFF0000  # what recorders write into a header before they know the size, or more
 _PIECE = 1 << 16
-_KBPS = (
-    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-)
-_MP3_RATES_HZ = (44100, 48000, 32000)
 
 
 def sound_of(pipe: Any, rate_hz: int, channels: int = 1) -> Iterator[npt.NDArray[Any]]:
@@ -86,9 +82,9 @@ def is_recording(start: bytes) -> bool:
     """
     if start.startswith(_BEGINNINGS) or start[4:8] == b"ftyp":
         return True
-    n = _mp3_frame_bytes(start)
-    same = 0xFFFE0C00  # synchronisation, version, layer and rate
-    return 0 < n <= len(start) - 4 and not (_big(start[:4]) ^ _big(start[n : n + 4])) & same
+    frame = frame_header(start[:4])
+    following = None if frame is None else frame_header(start[frame.n_bytes : frame.n_bytes + 4])
+    return frame is not None and following is not None and frame.kind == following.kind
 
 
 class _Looked(io.RawIOBase):
@@ -121,7 +117,10 @@ def _read(pipe: Any, n: int) -> bytes:
 
 def _needed(start: bytes) -> int:
     """Return how many bytes of a pipe that begins so tell what it is."""
-    return _LONGEST if start[:4] == b"RIFF" and _wav_pcm(start) is None else max(_SHORTEST, _mp3_frame_bytes(start) + 4)
+    if start[:4] == b"RIFF" and _wav_pcm(start) is None:
+        return _LONGEST
+    frame = frame_header(start[:4])
+    return max(_SHORTEST, 0 if frame is None else frame.n_bytes + 4)
 
 
 class _Wav(NamedTuple):
@@ -153,18 +152,3 @@ def _wav_pcm(start: bytes) -> _Wav | None:
                 rate_hz, channels = rate, n
         at += size + size % 2
     return None
-
-
-def _big(header: bytes) -> int:
-    return int.from_bytes(header, "big")
-
-
-def _mp3_frame_bytes(start: bytes) -> int:
-    """Return the length of the MPEG layer III frame that begins here; 0 where none does."""
-    header = _big(start[:4])
-    version, layer, kbps, rate = header >> 19 & 3, header >> 17 & 3, header >> 12 & 15, header >> 10 & 3
-    if len(start) < 4 or header >> 21 != 0x7FF or version == 1 or layer != 1 or not 0 < kbps < 15 or rate == 3:
-        return 0
-    is_first = version == 3
-    rate_hz = _MP3_RATES_HZ[rate] // (1 if is_first else 2 if version == 2 else 4)
-    return (144000 if is_first else 72000) * _KBPS[not is_first][kbps - 1] // rate_hz + (header >> 9 & 1)

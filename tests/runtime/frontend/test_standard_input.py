@@ -123,7 +123,7 @@ def test_what_is_no_sound() -> None:
         (b"a", "ended without a sample"),
         (wav(0, b""), "ended without a sample"),
         (b"fLaC" + bytes(100), "standard input is not readable audio"),
-        (b"RIFF\0\0\0\0AVI " + bytes(100), "standard input is not readable audio"),
+        (b"RIFF\0\0\0\0AVI " + bytes(100), "standard input is AVI, which is not decoded here"),
     ):
         with pytest.raises(AudioError, match=message):
             heard(data)
