@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_ser.errors import ModelFileError
-from edge_ser.files import replacing
+from edge_ser.files import writing
 from edge_ser.model.containers import CONTAINERS, METADATA_KEY, seal_tflite, tflite_manifest
 from edge_ser.model.eser_file import with_manifest
 from edge_ser.model.manifest import Manifest, read_model_file
@@ -36,8 +36,8 @@ def record_score(path: Path, evaluation: dict[str, Any], engine: str) -> None:
     sealed = Manifest.from_json(text)
     if sealed != replace(manifest, graph_sha256=found):
         raise ModelFileError(f"{path}: the manifest does not lie where it can be renewed; export the file again")
-    with replacing(path, "the model", ModelFileError) as partial:
-        partial.write_bytes(content)
+    with writing(path, "the model", ModelFileError) as stream:
+        stream.write(content)
 
 
 def _rounded(value: Any) -> Any:
