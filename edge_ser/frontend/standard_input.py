@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.errors import AudioError
-from edge_ser.frontend.audio import MAX_CHANNELS, AudioReader, AudioStream
+from edge_ser.frontend.audio import AudioReader, AudioStream
+from edge_ser.frontend.samples import MAX_CHANNELS
 
 _BEGINNINGS = (
     *(b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b".snd", b"caff", b"fLaC", b"OggS", b"ID3"),
