@@ -122,8 +122,8 @@ def test_what_is_no_sound() -> None:
         (b"", "ended without a sample"),
         (b"a", "ended without a sample"),
         (wav(0, b""), "ended without a sample"),
-        (b"fLaC" + bytes(100), "standard input is not readable audio"),
-        (b"RIFF\0\0\0\0AVI " + bytes(100), "standard input is not readable audio"),
+        (b"OggS" + bytes(100), "standard input is not readable audio"),
+        (b"RIFF\0\0\0\0AVI " + bytes(100), "standard input is AVI, which is not decoded here"),
     ):
         with pytest.raises(AudioError, match=message):
             heard(data)
