@@ -56,7 +56,8 @@ _SCORE = table(
         **dict.fromkeys(("ua", "wa", "macro_f1", "ece"), share),
         **dict.fromkeys(("ua_95", "wa_95", "macro_f1_95"), interval),
         "by_gender": each(table({"n_clips": whole, "ua": share})),
-    }
+    },
+    {"engine": text},
 )
 
 
