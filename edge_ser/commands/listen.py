@@ -160,7 +160,7 @@ def _print_note(line: str) -> None:
 
 
 def _print_json(event: Event) -> None:
-    click.echo(json.dumps(event.record(), ensure_ascii=False))
+    click.echo(json.dumps(event.record(), ensure_ascii=False, allow_nan=False))
 
 
 def _can_redraw() -> bool:

@@ -178,4 +178,4 @@ def _json_line(name: str, prediction: Prediction, embedding: bool) -> str:
     record = {"file": name, **prediction.record()}
     if embedding:
         record["embedding"] = [float(f"{v:.6g}") for v in prediction.embedding]
-    return json.dumps(record, ensure_ascii=False)
+    return json.dumps(record, ensure_ascii=False, allow_nan=False)

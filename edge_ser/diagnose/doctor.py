@@ -93,7 +93,8 @@ class Diagnosis:
 
     def to_json(self) -> str:
         """Return the findings as JSON."""
-        return json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}, indent=2, ensure_ascii=False)
+        table = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def diagnose(root: Path = ROOT) -> Diagnosis:

@@ -98,6 +98,20 @@ class TunableBackend(Backend, Protocol):
         ...
 
 
+def require_finite(engine: str, answers: dict[str, tuple[npt.NDArray[Any], tuple[int | None, ...]]]) -> None:
+    """Raise BackendError unless every answer of an engine has its shape (None: any length) and holds finite numbers."""
+    for name, (values, shape) in answers.items():
+        if len(values.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, values.shape, strict=True)):
+            raise BackendError(f"{engine} answered {name} of shape {values.shape}; expected {shape}; export the model again")
+        if not np.isfinite(values).all():
+            raise BackendError(f"{engine} answered {name} that are not finite; the model was damaged, export it again")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an engine said, or its error's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def whole_blocks(features: Float32Array) -> Float32Array:
     """Return the frames of features [T, n_bins], T >= 49, that encoder vectors are made of: the first 33 + 16 N."""
     return features[: len(features) - (len(features) - ENCODER_FRAMES) % ENCODER_STRIDE]

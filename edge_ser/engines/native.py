@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import math
 import pkgutil
 import sys
 import tempfile
@@ -255,10 +254,6 @@ def _at(values: npt.NDArray[Any]) -> ctypes.c_void_p:
 def _check(model: ModelFile) -> None:
     """Raise ModelFileError for a manifest of a network that the C library does not have."""
     manifest = model.manifest
-    found = (manifest.front_end.name, manifest.encoder_size, manifest.embedding_size)
-    expected = (LOGMEL_V1.name, ENCODER_SIZE, EMBEDDING_SIZE)
+    found, expected = (manifest.front_end.name, manifest.precision), (LOGMEL_V1.name, "int8")
     if found != expected:
-        raise ModelFileError(f"{model.path}: front end, encoder and embedding size are {found}; the C library has {expected}")
-    scale = manifest.quantization.get("vector_scale")
-    if not (isinstance(scale, float) and 0 < scale < math.inf):
-        raise ModelFileError(f"{model.path}: quantization has vector_scale = {scale!r}; expected a positive number")
+        raise ModelFileError(f"{model.path}: front end and precision are {found}; the C library has {expected}")

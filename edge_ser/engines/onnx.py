@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.engines import STATE_FRAMES, Answer, EncoderState, whole_blocks
-from edge_ser.engines.providers import onnx_session
-from edge_ser.errors import BackendError, ModelFileError
+from edge_ser.engines import STATE_FRAMES, Answer, EncoderState, first_line, require_finite, whole_blocks
+from edge_ser.engines.providers import FATAL, onnx_session
+from edge_ser.errors import BackendError
 from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, transform
 from edge_ser.model.manifest import ModelFile
 
@@ -39,27 +39,17 @@ class OnnxBackend:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-        options.log_severity_level = 3
+        options.log_severity_level = FATAL  # errors are raised; on the screen they would come twice
         try:
             self._session, self.provider = onnx_session(ort, model.content, options, provider)
         except BackendError:
             raise
         except Exception as error:  # the engine's exceptions share no narrower base
-            raise BackendError(f"{model.path}: ONNX Runtime {ort.__version__} refused the graph: {_first_line(error)}") from None
+            raise BackendError(f"{model.path}: ONNX Runtime {ort.__version__} refused the graph: {first_line(error)}") from None
         manifest = model.manifest
         self.vector_size = manifest.encoder_size
+        self._sizes = (len(manifest.labels), manifest.embedding_size)
         n_bins, encoder_size = manifest.front_end.n_bins, manifest.encoder_size
-        _check(model, "input", self._session.get_inputs(), {"features": (3, n_bins), "past": (3, encoder_size)})
-        outputs = {
-            "logits": (2, len(manifest.labels)),
-            "embedding": (2, manifest.embedding_size),
-            "encoded": (3, encoder_size),
-        }
-        found = [node for node in self._session.get_outputs() if not node.name.endswith("_next")]
-        _check(model, "output", found, outputs)
-        optional = {node.name for node in self._session.get_overridable_initializers()}
-        if optional != {*_ROWS, "judged"}:
-            raise ModelFileError(f"{model.path}: its optional inputs are {sorted(optional)}; expected {[*_ROWS, 'judged']}")
         self._no_past = np.empty((1, 0, encoder_size), dtype=np.float32)
         self._least = np.zeros((ENCODER_FRAMES, n_bins), dtype=np.float32)
         self._no_head = {"judged": np.zeros(1, dtype=np.int64)}
@@ -76,6 +66,7 @@ class OnnxBackend:
         """Return the encoder vectors [N, encoder_size] of features [T, n_bins], and the state for the frames that follow."""
         feed = self._feed(features, None, state) | self._no_head
         encoded, *rows = self._run(["encoded", *(f"{name}_next" for name in _ROWS)], feed)
+        require_finite("ONNX Runtime", {"encoded": (encoded, (1, None, self.vector_size))})
         return encoded[0], (feed["features"][0, -STATE_FRAMES:].copy(), *rows)
 
     def judge(self, vectors: Float32Array) -> Answer:
@@ -104,24 +95,14 @@ class OnnxBackend:
 
     def _answer(self, feed: dict[str, Any]) -> Answer:
         logits, embedding, encoded = self._run(["logits", "embedding", "encoded"], feed)
+        n_labels, embedding_size = self._sizes
+        shapes = {"logits": (logits, (1, n_labels)), "embedding": (embedding, (1, embedding_size))}
+        require_finite("ONNX Runtime", shapes | {"encoded": (encoded, (1, None, self.vector_size))})
         return Answer(logits[0], embedding[0], encoded[0])
 
     def _run(self, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
         try:
             found: list[Any] = self._session.run(outputs, feed)
         except Exception as error:
-            raise BackendError(f"ONNX Runtime failed on features {feed['features'].shape}: {_first_line(error)}") from None
+            raise BackendError(f"ONNX Runtime failed on features {feed['features'].shape}: {first_line(error)}") from None
         return found
-
-
-def _check(model: ModelFile, kind: str, found: list[object], expected: dict[str, tuple[int, int]]) -> None:
-    """Compare names, rank and last dimension of the graph's inputs or outputs with what the manifest implies."""
-    shapes = {str(getattr(a, "name", "")): (len(a.shape), a.shape[-1]) for a in found}  # type: ignore[attr-defined]
-    if shapes != expected:
-        raise ModelFileError(
-            f"{model.path}: graph and manifest disagree: the {kind}s (rank, size) are {shapes}, the manifest expects {expected}"
-        )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

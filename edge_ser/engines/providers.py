@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from edge_ser.engines import first_line
 from edge_ser.errors import BackendError, did_you_mean
 
 ONNX_PROVIDERS: dict[str, tuple[str, ...]] = {
@@ -24,7 +25,8 @@ ONNX_PROVIDERS: dict[str, tuple[str, ...]] = {
 
 _CPU = "CPUExecutionProvider"
 _DELEGATES = (".so", ".dylib", ".dll")
-_FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's own log; 2 is its default
+FATAL, _WARNING = 4, 2
+"""Severities of ONNX Runtime's own log; 2 is its default."""
 
 
 def onnx_session(ort: Any, content: bytes, options: Any, provider: str) -> tuple[Any, str]:
@@ -48,13 +50,14 @@ def onnx_session(ort: Any, content: bytes, options: Any, provider: str) -> tuple
             have = ", ".join(name.removesuffix("ExecutionProvider") for name in available)
             reason = f"this ONNX Runtime ({ort.__version__}) has {have}; install onnxruntime-gpu in its place"
         _answer_on_cpu(provider, reason)
-    return ort.InferenceSession(content, options, providers=[_CPU]), "cpu"
+    # With its fallback it prints a refused graph's error on standard output, and tries once more.
+    return ort.InferenceSession(content, options, providers=[_CPU], enable_fallback=0), "cpu"
 
 
 def _try(ort: Any, content: bytes, options: Any, wanted: tuple[str, ...]) -> tuple[Any, str]:
     """Return a session on ``wanted``, or None and why there is none; ONNX Runtime itself would say it in many lines."""
     failure = "it did not start (is there a GPU, and a driver for it?)"
-    ort.set_default_logger_severity(_FATAL)
+    ort.set_default_logger_severity(FATAL)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             if hasattr(ort, "preload_dlls"):  # CUDA's libraries may lie in pip's packages
@@ -63,7 +66,7 @@ def _try(ort: Any, content: bytes, options: Any, wanted: tuple[str, ...]) -> tup
         if wanted[0] in session.get_providers():
             return session, ""
     except Exception as error:  # the engine's exceptions share no narrower base
-        failure = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        failure = first_line(error)
     finally:
         ort.set_default_logger_severity(_WARNING)
     library = f"libonnxruntime_providers_{wanted[0].removesuffix('ExecutionProvider').lower()}.so"

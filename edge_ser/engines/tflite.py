@@ -9,22 +9,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.engines import STATE_FRAMES, Answer, EncoderState, channel_major, frequency_major, whole_blocks
+from edge_ser.engines import (
+    STATE_FRAMES,
+    Answer,
+    EncoderState,
+    channel_major,
+    first_line,
+    frequency_major,
+    require_finite,
+    whole_blocks,
+)
 from edge_ser.engines.providers import tflite_delegates
-from edge_ser.errors import BackendError, ModelFileError
+from edge_ser.errors import BackendError
 from edge_ser.frontend.features import ENCODER_STRIDE, transform
 from edge_ser.model.manifest import ModelFile
 
 Float32Array = npt.NDArray[np.float32]
 
 _ROWS = ["rows1", "rows2", "rows3"]
-_ENCODED = ["encoded", *(f"{name}_next" for name in _ROWS)]
 
-SIGNATURES = {
-    "classify": {"inputs": ["encoded"], "outputs": ["embedding", "logits"]},
-    "encode": {"inputs": ["features"], "outputs": _ENCODED},
-    "resume": {"inputs": ["features", *_ROWS], "outputs": _ENCODED},
-}
+SIGNATURES = ("encode", "resume", "classify")
 
 
 def _engine() -> tuple[type[Any], str]:
@@ -55,43 +59,22 @@ class TfliteBackend:
         self._delegates, self.provider = tflite_delegates(self._interpreter, provider)
         self._model, self._threads = model, threads
         self._of_thread = threading.local()
-        interpreter = self._of_thread.interpreter = self._load()
-        found = interpreter.get_signature_list()
-        if found != SIGNATURES:
-            raise ModelFileError(f"{model.path}: its signatures are {found}; expected {SIGNATURES}")
-        manifest = model.manifest
-        self.vector_size = manifest.encoder_size
+        self._load()
+        self.vector_size = model.manifest.encoder_size
+        self._sizes = (len(model.manifest.labels), model.manifest.embedding_size)
         self._offset: Float32Array | None = None
-        size, n_bins = manifest.encoder_size, manifest.front_end.n_bins
-        runners = self._of_thread.runners = self._runners(interpreter)
-        encode, classify = runners["encode"], runners["classify"]
-        ends = {
-            "features": (encode.get_input_details()["features"], 3, n_bins),
-            "encoded": (encode.get_output_details()["encoded"], 3, size),
-            "past": (classify.get_input_details()["encoded"], 3, size),
-            "logits": (classify.get_output_details()["logits"], 2, len(manifest.labels)),
-            "embedding": (classify.get_output_details()["embedding"], 2, manifest.embedding_size),
-        }
-        for name, (details, rank, last) in ends.items():
-            shape = tuple(int(d) for d in details["shape_signature"])
-            if len(shape) != rank or shape[-1] != last:
-                raise ModelFileError(
-                    f"{model.path}: graph and manifest disagree: {name} is {shape}, the manifest expects {rank} dimensions, "
-                    f"the last {last}"
-                )
 
-    def _load(self) -> Any:
+    def _load(self) -> dict[str, Any]:
+        """Load the graph for this thread and return the runners of its signatures."""
         try:
-            return self._interpreter(
+            # Kept, because the runners use the interpreter without owning it.
+            interpreter = self._of_thread.interpreter = self._interpreter(
                 model_content=self._model.content, num_threads=self._threads, experimental_delegates=self._delegates
             )
+            runners = self._of_thread.runners = {name: interpreter.get_signature_runner(name) for name in SIGNATURES}
         except Exception as error:  # the engine raises whatever its C++ side said
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BackendError(f"{self._model.path}: {self.engine} refused the graph: {reason}") from None
-
-    @staticmethod
-    def _runners(interpreter: Any) -> dict[str, Any]:
-        return {name: interpreter.get_signature_runner(name) for name in SIGNATURES}
+            raise BackendError(f"{self._model.path}: {self.engine} refused the graph: {first_line(error)}") from None
+        return runners
 
     def run(self, features: Float32Array, past: Float32Array | None = None, state: EncoderState | None = None) -> Answer:
         """Answer for features [T, n_bins], following on encoder vectors ``past`` [P, encoder_size]."""
@@ -124,15 +107,13 @@ class TfliteBackend:
         return other
 
     def _call(self, signature: str, **inputs: npt.NDArray[Any]) -> dict[str, Any]:
-        runners = getattr(self._of_thread, "runners", None)
-        if runners is None:
-            # Kept, because the runners use the interpreter without owning it.
-            self._of_thread.interpreter = self._load()
-            runners = self._of_thread.runners = self._runners(self._of_thread.interpreter)
+        runners = getattr(self._of_thread, "runners", None) or self._load()
         try:
             found: dict[str, Any] = runners[signature](**inputs)
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
-            raise BackendError(f"{self.engine} failed on {shapes}: {reason}") from None
+            raise BackendError(f"{self.engine} failed on {shapes}: {first_line(error)}") from None
+        n_labels, embedding_size = self._sizes
+        shape = {"logits": (1, n_labels), "embedding": (1, embedding_size), "encoded": (1, None, self.vector_size)}
+        require_finite(self.engine, {name: (found[name], shape[name]) for name in shape if name in found})
         return found

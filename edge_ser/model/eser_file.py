@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.errors import ModelFileError
+from edge_ser.model.graph import Contents
 
 FORMAT = 2
 """``ESER_MODEL_FORMAT`` of edge_ser/csrc/eser.h."""
@@ -71,7 +72,7 @@ def constants(n_labels: int) -> dict[str, tuple[str, int]]:
     return found | {f"{name}_weight": ("<i1", layer.n_in * layer.n_out) for name, layer in named.items()}
 
 
-def read_eser(content: bytes) -> tuple[str, str]:
+def read_eser(content: bytes) -> Contents:
     """Return the manifest of a file and the SHA-256 of its constants."""
     if len(content) < _HEADER.size:
         raise ModelFileError("it is no complete .eser file; it was truncated, damaged or is something else")
@@ -87,7 +88,7 @@ def read_eser(content: bytes) -> tuple[str, str]:
         manifest = ""
     if end > len(content) or length % 4 or not manifest:
         raise ModelFileError("it is no complete .eser file; it was truncated, damaged or is something else")
-    return manifest, hashlib.sha256(memoryview(content)[end:]).hexdigest()
+    return Contents(manifest, hashlib.sha256(memoryview(content)[end:]).hexdigest(), iter(()))
 
 
 def parse(content: bytes, n_labels: int) -> dict[str, npt.NDArray[Any]]:

@@ -8,7 +8,6 @@ can be checked is checked before the graph runs. Data only: nothing in a model f
 from __future__ import annotations
 
 import json
-import math
 import pkgutil
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -18,34 +17,48 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.errors import ConfigError, ModelFileError
+from edge_ser.errors import ModelFileError
 from edge_ser.frontend.features import FRONT_ENDS, FrontEndConfig
 from edge_ser.model.containers import CONTAINERS
+from edge_ser.model.graph import GRAPHS, require_graph
+from edge_ser.model.statements import Check, each, interval, load_json, number, refuse, several, share, table, text, whole
 
 FORMAT = "edge-ser-model"
 FORMAT_VERSION = 4
 
-_NUMBER = (int, float)
-_TRAINING_KEYS: dict[str, Any] = {
-    **dict.fromkeys(("train_clips", "train_speakers", "dev_speakers", "seed", "steps", "best_step"), int),
-    "preset": str,
-    "corpora": list,
-    "lambda_center": _NUMBER,
-    "speech": str,
-    "weights_sha256": str,
-}
-_QUANTIZATION_KEYS: dict[str, Any] = {"scheme": str, "weights_int8_percent": _NUMBER, "macs_int8_percent": _NUMBER}
-_SCORE_KEYS: dict[str, Any] = {
-    **dict.fromkeys(("corpus", "split", "protocol"), str),
-    **dict.fromkeys(("n_clips", "n_speakers"), int),
-    **dict.fromkeys(("ua", "wa", "macro_f1", "ece"), _NUMBER),
-    **dict.fromkeys(("ua_95", "wa_95", "macro_f1_95"), list),
-    "by_gender": dict,
-}
-"""What the model card prints, and of which type it must be."""
-_GENDER_KEYS: dict[str, Any] = {"n_clips": int, "ua": _NUMBER}
+ENCODER_SIZES = {128: 480, 513: 2880}
+"""Length of an encoder vector by the front end's number of bins."""
+EMBEDDING_SIZE = 64
 
+_MAX_FILE = 64_000_000  # bytes; the largest network, of 513 bins in float32, has 12 million
 _MAX_DB, _MAX_VALUE = 1000.0, 1e6  # beyond them a level is no level, and float32 soon at its end
+
+_POSITIVE = number(1e-6, _MAX_VALUE)
+_CORPUS = table({"name": text, "train_clips": whole, "licence": text, "citation": text})
+_TRAINING = table(
+    {
+        **dict.fromkeys(("train_clips", "train_speakers", "dev_speakers", "steps", "best_step"), whole),
+        **dict.fromkeys(("preset", "speech", "weights_sha256"), text),
+        "seed": number(-(2**63), 2**63),
+        "lambda_center": number(0, _MAX_VALUE),
+        "corpora": several(_CORPUS),
+    },
+    {"split": text},
+)
+_QUANTIZATION = table(
+    {"scheme": text, **dict.fromkeys(("weights_int8_percent", "macs_int8_percent"), number(0, 100))},
+    {"vector_scale": _POSITIVE},
+)
+_SCORE = table(
+    {
+        **dict.fromkeys(("corpus", "split", "protocol"), text),
+        **dict.fromkeys(("n_clips", "n_speakers"), whole),
+        **dict.fromkeys(("ua", "wa", "macro_f1", "ece"), share),
+        **dict.fromkeys(("ua_95", "wa_95", "macro_f1_95"), interval),
+        "by_gender": each(table({"n_clips": whole, "ua": share})),
+    },
+    {"engine": text},
+)
 
 
 @dataclass(frozen=True)
@@ -90,56 +103,36 @@ class Manifest:
     """SHA-256 of the graph, weights included."""
 
     def __post_init__(self) -> None:
+        several(text)("labels", self.labels)
         n = len(self.labels)
-        if n < 2 or not all(isinstance(x, str) and x for x in self.labels) or len(set(self.labels)) != n:
-            raise ModelFileError(f"manifest: labels are {list(self.labels)}; expected two or more different names")
-        for name in ("encoder_size", "embedding_size"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ModelFileError(f"manifest: {name} is {value!r}; expected a positive whole number")
-        for name in ("temperature", "novelty_distance"):
-            value = getattr(self, name)
-            if type(value) not in _NUMBER or not (math.isfinite(value) and value > 0):
-                raise ModelFileError(f"manifest: {name} is {value!r}; expected a positive number")
-        if len(self.centres) != n or any(len(c) != self.embedding_size for c in self.centres):
-            raise ModelFileError(f"manifest: centres are not {n} vectors of {self.embedding_size} numbers")
-        n_bins = self.front_end.n_bins
-        for name in ("speech_mean", "speech_std"):
-            levels = getattr(self, name)
-            if len(levels) != n_bins or not all(-_MAX_DB <= v <= _MAX_DB for v in levels):
-                raise ModelFileError(f"manifest: {name} is not {n_bins} levels in dB, as {self.front_end.name} has bins")
-        if not all(v > 0 for v in self.speech_std):
-            raise ModelFileError("manifest: speech_std is not positive in every bin; expected standard deviations in dB")
-        for name in ("speech_vector", "ordinary_vector"):
-            values = getattr(self, name)
-            if len(values) != self.encoder_size or not all(0 <= v <= _MAX_VALUE for v in values):
-                raise ModelFileError(f"manifest: {name} is no encoder vector of {self.encoder_size} numbers")
-        card = {"training": _TRAINING_KEYS, "quantization": _QUANTIZATION_KEYS}
-        tables = [(name, getattr(self, name), keys) for name, keys in card.items()]
-        tables += [("scores", score, _SCORE_KEYS) for score in self.scores]
-        tables += [
-            (f"scores by_gender {gender}", of if isinstance(of, dict) else {}, _GENDER_KEYS)
-            for score in self.scores
-            if isinstance(score.get("by_gender"), dict)
-            for gender, of in score["by_gender"].items()
-        ]
-        for name, table, keys in tables:
-            for key, kind in keys.items():
-                if not isinstance(table.get(key), kind):
-                    raise ModelFileError(f"manifest: {name} has {key} = {table.get(key)!r}; the file was edited")
-        for corpus in self.training["corpora"]:
-            if not (isinstance(corpus, dict) and {"name", "train_clips", "licence", "citation"} <= corpus.keys()):
-                raise ModelFileError("manifest: a training corpus lacks its name, clips, licence or citation")
-        known = FRONT_ENDS.get(self.front_end.name)
-        if known is None:
-            raise ModelFileError(
-                f"manifest: front end {self.front_end.name!r} is unknown to this version of edge-ser; "
-                f"expected one of {', '.join(FRONT_ENDS)} (upgrade edge-ser?)"
-            )
-        if known != self.front_end:
-            raise ModelFileError(
-                f"manifest: its front end is called {known.name!r} but its values are not those of {known.name!r}"
-            )
+        if n < 2 or len(set(self.labels)) != n:
+            refuse("labels", list(self.labels), "two or more different names")
+        n_bins, encoder_size = self.front_end.n_bins, ENCODER_SIZES[self.front_end.n_bins]
+        for name, expected in (("encoder_size", encoder_size), ("embedding_size", EMBEDDING_SIZE)):
+            if getattr(self, name) != expected:
+                refuse(name, getattr(self, name), f"{expected}, as a graph of {n_bins} bins has")
+        level, value = number(-_MAX_DB, _MAX_DB), number(0, _MAX_VALUE)
+        checks: dict[str, Check] = {
+            **dict.fromkeys(("temperature", "novelty_distance"), _POSITIVE),
+            "centres": several(several(number(-_MAX_VALUE, _MAX_VALUE), EMBEDDING_SIZE), n),
+            "speech_mean": several(level, n_bins),
+            "speech_std": several(number(1e-6, _MAX_DB), n_bins),
+            **dict.fromkeys(("speech_vector", "ordinary_vector"), several(value, encoder_size)),
+            "quantization": _QUANTIZATION,
+            "training": _TRAINING,
+            "scores": several(_SCORE),
+            **dict.fromkeys(("intended_use", "excluded_use", "graph_sha256"), text),
+            "created_with": each(text, at_least=1),
+        }
+        for name, check in checks.items():
+            check(name, getattr(self, name))
+        if self.precision == "int8" and "vector_scale" not in self.quantization:
+            raise ModelFileError("manifest: quantization has no vector_scale; export the model again")
+
+    @property
+    def precision(self) -> str:
+        """Of the graph's weights: ``float32`` or ``int8``."""
+        return "float32" if self.quantization["scheme"] == "float32" else "int8"
 
     @cached_property
     def centre_points(self) -> npt.NDArray[np.float64]:
@@ -152,46 +145,49 @@ class Manifest:
         return json.dumps(table, ensure_ascii=False, allow_nan=False, separators=(",", ": "))
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
+    def from_json(cls, content: str) -> Manifest:
         """Parse and check; ModelFileError says what was found and what was expected."""
-        try:
-            table = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ModelFileError(f"manifest: not JSON ({error}); the file was edited or damaged") from None
-        if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
+        found = load_json(content)
+        if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
             raise ModelFileError(f"manifest: format is not {FORMAT!r}; expected a file made by edge-ser export")
-        version = table.pop("format_version", None)
+        version = found.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise ModelFileError(
                 f"manifest: format_version is {version!r}; this version of edge-ser reads {FORMAT_VERSION} (upgrade edge-ser?)"
             )
         names = {f.name for f in fields(cls)}
-        if table.keys() != names:
-            odd = sorted(names ^ table.keys())
+        if found.keys() != names:
+            odd = sorted(names ^ found.keys())
             raise ModelFileError(f"manifest: {odd[0]!r} is {'missing' if odd[0] in names else 'unknown'}; the file was edited")
-        dicts = ("front_end", "quantization", "training", "created_with")
-        lists = ("labels", "centres", "speech_mean", "speech_std", "speech_vector", "ordinary_vector", "scores")
-        for name in dicts + lists:
-            if not isinstance(table[name], dict if name in dicts else list):
-                raise ModelFileError(f"manifest: {name} is {type(table[name]).__name__}; the file was edited")
-        if not all(isinstance(c, list) and all(isinstance(v, (int, float)) for v in c) for c in table["centres"]):
-            raise ModelFileError("manifest: centres are not lists of numbers; the file was edited")
-        for name in ("speech_mean", "speech_std", "speech_vector", "ordinary_vector"):
-            if not all(type(v) in _NUMBER for v in table[name]):
-                raise ModelFileError(f"manifest: {name} is not a list of numbers; the file was edited")
-            table[name] = tuple(table[name])
-        texts = ("graph_sha256", "intended_use", "excluded_use")
-        if not all(isinstance(table[name], str) for name in texts) or not all(isinstance(s, dict) for s in table["scores"]):
-            raise ModelFileError("manifest: a text or the scores have the wrong type; the file was edited")
-        try:
-            table["front_end"] = FrontEndConfig.from_dict(table["front_end"])
-        except (ConfigError, TypeError) as error:
-            raise ModelFileError(f"manifest: {error}") from None
-        table["centres"] = tuple(tuple(c) for c in table["centres"])
-        try:
-            return cls(**{**table, "labels": tuple(table["labels"]), "scores": tuple(table["scores"])})
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ModelFileError(f"manifest: a value makes no sense ({error}); the file was edited") from None
+        found["front_end"] = _front_end(found["front_end"])
+        for name in ("labels", "centres", "speech_mean", "speech_std", "speech_vector", "ordinary_vector", "scores"):
+            found[name] = _tuple(found[name])
+        if isinstance(found["centres"], tuple):
+            found["centres"] = tuple(_tuple(row) for row in found["centres"])
+        return cls(**found)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _front_end(stated: Any) -> FrontEndConfig:
+    """Return the front end that a manifest names; ModelFileError unless it states that one's values."""
+    name = stated.get("name") if isinstance(stated, dict) else None
+    known = FRONT_ENDS.get(name) if isinstance(name, str) else None
+    if known is None:
+        raise ModelFileError(
+            f"manifest: front end {name!a} is unknown to this version of edge-ser; expected one of {', '.join(FRONT_ENDS)} "
+            "(upgrade edge-ser?)"
+        )
+    expected = known.to_dict()
+    for key in (*expected, *stated):
+        if key not in stated or key not in expected:
+            fault = "missing" if key in expected else "unknown"
+            raise ModelFileError(f"manifest: front end: {fault} field {key!a}; the file was edited")
+        if stated[key] != expected[key]:
+            refuse(f"front_end.{key}", stated[key], f"{expected[key]!r}, as {known.name!r} has")
+    return known
 
 
 @dataclass(frozen=True)
@@ -212,7 +208,8 @@ def shipped_model_path(suffix: str = ".onnx") -> Path:
 def _content(path: Path) -> bytes:
     """Return a file's bytes, those of a shipped file also where the package lies in a zip archive."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(_MAX_FILE + 1)
     except NotADirectoryError:
         packed = pkgutil.get_data(__package__, f"files/{path.name}") if path == shipped_model_path(path.suffix) else None
         if packed is None:
@@ -224,7 +221,7 @@ def read_model_file(path: Path) -> ModelFile:
     """Read and check a model file.
 
     Raises ModelFileError when it is missing, of no known kind, truncated, without a manifest, of an unknown format
-    version, or when its graph is not the one the manifest was written for.
+    version, or when its graph is not the one the manifest was written for, or none that edge-ser export writes.
     """
     container = CONTAINERS.get(path.suffix)
     if container is None:
@@ -235,13 +232,17 @@ def read_model_file(path: Path) -> ModelFile:
     except OSError as error:
         raise ModelFileError(f"cannot read the model {path}: {error.strerror or error}") from None
     try:
-        text, found = container(content)
+        if len(content) > _MAX_FILE:
+            raise ModelFileError(f"it is larger than {_MAX_FILE // 1_000_000} MB; expected a file made by edge-ser export")
+        text, found, graph = container(content)
         manifest = Manifest.from_json(text)
         if found != manifest.graph_sha256:
             raise ModelFileError(
                 f"its graph has SHA-256 {found[:12]}…, its manifest says {manifest.graph_sha256[:12]}…; "
                 "the file was edited or damaged, export it again"
             )
+        if path.suffix in GRAPHS:
+            require_graph(graph, path.suffix[1:], manifest.precision, manifest.front_end.n_bins, len(manifest.labels))
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from None
     return ModelFile(path, manifest, content)

@@ -9,9 +9,11 @@ from typing import Any
 
 from edge_ser.errors import ModelFileError
 from edge_ser.files import writing
-from edge_ser.model.containers import CONTAINERS, METADATA_KEY, seal_tflite, tflite_manifest
+from edge_ser.model.containers import CONTAINERS
 from edge_ser.model.eser_file import with_manifest
+from edge_ser.model.graph import METADATA_KEY
 from edge_ser.model.manifest import Manifest, read_model_file
+from edge_ser.model.tflite_file import seal_tflite, tflite_manifest
 
 SCORE_FIELDS = (
     *("corpus", "split", "protocol", "n_clips", "n_speakers"),
@@ -32,7 +34,7 @@ def record_score(path: Path, evaluation: dict[str, Any], engine: str) -> None:
     scores = {(s["corpus"], s["split"]): s for s in file.manifest.scores} | {(score["corpus"], score["split"]): score}
     manifest = replace(file.manifest, scores=tuple(scores.values()))
     content = _WRITERS[path.suffix](file.content, CONTAINERS[path.suffix](file.content)[0], manifest.to_json())
-    text, found = CONTAINERS[path.suffix](content)
+    text, found, _ = CONTAINERS[path.suffix](content)
     sealed = Manifest.from_json(text)
     if sealed != replace(manifest, graph_sha256=found):
         raise ModelFileError(f"{path}: the manifest does not lie where it can be renewed; export the file again")

@@ -90,7 +90,8 @@ class Envelope:
 
 def jsonl(name: str, segments: Iterable[Segment]) -> str:
     """Return one JSON object a line: file, start_s, stop_s, cut, and the keys of `predict --json`."""
-    return "".join(json.dumps({"file": name, **_span(s), **s.prediction.record()}, ensure_ascii=False) + "\n" for s in segments)
+    records = ({"file": name, **_span(s), **s.prediction.record()} for s in segments)
+    return "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
 
 
 def csv_rows(name: str, segments: Iterable[Segment]) -> str:

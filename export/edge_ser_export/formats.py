@@ -10,8 +10,8 @@ from edge_ser._version import __version__
 from edge_ser.engines import BACKENDS, Backend, open_backend
 from edge_ser.errors import ExportError
 from edge_ser.files import writing
-from edge_ser.model.containers import seal_tflite
 from edge_ser.model.manifest import Manifest, read_model_file
+from edge_ser.model.tflite_file import seal_tflite
 from edge_ser_export.c_library import CModel, compiler_version
 from edge_ser_export.c_source import build_c, build_eser
 from edge_ser_export.onnx_graph import build_graph, graph_sha256, serialise

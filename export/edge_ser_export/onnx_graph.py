@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from edge_ser.model.containers import METADATA_KEY
+from edge_ser.model.graph import METADATA_KEY
 from edge_ser.model.manifest import Manifest
 from edge_ser_export.quantize import (
     BLOCK_BINS,

@@ -22,7 +22,7 @@ import numpy as np
 
 from edge_ser.engines import STATE_FRAMES
 from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE
-from edge_ser.model.containers import METADATA_KEY
+from edge_ser.model.graph import METADATA_KEY
 from edge_ser_export.flatbuffer import Array, Graph, Subgraph
 from edge_ser_export.onnx_graph import encoder_size
 from edge_ser_export.quantize import (

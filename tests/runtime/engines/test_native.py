@@ -161,7 +161,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, cut: int) -> None:
 
 def test_a_longer_file_is_refused_even_with_its_hash(native_library: Path, tmp_path: Path) -> None:
     content = FILE.read_bytes()
-    text, digest = eser.read_eser(content + bytes(4))
+    text, digest, _ = eser.read_eser(content + bytes(4))
     manifest = replace(Manifest.from_json(text), graph_sha256=digest).to_json().encode()
     manifest += b" " * (-len(manifest) % 4)
     constants = content[16 + len(text.encode()) :]

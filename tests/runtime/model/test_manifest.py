@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edge_ser import EmotionRecognizer
 from edge_ser.errors import BackendError, EdgeSerError, ModelFileError
-from edge_ser.model.containers import METADATA_KEY
+from edge_ser.model.graph import METADATA_KEY
 from edge_ser.model.manifest import Manifest, read_model_file, shipped_model_path
 
 SHIPPED = shipped_model_path()
@@ -32,6 +32,13 @@ def rewritten(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> Pat
     path = tmp_path / "changed.onnx"
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path
+
+
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
 
 
 def test_manifest_survives_a_round_trip() -> None:
@@ -50,55 +57,86 @@ def test_manifest_survives_a_round_trip() -> None:
         (lambda t: t.update(code="import os"), "'code' is unknown"),
         (lambda t: t.update(labels=["a"]), "two or more different names"),
         (lambda t: t.update(labels=["a", "a", "b", "c"]), "two or more different names"),
-        (lambda t: t.update(labels="abcd"), "labels is str"),
+        (lambda t: t.update(labels="abcd"), "labels is 'abcd'; expected a list"),
         (lambda t: t.update(encoder_size=0), "encoder_size is 0"),
         (lambda t: t.update(embedding_size="64"), "embedding_size is '64'"),
         (lambda t: t.update(temperature=0), "temperature is 0"),
-        (lambda t: t.update(temperature=float("nan")), "temperature is nan"),
+        (lambda t: t.update(temperature=float("nan")), "temperature is nan; expected a finite number below 2"),
         (lambda t: t.pop("novelty_distance"), "'novelty_distance' is missing"),
-        (lambda t: t.update(novelty_distance=0.0), r"novelty_distance is 0\.0; expected a positive number"),
+        (lambda t: t.update(novelty_distance=0.0), r"novelty_distance is 0\.0; expected a number from 1e-06 to 1e\+06"),
         (lambda t: t.update(novelty_distance=float("inf")), "novelty_distance is inf"),
         (lambda t: t.update(novelty_distance="far"), "novelty_distance is 'far'"),
         (lambda t: t.update(novelty_distance=True), "novelty_distance is True"),
         (lambda t: t.pop("speech_mean"), "'speech_mean' is missing"),
-        (lambda t: t["speech_mean"].pop(), "speech_mean is not 128 levels"),
-        (lambda t: t["speech_mean"].__setitem__(0, float("nan")), "speech_mean is not 128 levels"),
-        (lambda t: t["speech_std"].append(1.0), "speech_std is not 128 levels"),
-        (lambda t: t["speech_std"].__setitem__(0, float("inf")), "speech_std is not 128 levels"),
-        (lambda t: t["speech_std"].__setitem__(0, 0.0), "speech_std is not positive in every bin"),
-        (lambda t: t["speech_std"].__setitem__(0, "1"), "speech_std is not a list of numbers"),
-        (lambda t: t.update(speech_std="loud"), "speech_std is str"),
-        (lambda t: t["speech_vector"].pop(), "speech_vector is no encoder vector of 480 numbers"),
-        (lambda t: t["ordinary_vector"].__setitem__(0, -1.0), "ordinary_vector is no encoder vector"),
-        (lambda t: t["ordinary_vector"].__setitem__(0, float("nan")), "ordinary_vector is no encoder vector"),
-        (lambda t: t["ordinary_vector"].__setitem__(0, "1"), "ordinary_vector is not a list of numbers"),
-        (lambda t: t.update(centres=[[0.0]]), "centres are not 4 vectors of 64"),
-        (lambda t: t.update(centres=[["x"] * 64] * 4), "centres are not lists of numbers"),
-        (lambda t: t.update(scores=[1]), "wrong type"),
-        (lambda t: t.update(training=[]), "training is list"),
-        (lambda t: t["front_end"].update(hop_samples=320), "values are not those of 'logmel-v1'"),
+        (lambda t: t["speech_mean"].pop(), "length of speech_mean is 127; expected 128"),
+        (lambda t: t["speech_mean"].__setitem__(0, -1001), r"speech_mean\[0\] is -1001; expected a number from -1000 to 1000"),
+        (lambda t: t["speech_std"].append(1.0), "length of speech_std is 129; expected 128"),
+        (lambda t: t["speech_std"].__setitem__(0, float("inf")), r"speech_std\[0\] is inf"),
+        (lambda t: t["speech_std"].__setitem__(0, 0.0), r"speech_std\[0\] is 0.0; expected a number from 1e-06"),
+        (lambda t: t["speech_std"].__setitem__(0, "1"), r"speech_std\[0\] is '1'"),
+        (lambda t: t.update(speech_std="loud"), "speech_std is 'loud'; expected a list"),
+        (lambda t: t["speech_vector"].pop(), "length of speech_vector is 479; expected 480"),
+        (lambda t: t["ordinary_vector"].__setitem__(0, -1.0), r"ordinary_vector\[0\] is -1.0; expected a number from 0"),
+        (lambda t: t["ordinary_vector"].__setitem__(0, float("nan")), r"ordinary_vector\[0\] is nan"),
+        (lambda t: t["ordinary_vector"].__setitem__(0, "1"), r"ordinary_vector\[0\] is '1'"),
+        (lambda t: t.update(centres=[[0.0]]), "length of centres is 1; expected 4"),
+        (lambda t: t.update(centres=[["x"] * 64] * 4), r"centres\[0\]\[0\] is 'x'"),
+        (lambda t: t["centres"][3].pop(), r"length of centres\[3\] is 63"),
+        (lambda t: t["centres"][1].__setitem__(2, float("nan")), r"centres\[1\]\[2\] is nan"),
+        (lambda t: t["centres"][1].__setitem__(2, 10**400), r"centres\[1\]\[2\] is 1000.*…; expected a finite number below 2"),
+        (lambda t: t["centres"][1].__setitem__(2, 2e6), r"centres\[1\]\[2\] is 2000000.0; expected a number from -1e\+06"),
+        (lambda t: t.update(centres=3), "centres is 3; expected a list"),
+        (lambda t: t.update(scores=[1]), r"scores\[0\] is 1; expected a table"),
+        (lambda t: t.update(training=[]), r"training is \[\]; expected a table"),
+        (lambda t: t["front_end"].update(hop_samples=320), "front_end.hop_samples is 320; expected 160, as 'logmel-v1' has"),
         (lambda t: t["front_end"].update(name="logmel-v9"), "unknown to this version"),
         (lambda t: t["front_end"].update(hops=320), "unknown field 'hops'"),
         (lambda t: t["front_end"].pop("hop_samples"), "missing field 'hop_samples'"),
-        (lambda t: t["front_end"].update(n_fft="big"), "front end"),
-        (lambda t: t.update(labels=[[1], [2], [3], [4]]), "two or more different names"),
-        (lambda t: t.update(temperature=10**400), "makes no sense"),
+        (lambda t: t["front_end"].update(n_fft="big"), "front_end.n_fft is 'big'"),
+        (lambda t: t.update(labels=[[1], [2], [3], [4]]), r"labels\[0\] is \[1\]; expected a text"),
+        (lambda t: t["labels"].__setitem__(0, "sad\x1b[2J"), r"labels\[0\] is .*; expected a text without control characters"),
+        (lambda t: t["labels"].__setitem__(0, "\ud800"), r"labels\[0\] is .*; expected a text without control characters"),
+        (lambda t: t.update(temperature=10**400), "temperature is 1000"),
         (lambda t: t["front_end"].update(name=[]), "manifest:"),
-        (lambda t: t.update(training={}), "training has"),
-        (lambda t: t["training"].update(corpora=[{}]), "lacks its name"),
-        (lambda t: t.update(quantization={}), "quantization has"),
-        (lambda t: t.update(scores=[{}]), "scores has"),
-        (lambda t: t["scores"][0].pop("by_gender"), "scores has by_gender = None"),
-        (lambda t: t["scores"][0].update(by_gender={"female": {"n_clips": 1}}), "by_gender female has ua = None"),
-        (lambda t: t["scores"][0].update(by_gender={"male": 0.8}), "by_gender male has n_clips = None"),
-        (lambda t: t.update(intended_use=None), "wrong type"),
+        (lambda t: t.update(training={}), "training has no train_clips"),
+        (lambda t: t["training"].update(corpora=[{}]), r"training.corpora\[0\] has no name"),
+        (lambda t: t["training"].update(seed="7"), "training.seed is '7'"),
+        (lambda t: t["training"].update(train_clips=True), "training.train_clips is True; expected a whole number"),
+        (lambda t: t.update(quantization={}), "quantization has no scheme"),
+        (lambda t: t["quantization"].update(vector_scale=0), "quantization.vector_scale is 0"),
+        (lambda t: t["quantization"].update(layers=[10**400]), r"quantization.layers\[0\] is 1000"),
+        (lambda t: t.update(scores=[{}]), r"scores\[0\] has no corpus"),
+        (lambda t: t["scores"][0].update(ua_95=[0.5]), r"scores\[0\].ua_95 is \[0.5\]; expected two numbers"),
+        (lambda t: t["scores"][0].update(ua_95=[0.9, 0.5]), r"scores\[0\].ua_95 is \[0.9, 0.5\]; expected two numbers"),
+        (lambda t: t["scores"][0].update(ua=83), r"scores\[0\].ua is 83; expected a number from 0 to 1"),
+        (lambda t: t["scores"][0].pop("by_gender"), r"scores\[0\] has no by_gender"),
+        (lambda t: t["scores"][0].update(by_gender={"female": {"n_clips": 1}}), "by_gender.female has no ua"),
+        (lambda t: t["scores"][0].update(by_gender={"male": 0.8}), "by_gender.male is 0.8; expected a table"),
+        (lambda t: t.update(intended_use=None), "intended_use is None; expected a text"),
+        (lambda t: t.update(intended_use=" "), "intended_use is ' '; expected a text"),
+        (lambda t: t.update(created_with={}), "created_with is {}"),
+        (lambda t: t.update(created_with={"onnx": 1}), "created_with.onnx is 1; expected a text"),
+        (lambda t: t["training"].update(notes=nested(500)), "nested more than 12 deep"),
+        (lambda t: t["training"].update(notes="x" * 5_000_000), "expected at most 4000000"),
         (lambda t: t.update(graph_sha256="0" * 64), "its manifest says 000000000000"),
-        (lambda t: t.update(graph_sha256=7), "wrong type"),
+        (lambda t: t.update(graph_sha256=7), "graph_sha256 is 7; expected a text"),
     ],
 )
 def test_a_wrong_manifest_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
     with pytest.raises(ModelFileError, match=message):
         EmotionRecognizer(rewritten(tmp_path, change))
+
+
+@pytest.mark.parametrize("depth", [20_000, 2_000_000])
+def test_json_too_deep_to_parse_is_refused(depth: int) -> None:
+    with pytest.raises(ModelFileError, match="manifest"):
+        Manifest.from_json("[" * depth + "]" * depth)
+
+
+def test_a_key_that_comes_twice_is_refused() -> None:
+    text = read_model_file(SHIPPED).manifest.to_json()
+    with pytest.raises(ModelFileError, match="'seed' comes twice"):
+        Manifest.from_json(text.replace('"seed": ', '"seed": 1, "seed": '))
 
 
 def resized(table: dict[str, Any], encoder_size: int) -> None:
@@ -110,8 +148,12 @@ def resized(table: dict[str, Any], encoder_size: int) -> None:
     ("change", "message"),
     [
         (lambda t: t.update(labels=["a", "b", "c"], centres=t["centres"][:3]), "graph and manifest disagree"),
-        (lambda t: resized(t, 512), "graph and manifest disagree"),
-        (lambda t: t.update(embedding_size=2, centres=[[0.0, 0.0]] * 4), "graph and manifest disagree"),
+        (lambda t: resized(t, 512), "encoder_size is 512; expected 480, as a graph of 128 bins has"),
+        (lambda t: t.update(embedding_size=2, centres=[[0.0, 0.0]] * 4), "embedding_size is 2; expected 64"),
+        (
+            lambda t: t["quantization"].update(scheme="float32"),
+            "where the float32 graph of 128 bins and 4 labels has",
+        ),
     ],
 )
 def test_a_manifest_at_odds_with_the_graph_is_refused(
