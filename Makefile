@@ -1,7 +1,7 @@
 # WAV=your.wav make demo: your own recording. PYTHON=python3.12 make ...: another interpreter.
 PYTHON ?= python3
 WAV ?= tests/golden/synthetic_speech.flac
-DATA ?= ../shared/data
+DATA ?= $(or $(EDGE_SER_DATA),../data)
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

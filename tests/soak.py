@@ -1,6 +1,6 @@
 """Push hours of speech through one stream as fast as it goes; watch its memory, its pace, and that it does not drift.
 
-python tests/soak.py --hours 24 --data ../shared/data
+python tests/soak.py --hours 24 --data DATA
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def rss_mb() -> float:
 
 @click.command()
 @click.option("--hours", default=24.0, show_default=True, help="Of audio.")
-@click.option("--data", default="../shared/data", type=click.Path(path_type=Path), help="Folder with recordings, 16 kHz.")
+@click.option("--data", envvar="EDGE_SER_DATA", required=True, type=click.Path(path_type=Path), help="Folder with recordings, 16 kHz.")
 @click.option("--clips", "n_clips", default=1000, show_default=True, help="Recordings to take of it.")
 @click.option("--backend", default="onnx", show_default=True)
 def main(hours: float, data: Path, n_clips: int, backend: str) -> None:

@@ -169,7 +169,7 @@ def test_serve_listens_where_it_was_told_to_and_nowhere_else(
         with client.makefile() as answers:
             assert json.loads(answers.readline())["type"] == "user-event"
     children = Path(f"/proc/{watched.process.pid}/task/{watched.process.pid}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGINT)
+    os.kill(int(children[0]), signal.SIGTERM)
     seen = watched.ended()
     assert (seen.written, watched.left()) == (set(), set())
     if kind == "tcp":
