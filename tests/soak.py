@@ -22,7 +22,8 @@ import numpy.typing as npt
 import soundfile
 
 from edge_ser import EmotionRecognizer
-from edge_ser.frontend.features import ENCODER_STRIDE, frame_count
+from edge_ser.frontend.features import frame_count
+from edge_ser.geometry import ENCODER_STRIDE
 from edge_ser.stream import EXACT_S
 
 Int16Array = npt.NDArray[np.int16]

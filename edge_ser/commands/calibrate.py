@@ -13,8 +13,9 @@ from edge_ser.commands._options import backend_option, model_option, require_apa
 from edge_ser.files import STANDARD_OUTPUT, require_writable
 
 if TYPE_CHECKING:
+    from edge_ser.arrays import Float32Array
     from edge_ser.model.manifest import Manifest
-    from edge_ser.personal.microphone import Float32Array, Speech, SpeechStatistics
+    from edge_ser.personal.microphone import Speech, SpeechStatistics
 
 ORDINARY = ((0.0, 1000.0, 8000.0), (-0.4, -4.0, -2.7), (0.95, 0.77, 0.68))
 """Ordinary speech beside that of all emotions, at three frequencies in Hz: its level in dB, and the share of the spread it has.

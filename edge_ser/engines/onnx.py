@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.engines import STATE_FRAMES, Answer, EncoderState, whole_blocks
+from edge_ser.arrays import Float32Array
+from edge_ser.engines import Answer, EncoderState, whole_blocks
 from edge_ser.engines.providers import onnx_session
 from edge_ser.errors import BackendError, ModelFileError
-from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, transform
+from edge_ser.frontend.features import transform
+from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE, STATE_FRAMES
 from edge_ser.model.manifest import ModelFile
-
-Float32Array = npt.NDArray[np.float32]
 
 _ROWS = ("rows1", "rows2", "rows3")
 

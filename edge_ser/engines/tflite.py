@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.engines import STATE_FRAMES, Answer, EncoderState, channel_major, frequency_major, whole_blocks
+from edge_ser.arrays import Float32Array
+from edge_ser.engines import Answer, EncoderState, whole_blocks
 from edge_ser.engines.providers import tflite_delegates
 from edge_ser.errors import BackendError, ModelFileError
-from edge_ser.frontend.features import ENCODER_STRIDE, transform
+from edge_ser.frontend.features import transform
+from edge_ser.geometry import ENCODER_STRIDE, STATE_FRAMES, channel_major, frequency_major
 from edge_ser.model.manifest import ModelFile
-
-Float32Array = npt.NDArray[np.float32]
 
 _ROWS = ["rows1", "rows2", "rows3"]
 _ENCODED = ["encoded", *(f"{name}_next" for name in _ROWS)]

@@ -18,15 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import ConfigError, did_you_mean
 from edge_ser.frontend.spectral import SparseRows, real_dft, sparse_product
-
-Float32Array = npt.NDArray[np.float32]
-
-ENCODER_FRAMES = 49
-"""Receptive field of one encoder vector, in frames: the shortest input the network can answer."""
-ENCODER_STRIDE = 16
-"""Distance between two encoder vectors, in frames."""
+from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
 
 Transform: TypeAlias = "Callable[[Float32Array, FrontEndConfig], Float32Array]"
 """Samples [n] to the dB of every frame that fits into them, [T, n_bins]: :func:`transform`, or an engine's own."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from edge_ser.arrays import AnyArray
 
 
 class SparseRows(NamedTuple):
@@ -36,7 +36,7 @@ class SparseRows(NamedTuple):
         return cls(starts.astype(np.int32), columns.astype(np.int32), dense[rows, columns])
 
 
-def real_dft(rows: Array, out: Array) -> None:
+def real_dft(rows: AnyArray, out: AnyArray) -> None:
     """Write the DFT of every row of float ``rows`` [n, n_fft] into the columns of complex ``out`` [n_fft // 2 + 1, n]."""
     _dft()(rows, out)
 
@@ -50,11 +50,11 @@ def sparse_product(matrix: SparseRows, x: npt.NDArray[np.float32], out: npt.NDAr
 
 
 @lru_cache(maxsize=1)
-def _dft() -> Callable[[Array, Array], None]:
-    def fast(rows: Array, out: Array) -> None:
+def _dft() -> Callable[[AnyArray, AnyArray], None]:
+    def fast(rows: AnyArray, out: AnyArray) -> None:
         r2c(rows, (1,), True, 0, out.T, 1)  # array, axes, forward, normalisation, out, threads
 
-    def public(rows: Array, out: Array) -> None:
+    def public(rows: AnyArray, out: AnyArray) -> None:
         out.T[:] = scipy_rfft(rows, axis=1)
 
     for name in ("pocketfft", "duccfft"):  # until scipy 1.17; from 1.18 on
@@ -72,12 +72,12 @@ def _dft() -> Callable[[Array, Array], None]:
 
 
 @lru_cache(maxsize=1)
-def _product() -> Callable[[SparseRows, Array, Array], None]:
-    def fast(matrix: SparseRows, x: Array, out: Array) -> None:
+def _product() -> Callable[[SparseRows, AnyArray, AnyArray], None]:
+    def fast(matrix: SparseRows, x: AnyArray, out: AnyArray) -> None:
         out.fill(0)
         csr_matvecs(*_shape(x, out), *matrix, x.reshape(-1), out.reshape(-1))
 
-    def public(matrix: SparseRows, x: Array, out: Array) -> None:
+    def public(matrix: SparseRows, x: AnyArray, out: AnyArray) -> None:
         starts, columns, values = matrix
         out[:] = csr_array((values, columns, starts), shape=(len(out), len(x))) @ x
 
@@ -94,7 +94,7 @@ def _product() -> Callable[[SparseRows, Array, Array], None]:
     return public
 
 
-def _shape(x: Array, out: Array) -> tuple[int, int, int]:
+def _shape(x: AnyArray, out: AnyArray) -> tuple[int, int, int]:
     return len(out), len(x), x.shape[1]
 
 

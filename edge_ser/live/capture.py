@@ -19,8 +19,6 @@ from edge_ser.errors import AudioError, MissingExtraError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.standard_input import sound_of
 
-Float32Array = npt.NDArray[np.float32]
-
 _BLOCK_S = 0.02
 _WAITING_S = 10.0  # what may wait for a slow listener before the newest is lost
 _SILENT_DEVICE_S = 3.0  # a device that is gone often just stops calling; none that works is as late as this

@@ -19,11 +19,11 @@ from typing import Literal, NoReturn, get_args
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array, Float64Array
 from edge_ser.errors import ConfigError
-from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, LOGMEL_V1, FrontEndConfig
+from edge_ser.frontend.features import LOGMEL_V1, FrontEndConfig
+from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
 
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
 Speech = Literal["ordinary", "mixed"]
 """What was said into a microphone: everyday talk, or speech of every emotion in like parts, as models are trained on."""
 

@@ -19,12 +19,14 @@ import numpy.typing as npt
 import torch
 
 from edge_ser._version import __version__
+from edge_ser.arrays import Float32Array
 from edge_ser.engines import Backend
-from edge_ser.engines.native import load_library
+from edge_ser.engines.clib import load_library
 from edge_ser.errors import AudioError, CorpusError, ExportError, RunError, did_you_mean
 from edge_ser.files import require_writable
 from edge_ser.frontend.audio import AUDIO_SUFFIXES, AudioReader, recordings_below
 from edge_ser.frontend.features import extract_blocks
+from edge_ser.geometry import EMBEDDING_SIZE
 from edge_ser.model.manifest import Manifest
 from edge_ser.model.scores import SCORE_FIELDS
 from edge_ser_export.c_library import CModel, compiler, require_same_in_chunks
@@ -38,10 +40,7 @@ from edge_ser_train.corpora.splits import load_split, relabel, split_title
 from edge_ser_train.corpora.tables import corpus_facts, read_corpus
 from edge_ser_train.method.dataset import load_features
 from edge_ser_train.method.loop import infer
-from edge_ser_train.method.model import EMBEDDING_SIZE
 from edge_ser_train.method.run import REPORT, SPLIT, TrainedModel, load_run, read_json, write_atomic
-
-Float32Array = npt.NDArray[np.float32]
 
 LOGIT_TOLERANCE = 1e-4
 """Largest difference of a logit between torch and an exported float file."""

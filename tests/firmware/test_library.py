@@ -16,11 +16,12 @@ import numpy.typing as npt
 import pytest
 
 import edge_ser
+from edge_ser.engines.clib import SOURCES, Result
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import LOGMEL_V1, extract
 from edge_ser.model.manifest import read_model_file, shipped_model_path
 from edge_ser.personal.microphone import silence_db
-from edge_ser_export.c_library import SOURCES, CModel, Result, build
+from edge_ser_export.c_library import CModel, build
 from edge_ser_export.c_source import build_c
 from edge_ser_export.quantize import QuantizedNet, activation_ranges, quantize
 from edge_ser_train.method.model import EmotionNet

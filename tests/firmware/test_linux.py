@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from edge_ser import EmotionRecognizer
-from edge_ser.engines.native import library_path
+from edge_ser.engines.clib import library_path
 from edge_ser.model.manifest import shipped_model_path
 from edge_ser_export.c_library import CModel
 from tests.firmware import aarch64

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.frontend.features import ENCODER_FRAMES, FrontEndConfig, bin_centres_hz
+from edge_ser.frontend.features import FrontEndConfig, bin_centres_hz
+from edge_ser.geometry import ENCODER_FRAMES
 from edge_ser_train.method.config import AugmentConfig
 
 Float32Array = npt.NDArray[np.float32]

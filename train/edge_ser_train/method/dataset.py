@@ -17,7 +17,8 @@ import numpy.typing as npt
 from edge_ser.errors import RunError
 from edge_ser.files import writing
 from edge_ser.frontend.audio import AudioReader
-from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig, extract, extract_blocks
+from edge_ser.frontend.features import FrontEndConfig, extract, extract_blocks
+from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
 from edge_ser.terminal import progress
 from edge_ser_train.corpora.tables import Clip
 from edge_ser_train.method.augment import augment, no_speech, stretched_lengths, trimmed
