@@ -93,7 +93,7 @@ def _layer(name: str, weight: Int8Array, bias: AnyArray, multiplier: AnyArray, s
     return Layer(weight, bias.astype(np.int32), multiplier.astype(np.int32), shift)
 
 
-def numbers(net: EmotionNet, quantized: QuantizedNet) -> dict[str, AnyArray]:
+def constants_of(net: EmotionNet, quantized: QuantizedNet) -> dict[str, AnyArray]:
     """Return the constants by their names in :mod:`edge_ser.model.eser_file`."""
     gain = quantized.inverse_std.astype(np.float64) / quantized.input.scale
     offset = quantized.input.zero_point - quantized.mean * gain
@@ -109,15 +109,13 @@ def numbers(net: EmotionNet, quantized: QuantizedNet) -> dict[str, AnyArray]:
     return constants
 
 
-def build_eser(net: EmotionNet, quantized: QuantizedNet, manifest: Manifest) -> bytes:
-    """Return the ``.eser`` file."""
-    constants = numbers(net, quantized)
+def build_eser(constants: dict[str, AnyArray], manifest: Manifest) -> bytes:
+    """Return the ``.eser`` file of :func:`constants_of` a network."""
     return serialise(_signed(manifest, constants).to_json(), constants, len(manifest.labels))
 
 
-def build_c(net: EmotionNet, quantized: QuantizedNet, manifest: Manifest) -> CSource:
+def build_c(constants: dict[str, AnyArray], manifest: Manifest) -> CSource:
     """Return the source files of the same numbers; the same text for the same arguments."""
-    constants = numbers(net, quantized)
     return c_source(_signed(manifest, constants), constants)
 
 
