@@ -98,6 +98,12 @@ def whole_blocks(features: Float32Array) -> Float32Array:
     return features[: len(features) - (len(features) - ENCODER_FRAMES) % ENCODER_STRIDE]
 
 
+def require_cpu(engine: str, provider: str) -> None:
+    """Raise BackendError for a provider of an engine that runs on the CPU alone."""
+    if provider != "cpu":
+        raise BackendError(f"provider is {provider!r}; the {engine} backend runs on the cpu alone, others are for ONNX files")
+
+
 def shipped_backend(threads: int = 1, provider: str = "cpu") -> str:
     """Return the engine that answers soonest here with the model that ships, as far as that was measured.
 
@@ -110,7 +116,7 @@ def shipped_backend(threads: int = 1, provider: str = "cpu") -> str:
     return "native" if clib.is_fast() else "onnx"
 
 
-def open_backend(model: ModelFile, name: str, threads: int, spinning: bool, provider: str = "cpu") -> TunableBackend:
+def open_backend(model: ModelFile, name: str = "auto", threads: int = 1, provider: str = "cpu") -> TunableBackend:
     """Load ``model`` into the engine ``name`` (``auto``: the one that reads such files), on an engine's ``provider``.
 
     Raises BackendError for an unknown engine, one that is not installed, or one that reads other files.
@@ -125,11 +131,11 @@ def open_backend(model: ModelFile, name: str, threads: int, spinning: bool, prov
     if suffix == BACKENDS["tflite"]:
         from edge_ser.engines.tflite import TfliteBackend
 
-        return TfliteBackend(model, threads, spinning, provider)
+        return TfliteBackend(model, threads, provider)
     if suffix == BACKENDS["native"]:
         from edge_ser.engines.native import NativeBackend
 
-        return NativeBackend(model, threads, spinning, provider)
+        return NativeBackend(model, threads, provider)
     from edge_ser.engines.onnx import OnnxBackend
 
-    return OnnxBackend(model, threads, spinning, provider)
+    return OnnxBackend(model, threads, provider)

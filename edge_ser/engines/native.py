@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.arrays import Float32Array, Int16Array, Int32Array
-from edge_ser.engines import Answer, EncoderState, Vectors, clib, whole_blocks
+from edge_ser.engines import Answer, EncoderState, Vectors, clib, require_cpu, whole_blocks
 from edge_ser.engines.clib import Layer, Model, at, words
 from edge_ser.errors import BackendError, ModelFileError
 from edge_ser.frontend.features import LOGMEL_V1, FrontEndConfig
@@ -40,9 +40,8 @@ class NativeBackend:
     vector_dtype: npt.DTypeLike = np.int32
     block_frames, kept_frames = ENCODER_STRIDE, 0
 
-    def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False, provider: str = "cpu") -> None:
-        if provider != "cpu":
-            raise BackendError(f"unknown provider {provider!r}; the native backend expects cpu")
+    def __init__(self, model: ModelFile, threads: int = 1, provider: str = "cpu") -> None:
+        require_cpu("native", provider)
         self._library = clib.load_library()
         self._encoder_bytes, self._scratch_bytes, projected_bytes = clib.struct_sizes(self._library)
         self.vector_size = projected_bytes // 4

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.arrays import Float32Array
-from edge_ser.engines import Answer, EncoderState, whole_blocks
-from edge_ser.engines.providers import tflite_delegates
+from edge_ser.engines import Answer, EncoderState, require_cpu, whole_blocks
 from edge_ser.errors import BackendError, ModelFileError
 from edge_ser.frontend.features import transform
 from edge_ser.geometry import ENCODER_STRIDE, STATE_FRAMES, channel_major, frequency_major
@@ -44,15 +43,16 @@ def _engine() -> tuple[type[Any], str]:
 
 
 class TfliteBackend:
-    """A model in LiteRT, on the CPU or through a delegate; an interpreter serves one thread, so every thread gets its own."""
+    """A model in LiteRT, on the CPU; an interpreter serves one thread, so every thread gets its own."""
 
+    provider = "cpu"
     transform = staticmethod(transform)
     vector_dtype: npt.DTypeLike = np.float32
     block_frames, kept_frames = 4 * ENCODER_STRIDE, ENCODER_STRIDE
 
-    def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False, provider: str = "cpu") -> None:
+    def __init__(self, model: ModelFile, threads: int = 1, provider: str = "cpu") -> None:
+        require_cpu("tflite", provider)
         self._interpreter, self.engine = _engine()
-        self._delegates, self.provider = tflite_delegates(self._interpreter, provider)
         self._model, self._threads = model, threads
         self._of_thread = threading.local()
         interpreter = self._of_thread.interpreter = self._load()
@@ -82,9 +82,7 @@ class TfliteBackend:
 
     def _load(self) -> Any:
         try:
-            return self._interpreter(
-                model_content=self._model.content, num_threads=self._threads, experimental_delegates=self._delegates
-            )
+            return self._interpreter(model_content=self._model.content, num_threads=self._threads)
         except Exception as error:  # the engine raises whatever its C++ side said
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BackendError(f"{self._model.path}: {self.engine} refused the graph: {reason}") from None

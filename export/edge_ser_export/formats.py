@@ -77,7 +77,7 @@ def _constants(net: EmotionNet, quantized: QuantizedNet | None) -> dict[str, Any
 
 
 def _open_file(path: Path) -> Backend:
-    return open_backend(read_model_file(path), "auto", threads=1, spinning=False)
+    return open_backend(read_model_file(path))
 
 
 def _version_of(package: str) -> Callable[[], str]:

@@ -172,7 +172,7 @@ def open_run_or_model(path: Path) -> Subject:
             lambda features: encode(trained.net, features),
         )
     model = read_model_file(path)
-    backend = open_backend(model, "auto", threads=1, spinning=False)
+    backend = open_backend(model)
     manifest = model.manifest
 
     def answer(
