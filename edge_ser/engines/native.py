@@ -1,4 +1,4 @@
-"""The C library of ``edge_ser/csrc``, through ctypes: the front end in float, everything behind it in integers.
+"""The C library of ``edge_ser/csrc`` as an engine: the front end in float, everything behind it in integers.
 
 Its features differ from numpy's by some rounding errors of float32 (below 0.05 dB), so they are its own for whole recordings
 and for streams alike, and both answer the same, bit for bit. Of an encoder vector it keeps what the GRU takes of it (two
