@@ -86,7 +86,6 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "eser_init": (_INT, (_P, _P, _P, _N)),
     "eser_feed_i16": (_INT, (_P, _P, _N)),
     "eser_feed_f32": (_INT, (_P, _P, _N)),
-    "eser_push_features": (_INT, (_P, _P, _N)),
     "eser_push_levels": (_INT, (_P, _P, _N)),
     "eser_push_vectors": (_INT, (_P, _P, _N)),
     "eser_vectors": (_N, (_P, _P)),
@@ -160,9 +159,9 @@ def struct_sizes(library: ctypes.CDLL) -> tuple[int, int, int]:
     return sizes[2], sizes[3], sizes[4]
 
 
-def kernels() -> list[str]:
+def kernels(library: ctypes.CDLL | None = None) -> list[str]:
     """Return the names of the inner loops that this processor runs, plain C first, the ones in use last."""
-    library = load_library()
+    library = library or load_library()
     found: list[str] = []
     while at := library.eser_kernels_at(len(found)):
         found.append(cast(bytes, ctypes.c_char_p.from_address(at).value).decode())
@@ -217,11 +216,6 @@ class Stream:
         feed = self._library.eser_feed_i16 if samples.dtype == np.int16 else self._library.eser_feed_f32
         self._require(feed(self._stream, at(samples), len(samples)))
 
-    def push_features(self, features: Float32Array) -> None:
-        """Feed frames of features [T, 128], in dB."""
-        rows = np.ascontiguousarray(features, dtype=np.float32)
-        self._require(self._library.eser_push_features(self._stream, at(rows), len(rows)))
-
     def push_levels(self, levels: UInt8Array) -> None:
         """Feed frames of quantised features [T, 128]."""
         self._require(self._library.eser_push_levels(self._stream, at(levels), len(levels)))
@@ -234,14 +228,6 @@ class Stream:
         """Return the encoder vectors that are kept, [P, 480]."""
         out = np.empty((vector_count(LOGMEL_V1.max_frames), ENCODER_SIZE), dtype=np.uint8)
         return out[: self._library.eser_vectors(self._stream, at(out))]
-
-    def memory(self) -> UInt8Array:
-        """Return a copy of all that the stream is."""
-        return np.frombuffer(bytes(self._memory), dtype=np.uint8)
-
-    def restore(self, memory: UInt8Array) -> None:
-        """Go on from where another stream's :meth:`memory` was taken."""
-        ctypes.memmove(self._memory, at(memory), memory.nbytes)
 
     def estimate(self) -> Result:
         """Return the answer for what came so far."""

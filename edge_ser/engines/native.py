@@ -42,20 +42,22 @@ class NativeBackend:
 
     def __init__(self, model: ModelFile, threads: int = 1, provider: str = "cpu") -> None:
         require_cpu("native", provider)
-        self._library = clib.load_library()
-        self._encoder_bytes, self._scratch_bytes, projected_bytes = clib.struct_sizes(self._library)
-        self.vector_size = projected_bytes // 4
-        self._kernels = self._library.eser_kernels_at(len(clib.kernels()) - 1)
+        library = clib.load_library()
         _check(model)
         try:
             self._constants = parse(model.content, len(model.manifest.labels))
         except ModelFileError as error:
             raise ModelFileError(f"{model.path}: {error}") from None
         self._vector_scale = float(model.manifest.quantization["vector_scale"])
-        self._model = self._struct(model.manifest)
+        self._use(library, self._struct(model.manifest))
         self._winograd = [self._transformed(i) for i in (1, 2)]
-        self._n_labels = len(model.manifest.labels)
         self._biases: list[Int32Array] = []
+
+    def _use(self, library: ctypes.CDLL, model: Model) -> None:
+        self._library, self._model = library, model
+        self._encoder_bytes, self._scratch_bytes, projected_bytes = clib.struct_sizes(library)
+        self.vector_size = projected_bytes // 4
+        self._kernels = library.eser_kernels_at(len(clib.kernels(library)) - 1)
 
     def _struct(self, manifest: Manifest) -> Model:
         """Return the ``eser_model`` that points at the constants."""
@@ -123,7 +125,7 @@ class NativeBackend:
             words(self._scratch_bytes),
         )  # fmt: skip
         unit = np.float32(1 / 65536)
-        return Answer(logits[: self._n_labels].astype(np.float32) * unit, embedding.astype(np.float32) * unit, vectors)
+        return Answer(logits[: self._model.n_labels].astype(np.float32) * unit, embedding.astype(np.float32) * unit, vectors)
 
     def vectors(self, features: Float32Array) -> Float32Array:
         """Return the encoder vectors [N, 480] of features [T, 128]."""

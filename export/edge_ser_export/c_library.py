@@ -9,14 +9,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_ser.arrays import Float32Array
-from edge_ser.engines import Answer, EncoderState, Vectors, clib
-from edge_ser.engines.clib import SOURCES, Stream
+from edge_ser.engines import clib
+from edge_ser.engines.clib import SOURCES, Model, Stream
+from edge_ser.engines.native import NativeBackend
 from edge_ser.errors import ExportError
-from edge_ser.frontend.features import LOGMEL_V1, FrontEndConfig, extract
-from edge_ser.geometry import ENCODER_SIZE, ENCODER_STRIDE
+from edge_ser.frontend.features import LOGMEL_V1, extract
 
 FLAGS = ("-std=c99", "-O3", "-ffp-contract=off")
 FEATURE_TOLERANCE_DB = 0.05
@@ -52,16 +51,12 @@ def build(folder: Path, output: Path, *flags: str) -> Path:
     return output
 
 
-class CModel:
-    """A model in the C library; a stream of its own for every call."""
-
-    provider = "cpu"
-    vector_size = ENCODER_SIZE
-    vector_dtype: npt.DTypeLike = np.uint8
-    block_frames, kept_frames = ENCODER_STRIDE, 0
+class CModel(NativeBackend):
+    """The model that a library of exported sources holds, by the native engine's functions; its streams are the firmware's."""
 
     def __init__(self, library: Path) -> None:
         self.library = clib.bind(library)
+        self._use(self.library, Model.in_dll(self.library, "eser_default_model"))
         self.state_bytes = self.stream().n_bytes
 
     @classmethod
@@ -74,49 +69,13 @@ class CModel:
         """Begin a stream."""
         return Stream(self.library)
 
-    def run(self, features: Float32Array, past: Vectors | None = None, state: EncoderState | None = None) -> Answer:
-        """Answer for features [T, 128] in dB; after a ``state``, which holds the vectors, ``past`` is not looked at."""
-        stream = self._resume(state)
-        stream.push_features(features)
-        return _answer(stream)
-
-    def encode(self, features: Float32Array, state: EncoderState | None = None) -> tuple[Vectors, EncoderState]:
-        """Return the encoder vectors [N, 480] of features [T, 128], and the state: the stream's memory."""
-        stream = self._resume(state)
-        before = len(stream.vectors())
-        stream.push_features(features)
-        return stream.vectors()[before:], (stream.memory(),)
-
-    def judge(self, vectors: Vectors) -> Answer:
-        """Answer for encoder vectors [P, 480] alone."""
-        stream = self.stream()
-        stream.push_vectors(vectors)
-        return _answer(stream)
-
-    def _resume(self, state: EncoderState | None) -> Stream:
-        stream = self.stream()
-        if state is not None:
-            stream.restore(state[0])
-        return stream
-
-    def transform(self, samples: Float32Array, config: FrontEndConfig) -> Float32Array:
-        """Return every frame that fits into ``samples`` [n], in dB, [T, 128]."""
-        return self.features(samples)
-
     def features(self, samples: Float32Array) -> Float32Array:
         """Return the features of samples [n], 16 kHz, in dB, [T, 128]."""
         return clib.features(self.library, samples)
 
 
-def _answer(stream: Stream) -> Answer:
-    """End the utterance and return the answer as a backend gives it."""
-    result = stream.finish()
-    logits = np.array(result.logits[: result.n_labels], dtype=np.float32)
-    return Answer(logits, np.array(result.embedding, dtype=np.float32), stream.vectors())
-
-
 def require_same_in_chunks(model: CModel) -> None:
-    """Hold the C front end against numpy's and streams in random chunks against the whole; ExportError if they differ."""
+    """Hold the C front end against numpy's, and streams in random chunks against the whole; ExportError if they differ."""
     rng = np.random.default_rng(0)
     for seconds in (0.3, 0.52, 3.21, 16.0):
         # Noise whose colour and level wander, as int16, which both take exactly.
@@ -138,5 +97,10 @@ def require_same_in_chunks(model: CModel) -> None:
             position += n
             if position >= LOGMEL_V1.min_samples and rng.integers(8) == 0:
                 parts.estimate()
-        if whole.finish().integers() != parts.finish().integers():
+        result = whole.finish()
+        if result.integers() != parts.finish().integers():
             raise ExportError(f"the C stream answers otherwise in chunks than as a whole ({seconds} s of noise)")
+        if LOGMEL_V1.min_samples <= len(samples) <= 14 * 16000:
+            answer = model.run(model.features(floats))
+            if [*result.logits[: result.n_labels], *result.embedding] != [*answer.logits.tolist(), *answer.embedding.tolist()]:
+                raise ExportError(f"the C stream answers otherwise than the functions it is made of ({seconds} s of noise)")
