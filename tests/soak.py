@@ -18,15 +18,13 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
-import numpy.typing as npt
 import soundfile
 
 from edge_ser import EmotionRecognizer
+from edge_ser.arrays import Int16Array
 from edge_ser.frontend.features import frame_count
 from edge_ser.geometry import ENCODER_STRIDE
 from edge_ser.stream import EXACT_S
-
-Int16Array = npt.NDArray[np.int16]
 
 RATE_HZ = 16000
 ESTIMATE_S = 10

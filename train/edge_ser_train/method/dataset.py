@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import RunError
 from edge_ser.files import writing
 from edge_ser.frontend.audio import AudioReader
@@ -26,8 +27,6 @@ from edge_ser_train.method.config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Float32Array = npt.NDArray[np.float32]
 
 _ORDER, _CHANGES, _OUTLIERS = 0, 1, 4  # streams of random numbers: by epoch, and by step; the loop has two others
 _BUCKET_BATCHES = 16  # clips of this many batches are sorted by length together: little padding, still random
