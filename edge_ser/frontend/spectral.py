@@ -19,21 +19,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import AnyArray
+from edge_ser.arrays import AnyArray, Float32Array, Int32Array
 
 
 class SparseRows(NamedTuple):
     """A sparse matrix in compressed rows."""
 
-    starts: npt.NDArray[np.int32]
+    starts: Int32Array
     """Where each row begins in the two below, [n_rows + 1]."""
-    columns: npt.NDArray[np.int32]
-    values: npt.NDArray[np.float32]
+    columns: Int32Array
+    values: Float32Array
 
     @classmethod
-    def of(cls, dense: npt.NDArray[np.float32]) -> SparseRows:
+    def of(cls, dense: Float32Array) -> SparseRows:
         """Take the non-zero values of a matrix [n_rows, n_columns]."""
         rows, columns = np.nonzero(dense)
         starts = np.searchsorted(rows, np.arange(len(dense) + 1))
@@ -45,7 +44,7 @@ def real_dft(rows: AnyArray, out: AnyArray) -> None:
     _dft()(rows, out)
 
 
-def sparse_product(matrix: SparseRows, x: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
+def sparse_product(matrix: SparseRows, x: Float32Array, out: Float32Array) -> None:
     """Write ``matrix`` @ ``x`` [n_columns, n] into ``out`` [n_rows, n]; both lie in memory row by row.
 
     Every sum runs over the row's values in their order, whatever n is.
