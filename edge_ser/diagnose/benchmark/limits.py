@@ -11,6 +11,7 @@ Where two benchmarks are compared the unit may be x, a multiple of the other one
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,13 +75,13 @@ class Limit:
         for i, result in enumerate(report.results):
             before = dict(self._values(reference.results[i])) if self.unit == "x" and reference is not None else None
             for place, value in self._values(result):
-                if before is None or place in before:
-                    found = True
-                    measured = value if before is None else value / before[place]
-                    if measured > self.most:
-                        lines.append(
-                            f"{self.text}: it is {measured:.4g} {self.unit}".rstrip() + f" ({result.subject.name}{place})"
-                        )
+                if before is not None and place not in before:
+                    continue
+                found = True
+                unit = 1.0 if before is None else before[place]
+                if value > self.most * unit:
+                    measured = f"{value / unit if unit else math.inf:.4g} {self.unit}".rstrip()
+                    lines.append(f"{self.text}: it is {measured} ({result.subject.name}{place})")
         if not found:
             raise ConfigError(f"{self.text!r}: nothing of the kind was measured")
         return lines

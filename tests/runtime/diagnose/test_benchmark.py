@@ -258,6 +258,13 @@ def test_comparison_tells_slower_from_the_same() -> None:
     assert 1.4 < low < ratio < high < 1.6
     assert Limit.parse("p50>1.4x").broken(slower, a)
     assert not Limit.parse("p50>1.6x").broken(slower, a)
+    start = a.results[0].start
+    assert start is not None
+    idle, busy = (
+        replace(a, results=(replace(a.results[0], start=replace(start, idle_cpu_percent=share)),)) for share in (0.0, 0.1)
+    )
+    assert not Limit.parse("idle_cpu>2x").broken(idle, idle)
+    assert "it is inf x" in Limit.parse("idle_cpu>2x").broken(busy, idle)[0]
 
 
 def test_comparison_names_what_else_differs() -> None:
