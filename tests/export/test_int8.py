@@ -24,7 +24,8 @@ from edge_ser.engines.tflite import TfliteBackend
 from edge_ser.errors import BackendError, ExportError, ModelFileError
 from edge_ser.model.manifest import read_model_file
 from edge_ser_export import exporter
-from edge_ser_export.exporter import _recordings, export_run
+from edge_ser_export.exporter import export_run
+from edge_ser_export.material import _recordings
 from edge_ser_export.quantize import CONV_LIMIT, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import agree, run_in_parts
