@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_ser_train.method.model import CHANNELS, KERNELS
+from edge_ser.geometry import CHANNELS, KERNELS
 
 SHAPES = ((64, 64, 64, 128), (128, 128, 32, 64), (256, 256, 32, 32))
 """Convolutions that are tried, (channels in, channels out, height, width); the fastest counts."""

@@ -35,7 +35,8 @@ from edge_ser.diagnose.benchmark.results import Report, Subject, Timing
 from edge_ser.diagnose.benchmark.table import condition_lines, machine_lines
 from edge_ser.diagnose.machine import installed_version, read_condition
 from edge_ser.engines import shipped_backend
-from edge_ser.engines.native import NativeBackend, library_path
+from edge_ser.engines.clib import library_path
+from edge_ser.engines.native import NativeBackend
 from edge_ser.figures import new_figure
 from edge_ser.files import writing
 from edge_ser.frontend.features import extract

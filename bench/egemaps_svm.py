@@ -23,9 +23,9 @@ from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import AudioError, EdgeSerError, RunError, require_extra
 from edge_ser.files import writing
 from edge_ser.frontend.audio import AudioReader
@@ -36,8 +36,6 @@ from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
 from edge_ser_train.paper.cells import Cell, per_speaker_confusion, plan_cells, write_result
 from edge_ser_train.paper.experiments import PLANS
 from edge_ser_train.paper.results import read_cells
-
-Float32Array = npt.NDArray[np.float32]
 
 EXPERIMENT = "egemaps-svm"
 C_GRID = (0.001, 0.01, 0.1, 1.0)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Float32Array = npt.NDArray[np.float32]
+from edge_ser.arrays import Float32Array
+
 Answer = Callable[[Float32Array], object]
 
 RATE_HZ = 16000

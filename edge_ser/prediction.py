@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array, Float64Array
 from edge_ser.model.manifest import Manifest
-from edge_ser.personal.person import FloatArray, evidence
-
-Float32Array = npt.NDArray[np.float32]
+from edge_ser.personal.person import evidence
 
 UNCERTAIN = "uncertain"
 """The label of an answer below ``min_confidence``; the probabilities still tell what it would have been."""
@@ -65,7 +64,7 @@ def decide(
     manifest: Manifest,
     duration_s: float,
     min_confidence: float = 0.0,
-    person_centres: FloatArray | None = None,
+    person_centres: Float64Array | None = None,
 ) -> Prediction:
     """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels, temperature and centres.
 

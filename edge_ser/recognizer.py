@@ -30,10 +30,9 @@ class EmotionRecognizer:
         backend: ``onnx``, ``tflite``, ``native`` (the C library, .eser), or ``auto``: the one that reads the file; for the model
             that comes with the package the one that answers soonest here, see :func:`edge_ser.engines.shipped_backend`.
         threads: CPU threads the engine may use for one answer.
-        spinning: let waiting engine threads spin: a little faster with several threads, and it keeps the cores busy.
         min_confidence: an answer less confident than this, 0 to 1, gets the label ``uncertain``; 0 turns that off.
-        provider: what the engine runs on. ``cpu``; for ONNX also ``cuda`` or ``tensorrt``; for TFLite also the path of a
-            delegate's library. Where it is missing the CPU answers, with a RuntimeWarning.
+        provider: what the engine runs on: ``cpu``; for ONNX also ``cuda`` or ``tensorrt``. Where that is missing the CPU
+            answers, with a RuntimeWarning.
         profile: a Profile, or the path of one: what is known of the microphone and of the person who speaks.
 
     Raises ModelFileError or BackendError when the model cannot be used, ConfigError for a setting out of range or a profile
@@ -54,7 +53,6 @@ class EmotionRecognizer:
         *,
         backend: str = "auto",
         threads: int = 1,
-        spinning: bool = False,
         provider: str = "cpu",
         min_confidence: float = 0.0,
         profile: Profile | str | os.PathLike[str] | None = None,
@@ -65,9 +63,9 @@ class EmotionRecognizer:
             name = shipped_backend(threads, provider) if backend == "auto" else backend
             model = shipped_model_path(BACKENDS.get(name, ".onnx"))
         given = profile if isinstance(profile, Profile) else Profile.load(profile) if profile is not None else Profile()
-        self._load(read_model_file(Path(model)), (backend, threads, spinning, provider), min_confidence, given)
+        self._load(read_model_file(Path(model)), (backend, threads, provider), min_confidence, given)
 
-    def _load(self, file: ModelFile, engine: tuple[str, int, bool, str], min_confidence: float, profile: Profile) -> None:
+    def _load(self, file: ModelFile, engine: tuple[str, int, str], min_confidence: float, profile: Profile) -> None:
         self.path = file.path
         self.manifest: Manifest = file.manifest
         self.min_confidence = min_confidence
@@ -77,10 +75,10 @@ class EmotionRecognizer:
         self._backend = open_backend(file, *engine)
         self.profile = profile
 
-    def __getstate__(self) -> tuple[ModelFile, tuple[str, int, bool, str], float, Profile]:
+    def __getstate__(self) -> tuple[ModelFile, tuple[str, int, str], float, Profile]:
         return self._file, self._engine, self.min_confidence, self.profile
 
-    def __setstate__(self, state: tuple[ModelFile, tuple[str, int, bool, str], float, Profile]) -> None:
+    def __setstate__(self, state: tuple[ModelFile, tuple[str, int, str], float, Profile]) -> None:
         self._load(*state)
 
     @property

@@ -16,16 +16,15 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array, Float64Array
 from edge_ser.engines import Backend, EncoderState
 from edge_ser.errors import AudioError
 from edge_ser.frontend.audio import AudioStream
-from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, FeatureStream, middle_window
+from edge_ser.frontend.features import FeatureStream, middle_window
+from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE, LEAD_FRAMES, vector_count
 from edge_ser.model.manifest import Manifest
 from edge_ser.personal.microphone import SpeechListener, SpeechStatistics, silence_db
-from edge_ser.personal.person import FloatArray
 from edge_ser.prediction import Prediction, decide
-
-Float32Array = npt.NDArray[np.float32]
 
 EXACT_S = 600
 """Up to this length, in seconds, a stream answers what ``predict`` answers for the whole; of a longer one the last 14 s are
@@ -55,7 +54,7 @@ class Stream:
         manifest: Manifest,
         rate_hz: float = 16000,
         min_confidence: float = 0.0,
-        person_centres: FloatArray | None = None,
+        person_centres: Float64Array | None = None,
         calibrate: SpeechStatistics | None = None,
     ) -> None:
         self.rate_hz = rate_hz
@@ -137,7 +136,7 @@ class Stream:
 
     def _encode(self) -> None:
         """Turn all frames but the newest block into encoder vectors."""
-        first = ENCODER_FRAMES - ENCODER_STRIDE if self._state is None else 0
+        first = LEAD_FRAMES if self._state is None else 0
         block = self._backend.block_frames
         n_blocks = (len(self._frames) - first - self._backend.kept_frames) // block
         if n_blocks > 0:
@@ -173,10 +172,11 @@ class Stream:
         start, stop = self._judged()
         if stop - start < ENCODER_FRAMES or not self._loud.part(start, stop).any():
             return None
-        first, last = start // ENCODER_STRIDE, start // ENCODER_STRIDE + (stop - start - ENCODER_FRAMES) // ENCODER_STRIDE + 1
+        first = start // ENCODER_STRIDE
+        last = first + vector_count(stop - start)
         missing = last - self._vectors.stop
         if missing > 0:
-            n = missing * ENCODER_STRIDE + (ENCODER_FRAMES - ENCODER_STRIDE if self._state is None else 0)
+            n = missing * ENCODER_STRIDE + (LEAD_FRAMES if self._state is None else 0)
             answer = self._backend.run(self._frames[:n], self._vectors.part(first, self._vectors.stop), self._state)
         else:
             answer = self._backend.judge(self._vectors.part(first, last))

@@ -69,7 +69,7 @@ def speech() -> Path:
 @pytest.fixture(scope="session")
 def native_library() -> Path:
     """The compiled C library of the native backend."""
-    from edge_ser.engines.native import library_path
+    from edge_ser.engines.clib import library_path
 
     found = library_path()
     if found is None:

@@ -18,14 +18,13 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
-import numpy.typing as npt
 import soundfile
 
 from edge_ser import EmotionRecognizer
-from edge_ser.frontend.features import ENCODER_STRIDE, frame_count
+from edge_ser.arrays import Int16Array
+from edge_ser.frontend.features import frame_count
+from edge_ser.geometry import ENCODER_STRIDE
 from edge_ser.stream import EXACT_S
-
-Int16Array = npt.NDArray[np.int16]
 
 RATE_HZ = 16000
 ESTIMATE_S = 10
@@ -101,7 +100,7 @@ def rss_mb() -> float:
 
 @click.command()
 @click.option("--hours", default=24.0, show_default=True, help="Of audio.")
-@click.option("--data", envvar="EDGE_SER_DATA", required=True, type=click.Path(path_type=Path), help="Folder with recordings, 16 kHz.")
+@click.option("--data", envvar="EDGE_SER_DATA", required=True, type=click.Path(path_type=Path), help="Folder of corpora.")
 @click.option("--clips", "n_clips", default=1000, show_default=True, help="Recordings to take of it.")
 @click.option("--backend", default="onnx", show_default=True)
 def main(hours: float, data: Path, n_clips: int, backend: str) -> None:

@@ -5,7 +5,7 @@ The libraries of soundfile, soxr and onnxruntime come with PyInstaller's own hoo
 
 from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy_metadata
 
-from edge_ser.engines.native import library_path
+from edge_ser.engines.clib import library_path
 
 datas = collect_data_files("edge_ser", includes=["model/files/*"]) + copy_metadata("edge-ser")
 hiddenimports = collect_submodules("edge_ser.commands") + collect_submodules("edge_ser.engines")

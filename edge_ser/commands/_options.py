@@ -26,7 +26,7 @@ provider_option = click.option(
     default="cpu",
     show_default=True,
     metavar="NAME",
-    help="cpu; ONNX: cuda, tensorrt; TFLite: the path of a delegate's library.",
+    help="cpu; of ONNX Runtime also cuda, tensorrt.",
 )
 min_confidence_option = click.option(
     "--min-confidence",

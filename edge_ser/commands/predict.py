@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 @backend_option
 @threads_option
 @provider_option
-@click.option("--spinning", is_flag=True, help="Let waiting threads spin (faster with several threads, busy when idle).")
 @min_confidence_option
 @profile_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of the table.")
@@ -57,7 +56,6 @@ def command(
     backend: str,
     threads: int,
     provider: str,
-    spinning: bool,
     min_confidence: float,
     profile: Path | None,
     as_json: bool,
@@ -99,7 +97,6 @@ def command(
         backend=backend,
         threads=threads,
         provider=provider,
-        spinning=spinning,
         min_confidence=min_confidence,
         profile=profile,
     )

@@ -115,14 +115,6 @@ eser_status eser_feed_f32(eser *stream, const float *samples, size_t n) {
     return ESER_OK;
 }
 
-eser_status eser_push_features(eser *stream, const float *db, size_t n_frames) {
-    const eser_status status = check(stream, db, n_frames);
-    if (status == ESER_OK)
-        for (size_t i = 0; i < n_frames; i++)
-            push_features(stream, db + i * ESER_N_BINS);
-    return status;
-}
-
 eser_status eser_push_levels(eser *stream, const uint8_t *levels, size_t n_frames) {
     const eser_status status = check(stream, levels, n_frames);
     if (status == ESER_OK)

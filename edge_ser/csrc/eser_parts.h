@@ -177,8 +177,7 @@ void eser_project(const eser_model *model, const eser_kernels *kernels, const ui
 void eser_head_projected(const eser_model *model, const eser_kernels *kernels, const eser_projected *projected, uint32_t n,
                          int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
 
-/* Feed a stream with frames of features, of levels, or with whole vectors instead of samples. */
-eser_status eser_push_features(eser *stream, const float *db, size_t n_frames);
+/* Feed a stream with frames of levels, or with whole vectors instead of samples. */
 eser_status eser_push_levels(eser *stream, const uint8_t *levels, size_t n_frames);
 eser_status eser_push_vectors(eser *stream, const uint8_t *vectors, size_t n_vectors);
 

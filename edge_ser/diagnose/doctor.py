@@ -14,7 +14,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
@@ -247,30 +247,25 @@ def read_jetson(root: Path = ROOT) -> Jetson | None:
 
 
 def missing_extras(package: str = "edge-ser") -> dict[str, list[str]]:
-    """Return every extra that the package announces, and which packages of it are not installed."""
+    """Return every extra that the package announces, and which packages of it are not installed; {} where nothing tells."""
     try:
-        announced = requires(package) or []
-    except PackageNotFoundError:
+        from packaging.requirements import Requirement  # comes with ONNX Runtime
+
+        told = metadata(package)
+    except (ImportError, PackageNotFoundError):
         return {}
-    wanted: dict[str, list[str]] = {}
-    for line in announced:
-        found = re.match(r"([\w.-]+)(?:\[([\w,-]+)\])?.*\bextra == ['\"]([\w-]+)['\"]", line)
-        if found and not _other_python(line):
-            wanted.setdefault(found[3], []).extend(
-                [f"[{extra}]" for extra in found[2].split(",")] if found[1] == package and found[2] else [found[1]]
-            )
+    announced = [Requirement(line) for line in told.get_all("Requires-Dist") or []]
 
-    def missing(extra: str) -> list[str]:
-        of = [missing(name[1:-1]) if name.startswith("[") else [name] for name in wanted.get(extra, [])]
-        return list(dict.fromkeys(name for names in of for name in names if installed_version(name) is None))
+    def missing(extra: str) -> Iterator[str]:
+        for wanted in announced:
+            if wanted.marker is not None and wanted.marker.evaluate({"extra": extra}):
+                if wanted.name == package:
+                    for other in sorted(wanted.extras):
+                        yield from missing(other)
+                elif installed_version(wanted.name) is None:
+                    yield wanted.name
 
-    return {extra: missing(extra) for extra in wanted}
-
-
-def _other_python(requirement: str) -> bool:
-    """Return whether the requirement is for Pythons older than this one."""
-    found = re.search(r"python_version < ['\"](\d+)\.(\d+)['\"]", requirement)
-    return found is not None and sys.version_info >= (int(found[1]), int(found[2]))
+    return {extra: list(dict.fromkeys(missing(extra))) for extra in told.get_all("Provides-Extra") or []}
 
 
 def _engine_problems(engines: tuple[EngineCheck, ...]) -> Iterator[str]:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import BackendError, did_you_mean
-from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig
+from edge_ser.frontend.features import FrontEndConfig
+from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
 from edge_ser.model.manifest import ModelFile
-
-Float32Array = npt.NDArray[np.float32]
 
 Vectors: TypeAlias = npt.NDArray[Any]
 """What an engine keeps of the encoder's vectors, a row each; opaque to all others."""
@@ -24,10 +24,6 @@ ENGINE_PACKAGES = {
     "native": ("edge-ser",),
 }
 """The packages an engine may come from."""
-
-STATE_FRAMES = 5
-"""Frames the first convolution (7 frames, every second one) sees again when a stream goes on."""
-_CHANNELS = 96  # of the last convolution
 
 
 class Answer(NamedTuple):
@@ -117,19 +113,10 @@ def whole_blocks(features: Float32Array) -> Float32Array:
     return features[: len(features) - (len(features) - ENCODER_FRAMES) % ENCODER_STRIDE]
 
 
-def channel_major(vectors: Float32Array) -> Float32Array:
-    """Return encoder vectors [..., n_freq · 96] whose frequencies change slowest with channels that do, as ONNX has them."""
-    return np.ascontiguousarray(vectors.reshape(*vectors.shape[:-1], -1, _CHANNELS).swapaxes(-1, -2).reshape(vectors.shape))
-
-
-def frequency_major(vectors: Float32Array) -> Float32Array:
-    """Undo :func:`channel_major`.
-
-    >>> vectors = np.arange(480, dtype=np.float32)
-    >>> bool((frequency_major(channel_major(vectors)) == vectors).all()), channel_major(vectors)[:3].tolist()
-    (True, [0.0, 96.0, 192.0])
-    """
-    return np.ascontiguousarray(vectors.reshape(*vectors.shape[:-1], _CHANNELS, -1).swapaxes(-1, -2).reshape(vectors.shape))
+def require_cpu(engine: str, provider: str) -> None:
+    """Raise BackendError for a provider of an engine that runs on the CPU alone."""
+    if provider != "cpu":
+        raise BackendError(f"provider is {provider!r}; the {engine} backend runs on the cpu alone, others are for ONNX files")
 
 
 def shipped_backend(threads: int = 1, provider: str = "cpu") -> str:
@@ -139,12 +126,12 @@ def shipped_backend(threads: int = 1, provider: str = "cpu") -> str:
     """
     if threads > 1 or provider != "cpu":
         return "onnx"
-    from edge_ser.engines import native
+    from edge_ser.engines import clib
 
-    return "native" if native.is_fast() else "onnx"
+    return "native" if clib.is_fast() else "onnx"
 
 
-def open_backend(model: ModelFile, name: str, threads: int, spinning: bool, provider: str = "cpu") -> TunableBackend:
+def open_backend(model: ModelFile, name: str = "auto", threads: int = 1, provider: str = "cpu") -> TunableBackend:
     """Load ``model`` into the engine ``name`` (``auto``: the one that reads such files), on an engine's ``provider``.
 
     Raises BackendError for an unknown engine, one that is not installed, or one that reads other files.
@@ -159,11 +146,11 @@ def open_backend(model: ModelFile, name: str, threads: int, spinning: bool, prov
     if suffix == BACKENDS["tflite"]:
         from edge_ser.engines.tflite import TfliteBackend
 
-        return TfliteBackend(model, threads, spinning, provider)
+        return TfliteBackend(model, threads, provider)
     if suffix == BACKENDS["native"]:
         from edge_ser.engines.native import NativeBackend
 
-        return NativeBackend(model, threads, spinning, provider)
+        return NativeBackend(model, threads, provider)
     from edge_ser.engines.onnx import OnnxBackend
 
-    return OnnxBackend(model, threads, spinning, provider)
+    return OnnxBackend(model, threads, provider)

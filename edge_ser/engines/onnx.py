@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.engines import STATE_FRAMES, Answer, EncoderState, first_line, require_finite, whole_blocks
+from edge_ser.arrays import Float32Array
+from edge_ser.engines import Answer, EncoderState, first_line, require_finite, whole_blocks
 from edge_ser.engines.providers import FATAL, onnx_session
 from edge_ser.errors import BackendError
-from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, transform
+from edge_ser.frontend.features import transform
+from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE, STATE_FRAMES
 from edge_ser.model.manifest import ModelFile
-
-Float32Array = npt.NDArray[np.float32]
 
 _ROWS = ("rows1", "rows2", "rows3")
 
@@ -22,15 +22,14 @@ _ROWS = ("rows1", "rows2", "rows3")
 class OnnxBackend:
     """A model in ONNX Runtime, on the CPU or on ``provider``.
 
-    One thread and no spinning unless told otherwise: the network is small, and threads that spin while they wait burn a core
-    of an idle device.
+    Its threads never spin while they wait: that would burn the cores of an idle device.
     """
 
     transform = staticmethod(transform)
     vector_dtype: npt.DTypeLike = np.float32
     block_frames, kept_frames = 4 * ENCODER_STRIDE, ENCODER_STRIDE
 
-    def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False, provider: str = "cpu") -> None:
+    def __init__(self, model: ModelFile, threads: int = 1, provider: str = "cpu") -> None:
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -38,7 +37,7 @@ class OnnxBackend:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = FATAL  # errors are raised; on the screen they would come twice
         try:
             self._session, self.provider = onnx_session(ort, model.content, options, provider)

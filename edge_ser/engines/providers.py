@@ -1,4 +1,4 @@
-"""What a graph runs on: the CPU unless something else is asked for and really there.
+"""What ONNX Runtime runs a graph on: the CPU unless a GPU is asked for and really there.
 
 A provider that is missing or does not start is no reason to stop: the CPU answers instead, a RuntimeWarning of one line says so
 and why, and ``backend.provider`` tells what is used.
@@ -7,7 +7,6 @@ and why, and ``backend.provider`` tells what is used.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import warnings
 from pathlib import Path
@@ -24,7 +23,6 @@ ONNX_PROVIDERS: dict[str, tuple[str, ...]] = {
 """ONNX Runtime's execution providers, in the order in which they may take a node; the CPU takes what they leave."""
 
 _CPU = "CPUExecutionProvider"
-_DELEGATES = (".so", ".dylib", ".dll")
 FATAL, _WARNING = 4, 2
 """Severities of ONNX Runtime's own log; 2 is its default."""
 
@@ -49,7 +47,7 @@ def onnx_session(ort: Any, content: bytes, options: Any, provider: str) -> tuple
         else:
             have = ", ".join(name.removesuffix("ExecutionProvider") for name in available)
             reason = f"this ONNX Runtime ({ort.__version__}) has {have}; install onnxruntime-gpu in its place"
-        _answer_on_cpu(provider, reason)
+        warnings.warn(f"provider {provider}: {reason}; answering on the CPU", RuntimeWarning, stacklevel=2)
     # With its fallback it prints a refused graph's error on standard output, and tries once more.
     return ort.InferenceSession(content, options, providers=[_CPU], enable_fallback=0), "cpu"
 
@@ -83,29 +81,3 @@ def _missing_libraries(library: Path) -> list[str]:
         return []
     lines = subprocess.run(["ldd", library], capture_output=True, text=True, check=False).stdout.splitlines()
     return [line.split()[0] for line in lines if "not found" in line and "libonnxruntime" not in line]
-
-
-def tflite_delegates(interpreter: type[Any], provider: str) -> tuple[list[Any], str]:
-    """Return the delegates an interpreter is to be made with, and what it then runs on.
-
-    ``cpu`` needs none: LiteRT's own kernels and XNNPACK, which the engine applies by itself. Anything else is the path of a
-    delegate's shared library, such as an accelerator's vendor ships. Raises BackendError for what is neither.
-    """
-    if provider == "cpu":
-        return [], "cpu"
-    if not provider.endswith(_DELEGATES) and ".so." not in provider:
-        raise BackendError(
-            f"unknown provider {provider!r}; LiteRT expects cpu, or the path of a delegate's library ({', '.join(_DELEGATES)})"
-        )
-    import ctypes
-
-    try:
-        ctypes.CDLL(provider)  # load_delegate leaves a broken object behind where this fails
-        return [importlib.import_module(interpreter.__module__).load_delegate(provider)], provider
-    except (OSError, ValueError, RuntimeError, AttributeError) as error:
-        _answer_on_cpu(provider, " ".join(str(error).split()) or type(error).__name__)
-        return [], "cpu"
-
-
-def _answer_on_cpu(provider: str, reason: str) -> None:
-    warnings.warn(f"provider {provider}: {reason}; answering on the CPU", RuntimeWarning, stacklevel=2)

@@ -9,22 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.engines import (
-    STATE_FRAMES,
-    Answer,
-    EncoderState,
-    channel_major,
-    first_line,
-    frequency_major,
-    require_finite,
-    whole_blocks,
-)
-from edge_ser.engines.providers import tflite_delegates
+from edge_ser.arrays import Float32Array
+from edge_ser.engines import Answer, EncoderState, first_line, require_cpu, require_finite, whole_blocks
 from edge_ser.errors import BackendError
-from edge_ser.frontend.features import ENCODER_STRIDE, transform
+from edge_ser.frontend.features import transform
+from edge_ser.geometry import ENCODER_STRIDE, STATE_FRAMES, channel_major, frequency_major
 from edge_ser.model.manifest import ModelFile
-
-Float32Array = npt.NDArray[np.float32]
 
 _ROWS = ["rows1", "rows2", "rows3"]
 
@@ -48,15 +38,16 @@ def _engine() -> tuple[type[Any], str]:
 
 
 class TfliteBackend:
-    """A model in LiteRT, on the CPU or through a delegate; an interpreter serves one thread, so every thread gets its own."""
+    """A model in LiteRT, on the CPU; an interpreter serves one thread, so every thread gets its own."""
 
+    provider = "cpu"
     transform = staticmethod(transform)
     vector_dtype: npt.DTypeLike = np.float32
     block_frames, kept_frames = 4 * ENCODER_STRIDE, ENCODER_STRIDE
 
-    def __init__(self, model: ModelFile, threads: int = 1, spinning: bool = False, provider: str = "cpu") -> None:
+    def __init__(self, model: ModelFile, threads: int = 1, provider: str = "cpu") -> None:
+        require_cpu("tflite", provider)
         self._interpreter, self.engine = _engine()
-        self._delegates, self.provider = tflite_delegates(self._interpreter, provider)
         self._model, self._threads = model, threads
         self._of_thread = threading.local()
         self._load()
@@ -69,7 +60,7 @@ class TfliteBackend:
         try:
             # Kept, because the runners use the interpreter without owning it.
             interpreter = self._of_thread.interpreter = self._interpreter(
-                model_content=self._model.content, num_threads=self._threads, experimental_delegates=self._delegates
+                model_content=self._model.content, num_threads=self._threads
             )
             runners = self._of_thread.runners = {name: interpreter.get_signature_runner(name) for name in SIGNATURES}
         except Exception as error:  # the engine raises whatever its C++ side said

@@ -16,12 +16,12 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import AudioError
 from edge_ser.frontend.containers import open_recording
 from edge_ser.frontend.samples import (
     MAX_CHANNELS,
     ChannelBalance,
-    Float32Array,
     are_small,
     checked_rate,
     checked_samples,

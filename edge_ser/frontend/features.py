@@ -18,15 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
+from edge_ser.arrays import AnyArray, Float32Array, Float64Array
 from edge_ser.errors import ConfigError, did_you_mean
 from edge_ser.frontend.spectral import SparseRows, real_dft, sparse_product
-
-Float32Array = npt.NDArray[np.float32]
-
-ENCODER_FRAMES = 49
-"""Receptive field of one encoder vector, in frames: the shortest input the network can answer."""
-ENCODER_STRIDE = 16
-"""Distance between two encoder vectors, in frames."""
+from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
 
 Transform: TypeAlias = "Callable[[Float32Array, FrontEndConfig], Float32Array]"
 """Samples [n] to the dB of every frame that fits into them, [T, n_bins]: :func:`transform`, or an engine's own."""
@@ -158,7 +153,7 @@ def mel_filterbank(config: FrontEndConfig) -> Float32Array:
     return (triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
 
 
-def bin_centres_hz(config: FrontEndConfig) -> npt.NDArray[np.float64]:
+def bin_centres_hz(config: FrontEndConfig) -> Float64Array:
     """Return the centre frequency of every bin, Hz, [n_bins].
 
     >>> float(bin_centres_hz(LOGSTFT_V1)[1])
@@ -169,14 +164,14 @@ def bin_centres_hz(config: FrontEndConfig) -> npt.NDArray[np.float64]:
     return np.arange(config.n_bins, dtype=np.float64) * (config.rate_hz / config.n_fft)
 
 
-def _mel_edges_hz(config: FrontEndConfig) -> npt.NDArray[np.float64]:
+def _mel_edges_hz(config: FrontEndConfig) -> Float64Array:
     """Return the edges of the Mel bands, Hz, [n_mels + 2]: band i rises from edge i to i + 1 and falls to i + 2."""
 
-    def hz_to_mel(hz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def hz_to_mel(hz: Float64Array) -> Float64Array:
         linear = hz * 3 / 200
         return np.where(hz < 1000, linear, 15 + 27 * np.log(np.maximum(hz, 1000) / 1000) / np.log(6.4))
 
-    def mel_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def mel_to_hz(mel: Float64Array) -> Float64Array:
         return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((np.maximum(mel, 15) - 15) * np.log(6.4) / 27))
 
     low, high = hz_to_mel(np.array([config.f_min_hz, config.f_max_hz], dtype=np.float64))
@@ -231,9 +226,9 @@ class _Workspaces(threading.local):
     """The memory that blocks are computed in, kept by every thread: fresh pages would cost as much as the arithmetic."""
 
     def __init__(self) -> None:
-        self.of: dict[FrontEndConfig, tuple[npt.NDArray[Any], ...]] = {}
+        self.of: dict[FrontEndConfig, tuple[AnyArray, ...]] = {}
 
-    def __call__(self, config: FrontEndConfig, dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], ...]:
+    def __call__(self, config: FrontEndConfig, dtype: np.dtype[Any]) -> tuple[AnyArray, ...]:
         found = self.of.get(config)
         if found is None:
             n_rows, n_bins = _BLOCK_FRAMES * 3 // 2, config.n_fft // 2 + 1

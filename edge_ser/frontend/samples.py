@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import AudioError, AudioWarning
-
-Float32Array = npt.NDArray[np.float32]
 
 MAX_CHANNELS = 64
 _RATE_RANGE_HZ = (1000, 768_000)

@@ -12,14 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from edge_ser.errors import AudioError, MissingExtraError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.standard_input import sound_of
-
-Float32Array = npt.NDArray[np.float32]
 
 _BLOCK_S = 0.02
 _WAITING_S = 10.0  # what may wait for a slow listener before the newest is lost

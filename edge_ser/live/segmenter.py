@@ -20,10 +20,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import AudioError, ConfigError, MissingExtraError
 from edge_ser.frontend.audio import AudioStream
-
-Float32Array = npt.NDArray[np.float32]
 
 RATE_HZ = 16000
 """Rate of the samples that are counted and handed out here, in Hz, whatever the microphone's."""

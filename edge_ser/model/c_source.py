@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edge_ser._version import __version__
 from edge_ser.errors import ModelFileError
 from edge_ser.files import writing
-from edge_ser.model.eser_file import FORMAT, layers, parse
+from edge_ser.model.eser_file import FORMAT, matrices, parse
 from edge_ser.model.manifest import Manifest, read_model_file, shipped_model_path
 
 
@@ -104,7 +104,7 @@ extern const char eser_model_manifest[];
 def _model(constants: dict[str, npt.NDArray[Any]], manifest: Manifest) -> str:
     """Return the definition of the ``eser_model``."""
 
-    named = layers(len(manifest.labels))
+    named = matrices(len(manifest.labels))
     shifts = dict(zip(named, constants["shift"].tolist(), strict=True))
 
     def layer(name: str) -> str:

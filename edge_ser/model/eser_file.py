@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_ser.arrays import AnyArray, Int8Array
 from edge_ser.errors import ModelFileError
+from edge_ser.geometry import CHANNELS, EMBEDDING_SIZE, ENCODER_SIZE, GRU_SIZE, KERNELS, N_BINS
 from edge_ser.model.graph import Contents
 
 FORMAT = 2
 """``ESER_MODEL_FORMAT`` of edge_ser/csrc/eser.h."""
 MAX_LABELS = 16
-N_BINS, EMBEDDING_SIZE = 128, 64
 MAX_BIAS = 2**30
 """With a sum of products such a bias stays within 32 bits."""
 PANEL = 16
@@ -35,7 +35,7 @@ _MAGIC = b"edge-ser"
 _HEADER = struct.Struct("<8sII")
 
 
-class Layer(NamedTuple):
+class Matrix(NamedTuple):
     """A matrix of the model."""
 
     n_in: int
@@ -46,30 +46,33 @@ class Layer(NamedTuple):
     """Of the multipliers."""
 
 
-def layers(n_labels: int) -> dict[str, Layer]:
-    """Return the matrices in the order of ``eser_model``."""
-    return {
-        "conv1": Layer(7 * 8, 48, 63, 31),
-        "conv2": Layer(9 * 48, 64, 63, 31),
-        "conv3": Layer(9 * 64, 80, 63, 31),
-        "conv4": Layer(9 * 80, 96, 63, 31),
-        "gru_input_forward": Layer(480, 384, 127, 24),
-        "gru_input_backward": Layer(480, 384, 127, 24),
-        "gru_recurrent_forward": Layer(128, 384, 127, 24),
-        "gru_recurrent_backward": Layer(128, 384, 127, 24),
-        "fc1": Layer(256, EMBEDDING_SIZE, 127, 24),
-        "fc2": Layer(EMBEDDING_SIZE, n_labels, 127, 20),
-    }
+def matrices(n_labels: int) -> dict[str, Matrix]:
+    """Return the matrices in the order of ``eser_model``.
+
+    >>> matrices(4)["conv1"][:2], matrices(4)["conv4"][:2]
+    ((56, 48), (720, 96))
+    """
+    found = {}
+    c_in = 1
+    for i, (kernel, c_out) in enumerate(zip(KERNELS, CHANNELS, strict=True), start=1):
+        # What a kernel sees in one row of the input is one run of bytes; runs are multiples of four.
+        found[f"conv{i}"] = Matrix(kernel * -(-kernel * c_in // 4) * 4, c_out, 63, 31)
+        c_in = c_out
+    for source, n_in in (("input", ENCODER_SIZE), ("recurrent", GRU_SIZE)):
+        found |= {f"gru_{source}_{direction}": Matrix(n_in, 3 * GRU_SIZE, 127, 24) for direction in ("forward", "backward")}
+    found["fc1"] = Matrix(2 * GRU_SIZE, EMBEDDING_SIZE, 127, 24)
+    found["fc2"] = Matrix(EMBEDDING_SIZE, n_labels, 127, 20)
+    return found
 
 
 def constants(n_labels: int) -> dict[str, tuple[str, int]]:
     """Return type and length of every array in the file, in order: words first, so that all of them are aligned."""
-    named = layers(n_labels)
+    named = matrices(n_labels)
     found = {"feature_gain": ("<f4", N_BINS), "feature_offset": ("<f4", N_BINS), "prelu": ("<i4", EMBEDDING_SIZE)}
     found["shift"] = ("<i4", len(named))
-    for name, layer in named.items():
-        found |= {f"{name}_bias": ("<i4", layer.n_out), f"{name}_multiplier": ("<i4", layer.n_out)}
-    return found | {f"{name}_weight": ("<i1", layer.n_in * layer.n_out) for name, layer in named.items()}
+    for name, matrix in named.items():
+        found |= {f"{name}_bias": ("<i4", matrix.n_out), f"{name}_multiplier": ("<i4", matrix.n_out)}
+    return found | {f"{name}_weight": ("<i1", matrix.n_in * matrix.n_out) for name, matrix in named.items()}
 
 
 def read_eser(content: bytes) -> Contents:
@@ -91,7 +94,7 @@ def read_eser(content: bytes) -> Contents:
     return Contents(manifest, hashlib.sha256(memoryview(content)[end:]).hexdigest(), iter(()))
 
 
-def parse(content: bytes, n_labels: int) -> dict[str, npt.NDArray[Any]]:
+def parse(content: bytes, n_labels: int) -> dict[str, AnyArray]:
     """Return the constants of a file that :func:`read_eser` took; ModelFileError for numbers the C library must not see."""
     if n_labels > MAX_LABELS:
         raise ModelFileError(f"it has {n_labels} labels; the C library has room for {MAX_LABELS}")
@@ -105,11 +108,11 @@ def parse(content: bytes, n_labels: int) -> dict[str, npt.NDArray[Any]]:
         values = np.frombuffer(content, kind, n, position)
         found[name] = values.astype(values.dtype.newbyteorder("="), copy=False)
         position += values.nbytes
-    for name, layer in layers(n_labels).items():
+    for name, matrix in matrices(n_labels).items():
         within = {
-            "weight": (-layer.limit, layer.limit),
+            "weight": (-matrix.limit, matrix.limit),
             "bias": (-MAX_BIAS, MAX_BIAS),
-            "multiplier": (0, 2**layer.bits - 1 if layer.bits == 31 else 2**layer.bits),
+            "multiplier": (0, 2**matrix.bits - 1 if matrix.bits == 31 else 2**matrix.bits),
         }
         for kind, (low, high) in within.items():
             values = found[f"{name}_{kind}"]
@@ -122,7 +125,7 @@ def parse(content: bytes, n_labels: int) -> dict[str, npt.NDArray[Any]]:
     return found
 
 
-def serialise(manifest: str, values: dict[str, npt.NDArray[Any]], n_labels: int) -> bytes:
+def serialise(manifest: str, values: dict[str, AnyArray], n_labels: int) -> bytes:
     """Return a file's bytes; ``values`` by the names of :func:`constants`."""
     return _headed(manifest, packed(values, n_labels))
 
@@ -138,7 +141,7 @@ def _headed(manifest: str, constants: bytes) -> bytes:
     return _HEADER.pack(_MAGIC, FORMAT, len(text)) + text + constants
 
 
-def packed(values: dict[str, npt.NDArray[Any]], n_labels: int) -> bytes:
+def packed(values: dict[str, AnyArray], n_labels: int) -> bytes:
     """Return the constants as they lie in the file, which is what its SHA-256 is of."""
     parts = []
     for name, (kind, n) in constants(n_labels).items():
@@ -146,3 +149,20 @@ def packed(values: dict[str, npt.NDArray[Any]], n_labels: int) -> bytes:
             raise ValueError(f"{name} has {values[name].size} numbers; expected {n}")
         parts.append(np.ascontiguousarray(values[name], dtype=kind).tobytes())
     return b"".join(parts)
+
+
+def in_panels(rows: Int8Array) -> Int8Array:
+    """Return rows [n_out, n_in] as the panels they lie in, [n_out / 16, n_in / 4, 16, 4]."""
+    n_out, n_in = rows.shape
+    return np.ascontiguousarray(rows.reshape(n_out // PANEL, PANEL, n_in // 4, 4).transpose(0, 2, 1, 3))
+
+
+def without_panels(weight: Int8Array, n_out: int) -> Int8Array:
+    """Undo :func:`in_panels`: rows [n_out, n_in] of the panels, flattened.
+
+    >>> rows = np.arange(32 * 8, dtype=np.int8).reshape(32, 8)
+    >>> bool((without_panels(in_panels(rows).reshape(-1), 32) == rows).all())
+    True
+    """
+    rows: Int8Array = weight.reshape(n_out // PANEL, -1, PANEL, 4).transpose(0, 2, 1, 3).reshape(n_out, -1)
+    return rows

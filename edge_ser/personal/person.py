@@ -15,10 +15,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float64Array
 from edge_ser.errors import ConfigError, did_you_mean
-
-Float32Array = npt.NDArray[np.float32]
-FloatArray = npt.NDArray[np.float64]
 
 SHARED = 4.0
 """Utterances of a person that weigh as much as the assumption that all their emotions lie where the model has them."""
@@ -38,7 +36,7 @@ class Heard:
 
     n: int
     """How many."""
-    embedding: FloatArray
+    embedding: Float64Array
     """Their mean z, float64 [embedding_size]."""
 
     def __post_init__(self) -> None:
@@ -84,7 +82,7 @@ class Person:
                 f"{weights_sha256[:12]}…); adapt this model to the person anew"
             )
 
-    def centres(self, labels: Sequence[str], centres: npt.NDArray[np.floating]) -> FloatArray:
+    def centres(self, labels: Sequence[str], centres: npt.NDArray[np.floating]) -> Float64Array:
         """Return this person's class centres, float64 [n_labels, embedding_size], from the model's ``centres``.
 
         Every emotion has moved by what all share, plus what is its own. Both are the most probable values (MAP) where moves
@@ -117,8 +115,8 @@ def require_label(label: str, labels: Sequence[str]) -> None:
 
 
 def evidence(
-    embedding: npt.NDArray[np.floating], centres: npt.NDArray[np.floating], moved: FloatArray, novelty_distance: float
-) -> FloatArray:
+    embedding: npt.NDArray[np.floating], centres: npt.NDArray[np.floating], moved: Float64Array, novelty_distance: float
+) -> Float64Array:
     """Return what the move of the centres says for each label, float64 [..., n_labels], to be added to logits / T.
 
     EVIDENCE · (|z - c|² - |z - c'|²) / novelty_distance²: the log ratio of two Gaussians, one around the person's centre c'
@@ -129,5 +127,5 @@ def evidence(
     [0.375, 0.375]
     """
     z = np.asarray(embedding, dtype=np.float64)[..., None, :]
-    nearer: FloatArray = np.square(z - centres).sum(axis=-1) - np.square(z - moved).sum(axis=-1)
+    nearer: Float64Array = np.square(z - centres).sum(axis=-1) - np.square(z - moved).sum(axis=-1)
     return EVIDENCE / novelty_distance**2 * nearer

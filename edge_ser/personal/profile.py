@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from edge_ser.arrays import Float32Array, Float64Array
 from edge_ser.errors import ConfigError
 from edge_ser.files import writing
 from edge_ser.model.manifest import Manifest
-from edge_ser.personal.microphone import Float32Array, Microphone
-from edge_ser.personal.person import FloatArray, Heard, Person
+from edge_ser.personal.microphone import Microphone
+from edge_ser.personal.person import Heard, Person
 
 FORMAT = "edge-ser-profile"
 FORMAT_VERSION = 3
@@ -44,7 +45,7 @@ class Profile:
         speech, ordinary = (np.array(v, dtype=np.float32) for v in (manifest.speech_vector, manifest.ordinary_vector))
         return self.microphone.offset(speech, ordinary)
 
-    def centres(self, manifest: Manifest) -> FloatArray | None:
+    def centres(self, manifest: Manifest) -> Float64Array | None:
         """Return the person's class centres, float64 [n_labels, embedding_size]; ConfigError for a model they don't fit."""
         if self.person is None:
             return None
@@ -125,7 +126,7 @@ def _require_keys(what: str, table: Any, cls: type[Any]) -> None:
         raise ConfigError(f"{what}: {odd[0]!r} is {'missing' if odd[0] in names else 'unknown'}; the file was edited")
 
 
-def _numbers(what: str, values: Any) -> FloatArray:
+def _numbers(what: str, values: Any) -> Float64Array:
     if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
         raise ConfigError(f"{what} is no list of numbers; the file was edited")
     try:

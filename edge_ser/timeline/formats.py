@@ -16,14 +16,12 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.live.segmenter import RATE_HZ, SegmenterConfig, SpeechDetector, utterances
 from edge_ser.prediction import Prediction
 from edge_ser.recognizer import EmotionRecognizer
-
-Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

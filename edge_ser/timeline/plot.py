@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_ser.arrays import Float64Array
 from edge_ser.prediction import UNCERTAIN
 from edge_ser.timeline.formats import Envelope, Segment
-
-Float64Array = npt.NDArray[np.float64]
 
 _COLORS = {"neutral": "#9aa0a6", "angry": "#d1495b", "happy": "#edae49", "sad": "#30638e"}
 _MEANS = 100  # more utterances than these are drawn as the means of as many equal stretches of time

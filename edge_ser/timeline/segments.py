@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import AudioError
 from edge_ser.files import is_stream, require_writable, writing
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.live.segmenter import SegmenterConfig
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.terminal import columns, complain, utterance_header, utterance_row
-from edge_ser.timeline.formats import Envelope, Float32Array, Segment, audacity, csv_header, csv_rows, jsonl, rttm, timeline
+from edge_ser.timeline.formats import Envelope, Segment, audacity, csv_header, csv_rows, jsonl, rttm, timeline
 
 FORMATS: dict[str, Callable[[str, Sequence[Segment]], str]] = {
     "table": lambda name, segments: "".join(

@@ -11,33 +11,29 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from edge_ser.arrays import AnyArray, Int8Array, Int32Array
 from edge_ser.errors import ExportError
 from edge_ser.frontend.features import LOGMEL_V1
+from edge_ser.geometry import frequency_major
 from edge_ser.model.c_source import CSource, c_source
-from edge_ser.model.eser_file import MAX_LABELS, ONE, PANEL, STATE_UNIT, packed, serialise
-from edge_ser.model.eser_file import layers as order
+from edge_ser.model.eser_file import MAX_BIAS, MAX_LABELS, ONE, STATE_UNIT, in_panels, matrices, packed, serialise
 from edge_ser.model.manifest import Manifest
-from edge_ser_export.quantize import QuantizedNet, QuantizedRows, frequency_major
+from edge_ser_export.quantize import QuantizedNet, QuantizedRows
 from edge_ser_train.method.model import EmotionNet
-
-Int32Array = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Layer:
     """A matrix as ``eser_layer`` has it."""
 
-    weight: npt.NDArray[np.int8]
+    weight: Int8Array
     bias: Int32Array
     multiplier: Int32Array
     shift: int
-    n_in: int
 
 
 def require_c(front_end: str, n_labels: int) -> None:
@@ -59,24 +55,17 @@ def layers(net: EmotionNet, quantized: QuantizedNet) -> dict[str, Layer]:
         rows = runs.reshape(len(runs), -1)
         bias = conv.bias - given.zero_point * rows.sum(axis=1, dtype=np.int64)
         scale = np.float64(given.scale) * conv.scale / conv.out.scale
-        found[f"conv{i + 1}"] = _layer(f"conv{i + 1}", _panels(rows), bias, np.rint(scale * 2.0**31), 31, rows.shape[1])
+        found[f"conv{i + 1}"] = _layer(f"conv{i + 1}", in_panels(rows), bias, np.rint(scale * 2.0**31), 31)
         given = conv.out
-    size = int(net.gru.input_size)
     state = dict(net.gru.named_parameters())
     for direction, suffix in (("forward", ""), ("backward", "_reverse")):
         rows_in, rows_h = (quantized.gru[f"weight_{source}_l0{suffix}"] for source in ("ih", "hh"))
-        rows_in = replace(rows_in, weight=frequency_major(rows_in.weight, size))
+        rows_in = replace(rows_in, weight=frequency_major(rows_in.weight))
         found[f"gru_input_{direction}"] = _rows(f"GRU {direction}", rows_in, state[f"bias_ih_l0{suffix}"], given.scale)
         found[f"gru_recurrent_{direction}"] = _rows(f"GRU {direction}", rows_h, state[f"bias_hh_l0{suffix}"], STATE_UNIT)
     found["fc1"] = _rows("FC1", quantized.fc1, net.fc1.bias, STATE_UNIT)
     found["fc2"] = _rows("FC2", quantized.fc2, net.fc2.bias, 1 / ONE, panels=False, bits=20)
     return found
-
-
-def _panels(rows: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-    """Reorder rows [n_out, n_in] to [n_out / 16, n_in / 4, 16, 4]."""
-    n_out, n_in = rows.shape
-    return np.ascontiguousarray(rows.reshape(n_out // PANEL, PANEL, n_in // 4, 4).transpose(0, 2, 1, 3))
 
 
 def _rows(
@@ -91,49 +80,45 @@ def _rows(
     unit = rows.scale.astype(np.float64) * scale_in
     steps = np.rint(bias.detach().cpu().numpy().astype(np.float64) / unit)
     shift = bits - int(np.ceil(np.log2((unit * ONE).max() * (1 + 2.0**-bits))))
-    weight = _panels(rows.weight) if panels else rows.weight
-    return _layer(name, weight, steps, np.rint(unit * ONE * 2.0**shift), shift, rows.weight.shape[1])
+    weight = in_panels(rows.weight) if panels else rows.weight
+    return _layer(name, weight, steps, np.rint(unit * ONE * 2.0**shift), shift)
 
 
-def _layer(
-    name: str, weight: npt.NDArray[np.int8], bias: npt.NDArray[Any], multiplier: npt.NDArray[Any], shift: int, n_in: int
-) -> Layer:
-    if not (np.abs(bias).max() <= 2**30 and multiplier.min() >= 0 and multiplier.max() < 2**31 and 1 <= shift <= 62):
+def _layer(name: str, weight: Int8Array, bias: AnyArray, multiplier: AnyArray, shift: int) -> Layer:
+    if not (np.abs(bias).max() <= MAX_BIAS and multiplier.min() >= 0 and multiplier.max() < 2**31 and 1 <= shift <= 62):
         raise ExportError(
             f"{name}: its scales or biases do not fit 32 bits (bias {np.abs(bias).max():.3g}, multiplier {multiplier.max():.3g}, "
             f"shift {shift}); calibrate on ordinary speech, or train without channels that died"
         )
-    return Layer(weight, bias.astype(np.int32), multiplier.astype(np.int32), shift, n_in)
+    return Layer(weight, bias.astype(np.int32), multiplier.astype(np.int32), shift)
 
 
-def numbers(net: EmotionNet, quantized: QuantizedNet) -> dict[str, npt.NDArray[Any]]:
+def constants_of(net: EmotionNet, quantized: QuantizedNet) -> dict[str, AnyArray]:
     """Return the constants by their names in :mod:`edge_ser.model.eser_file`."""
     gain = quantized.inverse_std.astype(np.float64) / quantized.input.scale
     offset = quantized.input.zero_point - quantized.mean * gain
     found = layers(net, quantized)
-    constants: dict[str, npt.NDArray[Any]] = {
+    constants: dict[str, AnyArray] = {
         "feature_gain": gain.astype(np.float32),
         "feature_offset": offset.astype(np.float32),
         "prelu": np.rint(net.prelu.weight.detach().cpu().numpy().astype(np.float64) * ONE).astype(np.int32),
-        "shift": np.array([found[name].shift for name in order(net.fc2.out_features)], dtype=np.int32),
+        "shift": np.array([found[name].shift for name in matrices(net.fc2.out_features)], dtype=np.int32),
     }
     for name, layer in found.items():
         constants |= {f"{name}_weight": layer.weight, f"{name}_bias": layer.bias, f"{name}_multiplier": layer.multiplier}
     return constants
 
 
-def build_eser(net: EmotionNet, quantized: QuantizedNet, manifest: Manifest) -> bytes:
-    """Return the ``.eser`` file."""
-    constants = numbers(net, quantized)
+def build_eser(constants: dict[str, AnyArray], manifest: Manifest) -> bytes:
+    """Return the ``.eser`` file of :func:`constants_of` a network."""
     return serialise(_signed(manifest, constants).to_json(), constants, len(manifest.labels))
 
 
-def build_c(net: EmotionNet, quantized: QuantizedNet, manifest: Manifest) -> CSource:
+def build_c(constants: dict[str, AnyArray], manifest: Manifest) -> CSource:
     """Return the source files of the same numbers; the same text for the same arguments."""
-    constants = numbers(net, quantized)
     return c_source(_signed(manifest, constants), constants)
 
 
-def _signed(manifest: Manifest, constants: dict[str, npt.NDArray[Any]]) -> Manifest:
+def _signed(manifest: Manifest, constants: dict[str, AnyArray]) -> Manifest:
     digest = hashlib.sha256(packed(constants, len(manifest.labels))).hexdigest()
     return replace(manifest, graph_sha256=digest)

@@ -42,13 +42,13 @@ def export(run: Path, int8: bool, formats: str | None, calibration_data: Path | 
     A file that answers otherwise than the network is not written. Beside the files lies a report, OUTPUT.report.json.
     """
     require_extra("export", "torch", "safetensors", "onnx", "ai_edge_litert")
-    import tempfile
-
-    from edge_ser_export.exporter import export_run, float_reference
+    from edge_ser_export.exporter import make_files, time_files
     from edge_ser_export.formats import FORMATS
+    from edge_ser_export.material import gather
     from edge_ser_export.report import format_coverage, format_report
-    from edge_ser_export.verification import latencies
-    from edge_ser_train.method.run import load_run
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
 
     if calibration_data and not int8:
         raise click.UsageError("--calibration-data is for --int8; float32 needs no calibration")
@@ -62,12 +62,10 @@ def export(run: Path, int8: bool, formats: str | None, calibration_data: Path | 
     report = stem.with_name(f"{stem.name}.report.json")
     recordings = calibration_data.rglob("*") if calibration_data else ()
     require_apart([*outputs.values(), report], [*run.glob("*"), *recordings])
-    reports = export_run(run, outputs, lambda line: click.echo(line, err=True), int8, calibration_data, data, report)
-    click.echo("measuring how long they take, in turn", err=True)
-    with tempfile.TemporaryDirectory() as folder:
-        backends = {"float ONNX": FORMATS["onnx"].open(float_reference(run, Path(folder)))}
-        backends |= {path.name: FORMATS[name].open(path) for name, path in outputs.items()}
-    times = latencies(load_run(run), backends)
+    material = gather(run, outputs, say, int8, calibration_data, data)
+    reports = make_files(material, outputs, say, report)
+    say("measuring how long they take, in turn")
+    times = time_files(material, outputs)
     click.echo(format_report(reports, times))
     if int8:
         click.echo(format_coverage(reports[0].layers))

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from edge_ser.arrays import AnyArray
 
 _ALIGNMENT = 16  # what TFLite's schema asks of weights
 
@@ -94,7 +93,7 @@ class Subgraph:
         name: str,
         shape: Sequence[int],
         kind: str = "FLOAT32",
-        data: Array | None = None,
+        data: AnyArray | None = None,
         scale: Sequence[float] | None = None,
         zero_point: Sequence[int] | None = None,
         axis: int = 0,
@@ -116,7 +115,7 @@ class Subgraph:
         self.it.tensors.append(tensor)
         return len(self.it.tensors) - 1
 
-    def constant(self, name: str, value: Array) -> int:
+    def constant(self, name: str, value: AnyArray) -> int:
         """Add a float32 or int32 constant."""
         value = np.asarray(value)
         kind = "INT32" if value.dtype == np.int32 else "FLOAT32"

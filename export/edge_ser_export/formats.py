@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from edge_ser._version import __version__
+from edge_ser.arrays import AnyArray
 from edge_ser.engines import BACKENDS, Backend, open_backend
 from edge_ser.errors import ExportError
 from edge_ser.files import writing
 from edge_ser.model.manifest import Manifest, read_model_file
 from edge_ser.model.tflite_file import seal_tflite
 from edge_ser_export.c_library import CModel, compiler_version
-from edge_ser_export.c_source import build_c, build_eser
+from edge_ser_export.c_source import build_c, build_eser, constants_of
 from edge_ser_export.onnx_graph import build_graph, graph_sha256, serialise
 from edge_ser_export.quantize import QuantizedNet
 from edge_ser_export.tflite_graph import build_tflite
 from edge_ser_train.method.model import EmotionNet
+
+Write: TypeAlias = "Callable[[Manifest, Path], int]"
+"""Writes what was built with a manifest; returns the bytes it takes on the device."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,8 @@ class Format:
 
     suffix: str
     """Of the file; empty: a folder of source files."""
-    write: Callable[[EmotionNet, QuantizedNet | None, Manifest, Path], int]
-    """Write the network with its manifest; return the bytes it takes on the device."""
+    build: Callable[[EmotionNet, QuantizedNet | None], Write]
+    """Make the network's graph or constants, in float or in integers."""
     open: Callable[[Path], Backend]
     """Check what was written and load it."""
     engine: Callable[[], str]
@@ -38,31 +43,41 @@ class Format:
     """Whether GRU and FC multiply integers in int8 files."""
 
 
-def _write_onnx(net: EmotionNet, quantized: QuantizedNet | None, manifest: Manifest, path: Path) -> int:
+def _onnx(net: EmotionNet, quantized: QuantizedNet | None) -> Write:
     graph = build_graph(net, quantized)
-    return path.write_bytes(serialise(graph, replace(manifest, graph_sha256=graph_sha256(graph))))
+    digest = graph_sha256(graph)
+    return lambda manifest, path: path.write_bytes(serialise(graph, replace(manifest, graph_sha256=digest)))
 
 
-def _write_tflite(net: EmotionNet, quantized: QuantizedNet | None, manifest: Manifest, path: Path) -> int:
-    return path.write_bytes(seal_tflite(build_tflite(net, quantized), manifest.to_json()))
+def _tflite(net: EmotionNet, quantized: QuantizedNet | None) -> Write:
+    graph = build_tflite(net, quantized)
+    return lambda manifest, path: path.write_bytes(seal_tflite(graph, manifest.to_json()))
 
 
-def _write_c(net: EmotionNet, quantized: QuantizedNet | None, manifest: Manifest, path: Path) -> int:
+def _eser(net: EmotionNet, quantized: QuantizedNet | None) -> Write:
+    constants = _constants(net, quantized)
+    return lambda manifest, path: path.write_bytes(build_eser(constants, manifest))
+
+
+def _c(net: EmotionNet, quantized: QuantizedNet | None) -> Write:
+    constants = _constants(net, quantized)
+
+    def write(manifest: Manifest, path: Path) -> int:
+        source = build_c(constants, manifest)
+        source.write(path)
+        return source.flash_bytes
+
+    return write
+
+
+def _constants(net: EmotionNet, quantized: QuantizedNet | None) -> dict[str, AnyArray]:
     if quantized is None:
-        raise ValueError("C has no float form")
-    source = build_c(net, quantized, manifest)
-    source.write(path)
-    return source.flash_bytes
-
-
-def _write_eser(net: EmotionNet, quantized: QuantizedNet | None, manifest: Manifest, path: Path) -> int:
-    if quantized is None:
-        raise ValueError("C has no float form")
-    return path.write_bytes(build_eser(net, quantized, manifest))
+        raise ValueError("the C library has no float form")
+    return constants_of(net, quantized)
 
 
 def _open_file(path: Path) -> Backend:
-    return open_backend(read_model_file(path), "auto", threads=1, spinning=False)
+    return open_backend(read_model_file(path))
 
 
 def _version_of(package: str) -> Callable[[], str]:
@@ -83,7 +98,7 @@ _ALL_INTEGERS = "int8: everything behind the features in integers (uint8 x int8,
 FORMATS = {
     "onnx": Format(
         BACKENDS["onnx"],
-        _write_onnx,
+        _onnx,
         _open_file,
         _version_of("onnxruntime"),
         "int8: convolutions in integers (uint8 x int8), GRU and FC as int8 weights expanded to float when loaded",
@@ -91,7 +106,7 @@ FORMATS = {
     ),
     "tflite": Format(
         BACKENDS["tflite"],
-        _write_tflite,
+        _tflite,
         _open_file,
         _version_of("ai-edge-litert"),
         "int8: convolutions in integers (int8 x int8), GRU and FC in integers on activations quantised as they come",
@@ -99,13 +114,13 @@ FORMATS = {
     ),
     "c": Format(
         "",
-        _write_c,
+        _c,
         CModel.of_sources,
         compiler_version,
         _ALL_INTEGERS,
         head_macs_int8=True,
     ),
-    "eser": Format(BACKENDS["native"], _write_eser, _open_file, _library_version, _ALL_INTEGERS, head_macs_int8=True),
+    "eser": Format(BACKENDS["native"], _eser, _open_file, _library_version, _ALL_INTEGERS, head_macs_int8=True),
 }
 """``c`` and ``eser`` hold the same integers: as source for firmware, and as a file for the native backend."""
 

@@ -24,20 +24,21 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from edge_ser.arrays import Int8Array
+from edge_ser.geometry import CHANNELS, EMBEDDING_SIZE, GRU_SIZE
 from edge_ser.model.graph import METADATA_KEY
 from edge_ser.model.manifest import Manifest
 from edge_ser_export.quantize import (
     BLOCK_BINS,
     BLOCK_POSITIONS,
     Activation,
-    Int8Array,
     QuantizedConv,
     QuantizedNet,
     block_count,
     folded_convs,
     in_blocks,
 )
-from edge_ser_train.method.model import CHANNELS, EMBEDDING_SIZE, GRU_SIZE, EmotionNet
+from edge_ser_train.method.model import EmotionNet
 
 OPSET = 17
 IR_VERSION = 8

@@ -21,14 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge_ser.arrays import Float32Array, Int8Array
 from edge_ser.errors import ExportError
-from edge_ser_train.method.dataset import Float32Array
-from edge_ser_train.method.model import CHANNELS, GRU_SIZE, EmotionNet, ShiftNorm
+from edge_ser.geometry import GRU_SIZE
+from edge_ser_train.method.model import EmotionNet, ShiftNorm
 
 CONV_LIMIT = 63
 ROW_LIMIT = 127
-
-Int8Array = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -142,12 +141,6 @@ def _rows(weight: npt.NDArray[Any], limit: int) -> QuantizedRows:
     scale = (np.maximum(np.abs(weight).max(axis=1), 1e-12) / limit).astype(np.float32)
     q = np.clip(np.rint(weight / scale[:, None]), -limit, limit).astype(np.int8)
     return QuantizedRows(q, scale)
-
-
-def frequency_major(weight: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """Reorder the columns of an input matrix [n, 96 · n_freq] from channel-major, as trained, to frequency-major."""
-    channels = CHANNELS[-1]
-    return np.ascontiguousarray(weight.reshape(-1, channels, size // channels).transpose(0, 2, 1).reshape(-1, size))
 
 
 @dataclass(frozen=True)

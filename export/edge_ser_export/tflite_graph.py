@@ -20,10 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from edge_ser.engines import STATE_FRAMES
-from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE
+from edge_ser.arrays import AnyArray
+from edge_ser.geometry import (
+    CHANNELS,
+    EMBEDDING_SIZE,
+    ENCODER_FRAMES,
+    ENCODER_STRIDE,
+    GRU_SIZE,
+    STATE_FRAMES,
+    frequency_major,
+)
 from edge_ser.model.graph import METADATA_KEY
-from edge_ser_export.flatbuffer import Array, Graph, Subgraph
+from edge_ser_export.flatbuffer import Graph, Subgraph
 from edge_ser_export.onnx_graph import encoder_size
 from edge_ser_export.quantize import (
     BLOCK_BINS,
@@ -33,10 +41,9 @@ from edge_ser_export.quantize import (
     QuantizedRows,
     block_count,
     folded_convs,
-    frequency_major,
     in_blocks,
 )
-from edge_ser_train.method.model import CHANNELS, EMBEDDING_SIZE, GRU_SIZE, EmotionNet
+from edge_ser_train.method.model import EmotionNet
 
 
 def build_tflite(net: EmotionNet, quantized: QuantizedNet | None = None) -> Callable[[str], bytes]:
@@ -172,7 +179,7 @@ def _first_conv(g: Subgraph, x: int, quantized: QuantizedNet, frames: int, width
     return g.op("SLICE", [x, begin, end], [_stored(g, "relu1", [1, frames, width, c_out], conv.out)], 2, options="SliceOptions")
 
 
-def _product(g: Subgraph, x: int, name: str, matrix: Array | QuantizedRows, shape: Sequence[int]) -> int:
+def _product(g: Subgraph, x: int, name: str, matrix: AnyArray | QuantizedRows, shape: Sequence[int]) -> int:
     """Multiply x [..., n_in] by a matrix [n_out, n_in]; int8 rows are scaled behind the product."""
     no_bias = -1
     keep = {"options": "FullyConnectedOptions", "keepNumDims": False}
@@ -191,12 +198,12 @@ def _classify(graph: Graph, net: EmotionNet, quantized: QuantizedNet | None) -> 
     size, n_gates = encoder_size(net), 3 * GRU_SIZE
     state = dict(net.gru.named_parameters())
 
-    def matrix(name: str) -> Array | QuantizedRows:
+    def matrix(name: str) -> AnyArray | QuantizedRows:
         if quantized is not None:
             rows = quantized.gru[name]
-            return QuantizedRows(frequency_major(rows.weight, size), rows.scale) if "_ih" in name else rows
+            return QuantizedRows(frequency_major(rows.weight), rows.scale) if "_ih" in name else rows
         floats = state[name].detach().cpu().numpy()
-        return frequency_major(floats, size) if "_ih" in name else floats
+        return frequency_major(floats) if "_ih" in name else floats
 
     encoded = g.tensor("encoded", [1, -1, size])
     rows_shape = g.constant("rows_shape", np.array([-1, size], dtype=np.int32))
@@ -239,8 +246,8 @@ def _classify(graph: Graph, net: EmotionNet, quantized: QuantizedNet | None) -> 
         "RESHAPE", [outs[1], shape], "utterance", [1, 2 * GRU_SIZE], options="ReshapeOptions", newShape=[1, 2 * GRU_SIZE]
     )
     n_labels = net.fc2.out_features
-    fc1: Array | QuantizedRows = quantized.fc1 if quantized else net.fc1.weight.detach().cpu().numpy()
-    fc2: Array | QuantizedRows = quantized.fc2 if quantized else net.fc2.weight.detach().cpu().numpy()
+    fc1: AnyArray | QuantizedRows = quantized.fc1 if quantized else net.fc1.weight.detach().cpu().numpy()
+    fc2: AnyArray | QuantizedRows = quantized.fc2 if quantized else net.fc2.weight.detach().cpu().numpy()
     fc1_bias, fc2_bias, slope = (
         g.constant(name, p.detach().cpu().numpy())
         for name, p in (("fc1.bias", net.fc1.bias), ("fc2.bias", net.fc2.bias), ("prelu.slope", net.prelu.weight))
@@ -253,7 +260,7 @@ def _classify(graph: Graph, net: EmotionNet, quantized: QuantizedNet | None) -> 
     g.signature("classify", {"encoded": encoded}, {"logits": logits, "embedding": embedding})
 
 
-def _loop(graph: Graph, matrix: Callable[[str], Array | QuantizedRows], state: dict[str, Any]) -> tuple[Subgraph, Subgraph]:
+def _loop(graph: Graph, matrix: Callable[[str], AnyArray | QuantizedRows], state: dict[str, Any]) -> tuple[Subgraph, Subgraph]:
     """Build the loop over time; it carries (t, h [2, 128], gates [M, 2, 384], n), row 0 forward and row 1 backward."""
     n_gates = 3 * GRU_SIZE
 

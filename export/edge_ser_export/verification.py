@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array
 from edge_ser.engines import Backend, EncoderState
 from edge_ser.errors import ExportError
-from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, frame_count
+from edge_ser.frontend.features import frame_count
+from edge_ser.geometry import ENCODER_STRIDE, LEAD_FRAMES, vector_count
 from edge_ser_train.method.loop import infer
 from edge_ser_train.method.run import TrainedModel
 from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
-
-Float32Array = npt.NDArray[np.float32]
 
 _VERIFIED_FRAMES = (49, 50, 64, 65, 300, 1001, 1400)
 _TIMED_SECONDS = (3, 14)
@@ -74,17 +74,17 @@ def verify(trained: TrainedModel, backend: Backend, tolerance: float) -> Verific
 
 def run_in_parts(backend: Backend, features: Float32Array, rng: np.random.Generator) -> Float32Array:
     """Return the logits of features [T, n_bins] fed as a stream does: some blocks encoded, then the last ones answered."""
-    n_vectors = (len(features) - ENCODER_FRAMES) // ENCODER_STRIDE + 1
+    n_vectors = vector_count(len(features))
     past: Float32Array | None = None
     state: EncoderState | None = None
     start = done = 0
     while n_vectors - done > 1:
         n = int(rng.integers(1, min(9, n_vectors - done)))
-        stop = ENCODER_FRAMES - ENCODER_STRIDE + ENCODER_STRIDE * (done + n)
+        stop = LEAD_FRAMES + ENCODER_STRIDE * (done + n)
         encoded, state = backend.encode(features[start:stop], state)
         past = encoded if past is None else np.concatenate([past, encoded])
         start, done = stop, done + n
-    stop = ENCODER_FRAMES - ENCODER_STRIDE + ENCODER_STRIDE * n_vectors
+    stop = LEAD_FRAMES + ENCODER_STRIDE * n_vectors
     answer = backend.run(features[start:stop], past, state)
     if not np.array_equal(answer.logits, backend.judge(answer.encoded).logits):
         raise ExportError("the exported file's head answers otherwise when it is run alone; nothing was written")

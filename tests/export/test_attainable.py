@@ -34,7 +34,7 @@ def test_multiply_accumulates_are_those_of_the_network(shape: tuple[int, int]) -
 def test_the_encoder_alone_gives_the_models_vectors(tmp_path: Path) -> None:
     features = np.random.default_rng(0).normal(-40, 10, (81, 128)).astype(np.float32)
     path = shipped_model_path()
-    answer = open_backend(read_model_file(path), "auto", threads=1, spinning=False).run(features)
+    answer = open_backend(read_model_file(path)).run(features)
     vectors = attainable.encoder(path, tmp_path, features)()
     assert isinstance(vectors, list)
     assert np.array_equal(vectors[0][0], answer.encoded)

@@ -18,12 +18,13 @@ from safetensors.numpy import load_file, save_file
 from edge_ser import EmotionRecognizer
 from edge_ser.cli import cli
 from edge_ser.engines import Backend
+from edge_ser.engines.clib import Result
 from edge_ser.errors import ExportError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.model import c_source as firmware
 from edge_ser.model.manifest import Manifest, read_model_file
 from edge_ser_export import c_source, exporter, formats
-from edge_ser_export.c_library import CModel, Result
+from edge_ser_export.c_library import CModel
 from edge_ser_export.exporter import export_run
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import Agreement, agree

@@ -78,7 +78,7 @@ def test_what_confidence_rests_on_travels_in_the_manifest(tiny_run: Path, tiny_m
 
 
 def test_streaming_equals_offline_exactly(tiny_model: Path) -> None:
-    backend = open_backend(read_model_file(tiny_model), "auto", threads=1, spinning=False)
+    backend = open_backend(read_model_file(tiny_model))
     rng = np.random.default_rng(0)
     for n_frames in (49, 100, 777, 1400):
         features = (20 * rng.standard_normal((n_frames, 128)) - 40).astype(np.float32)

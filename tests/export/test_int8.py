@@ -23,7 +23,8 @@ from edge_ser.engines import open_backend
 from edge_ser.errors import BackendError, ExportError, ModelFileError
 from edge_ser.model.manifest import read_model_file
 from edge_ser_export import exporter
-from edge_ser_export.exporter import _recordings, export_run
+from edge_ser_export.exporter import export_run
+from edge_ser_export.material import _recordings
 from edge_ser_export.quantize import CONV_LIMIT, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import agree, run_in_parts
@@ -85,7 +86,7 @@ def test_both_formats_and_torch_agree_on_real_clips(learnt: Path, data_dir: Path
     features = [features_of(p) for p in paths]
     answers = {"torch": infer(trained.net, features)[0]}
     for name, path in outputs.items():
-        backend = open_backend(read_model_file(path), "auto", threads=1, spinning=False)
+        backend = open_backend(read_model_file(path))
         answers[name] = np.stack([backend.run(x).logits for x in features])
         error = np.abs(answers[name] - answers["torch"])
         assert error.max() < 0.1 * np.ptp(answers["torch"]), name
@@ -103,7 +104,7 @@ def test_the_float_tflite_file_is_the_network(learnt: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_streaming_equals_offline_exactly(exported: tuple[dict[str, Path], list[FileReport]], name: str) -> None:
-    backend = open_backend(read_model_file(exported[0][name]), "auto", threads=1, spinning=False)
+    backend = open_backend(read_model_file(exported[0][name]))
     rng = np.random.default_rng(0)
     for n_frames in (49, 100, 777, 1400):
         features = (20 * rng.standard_normal((n_frames, 128)) - 40).astype(np.float32)

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Int64Array
 from edge_ser_export.quantize import QuantizedNet, QuantizedRows
 from edge_ser_train.method.model import EmotionNet
-
-Int64Array = npt.NDArray[np.int64]
 
 
 def half_up(x: Int64Array, multiplier: Any, shift: int) -> Int64Array:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_ser_export.c_library import SOURCES
+from edge_ser.engines.clib import SOURCES
 
 PROGRAM = Path(__file__).with_name("kernels.c")
 SANITISED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")

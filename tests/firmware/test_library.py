@@ -16,12 +16,13 @@ import numpy.typing as npt
 import pytest
 
 import edge_ser
+from edge_ser.engines.clib import SOURCES, Result
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import LOGMEL_V1, extract
 from edge_ser.model.manifest import read_model_file, shipped_model_path
 from edge_ser.personal.microphone import silence_db
-from edge_ser_export.c_library import SOURCES, CModel, Result, build
-from edge_ser_export.c_source import build_c
+from edge_ser_export.c_library import CModel, build
+from edge_ser_export.c_source import build_c, constants_of
 from edge_ser_export.quantize import QuantizedNet, activation_ranges, quantize
 from edge_ser_train.method.model import EmotionNet
 from edge_ser_train.method.run import load_run
@@ -63,7 +64,7 @@ def integers(learnt: Path, speech: Path) -> tuple[EmotionNet, QuantizedNet]:
 def sources(integers: tuple[EmotionNet, QuantizedNet], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the exported network."""
     folder = tmp_path_factory.mktemp("c")
-    written = build_c(*integers, read_model_file(shipped_model_path()).manifest)
+    written = build_c(constants_of(*integers), read_model_file(shipped_model_path()).manifest)
     (folder / "eser_model.c").write_text(written.source)
     (folder / "eser_model.h").write_text(written.header)
     return folder

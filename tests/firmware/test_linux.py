@@ -8,18 +8,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 
 from edge_ser import EmotionRecognizer
-from edge_ser.engines.native import library_path
+from edge_ser.arrays import Int16Array
+from edge_ser.engines.clib import library_path
 from edge_ser.model.manifest import shipped_model_path
 from edge_ser_export.c_library import CModel
 from tests.firmware import aarch64
 from tests.firmware.targets import A53, EXAMPLES, LINUXES, Linux, execute, make, need, refuse
-
-Int16Array = npt.NDArray[np.int16]
 
 SAID = re.compile(
     r"said (\d+\.\d\d)-(\d+\.\d\d) s: (\w+) (\d+) % \(neutral (\d+), angry (\d+), happy (\d+), sad (\d+)\)( novel)?"

@@ -49,7 +49,7 @@ def test_a_copy_needs_no_file_and_keeps_the_settings(speech: Path, tmp_path: Pat
     recognizer = EmotionRecognizer(path, threads=2)
     path.unlink()
     for other in (copy.deepcopy(recognizer), pickled(recognizer)):
-        assert (other.path, other.provider, other._engine) == (path, "cpu", ("auto", 2, False, "cpu"))
+        assert (other.path, other.provider, other._engine) == (path, "cpu", ("auto", 2, "cpu"))
         assert np.array_equal(other.predict(speech).logits, recognizer.predict(speech).logits)
 
 

@@ -92,7 +92,7 @@ def test_one_recognizer_serves_many_threads(recognizer: EmotionRecognizer, speec
 
 @pytest.mark.parametrize("parts", [[49], [65, 81], [49, 49, 161], [1025]])
 def test_the_graph_in_parts_equals_the_graph_at_once(speech: Path, parts: list[int]) -> None:
-    backend = open_backend(read_model_file(shipped_model_path()), "auto", threads=1, spinning=False)
+    backend = open_backend(read_model_file(shipped_model_path()))
     samples, _ = soundfile.read(speech, dtype="float32")
     features = extract(np.tile(samples, 3), LOGMEL_V1)
     past, start = None, 0

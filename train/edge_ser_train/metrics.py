@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float64Array, Int64Array
 from edge_ser.prediction import softmax
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 BOOTSTRAP_SAMPLES = 2000
 
 
-def confusion_matrix(y: IntArray, predicted: IntArray, n_classes: int) -> IntArray:
+def confusion_matrix(y: Int64Array, predicted: Int64Array, n_classes: int) -> Int64Array:
     """Return counts [n_classes, n_classes]; rows are the true class.
 
     >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
@@ -26,32 +24,32 @@ def confusion_matrix(y: IntArray, predicted: IntArray, n_classes: int) -> IntArr
     return np.bincount(y * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
-def unweighted_accuracy(confusion: npt.NDArray[Any]) -> FloatArray:
+def unweighted_accuracy(confusion: npt.NDArray[Any]) -> Float64Array:
     """Return UA, the mean recall over the classes that occur; ``confusion`` is [..., n, n], the result [...]."""
     support = confusion.sum(axis=-1)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     recall = np.divide(hits, support, out=np.zeros(support.shape), where=support > 0)
-    ua: FloatArray = recall.sum(axis=-1) / (support > 0).sum(axis=-1)
+    ua: Float64Array = recall.sum(axis=-1) / (support > 0).sum(axis=-1)
     return ua
 
 
-def weighted_accuracy(confusion: npt.NDArray[Any]) -> FloatArray:
+def weighted_accuracy(confusion: npt.NDArray[Any]) -> Float64Array:
     """Return WA, the share of clips answered right; ``confusion`` is [..., n, n], the result [...]."""
-    wa: FloatArray = np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
+    wa: Float64Array = np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
     return wa
 
 
-def macro_f1(confusion: npt.NDArray[Any]) -> FloatArray:
+def macro_f1(confusion: npt.NDArray[Any]) -> Float64Array:
     """Return the mean F1 over the classes that occur; ``confusion`` is [..., n, n], the result [...]."""
     support = confusion.sum(axis=-1)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     f1 = 2 * hits / np.maximum(support + confusion.sum(axis=-2), 1)
-    mean: FloatArray = np.where(support > 0, f1, 0).sum(axis=-1) / (support > 0).sum(axis=-1)
+    mean: Float64Array = np.where(support > 0, f1, 0).sum(axis=-1) / (support > 0).sum(axis=-1)
     return mean
 
 
 def paired_change(
-    y: IntArray, before: IntArray, after: IntArray, speakers: Sequence[str], n_classes: int
+    y: Int64Array, before: Int64Array, after: Int64Array, speakers: Sequence[str], n_classes: int
 ) -> tuple[float, tuple[float, float]]:
     """Return by how much UA rises from the answers ``before`` to those ``after``, both [n], and its 95 % interval.
 
@@ -60,7 +58,7 @@ def paired_change(
     names, who = np.unique(np.asarray(speakers), return_inverse=True)
     draws = np.random.default_rng(0).integers(0, len(names), size=(BOOTSTRAP_SAMPLES, len(names)))
 
-    def ua(predicted: IntArray) -> tuple[FloatArray, FloatArray]:
+    def ua(predicted: Int64Array) -> tuple[Float64Array, Float64Array]:
         of = np.stack([confusion_matrix(y[who == s], predicted[who == s], n_classes) for s in range(len(names))])
         return unweighted_accuracy(of.sum(axis=0)), unweighted_accuracy(of[draws].sum(axis=1))
 
@@ -69,7 +67,7 @@ def paired_change(
     return float(whole - whole_before), (float(low), float(high))
 
 
-def expected_calibration_error(probabilities: FloatArray, y: IntArray, n_bins: int = 15) -> float:
+def expected_calibration_error(probabilities: Float64Array, y: Int64Array, n_bins: int = 15) -> float:
     """Return ECE (Guo et al. 2017): the gap between confidence and accuracy, averaged over equal-width confidence bins."""
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == y
@@ -78,7 +76,7 @@ def expected_calibration_error(probabilities: FloatArray, y: IntArray, n_bins: i
     return float(np.abs(gaps).sum() / len(y))
 
 
-def fit_temperature(logits: npt.NDArray[Any], y: IntArray) -> float:
+def fit_temperature(logits: npt.NDArray[Any], y: Int64Array) -> float:
     """Return the temperature that minimises the negative log-likelihood (Guo et al. 2017), within 0.05 to 20."""
     from scipy.optimize import minimize_scalar
 
@@ -119,7 +117,7 @@ class Scores:
     confusion: list[list[int]]
 
 
-def score(logits: npt.NDArray[Any], y: IntArray, speakers: Sequence[str], temperature: float) -> Scores:
+def score(logits: npt.NDArray[Any], y: Int64Array, speakers: Sequence[str], temperature: float) -> Scores:
     """Score logits [n, n_classes] against classes y [n].
 
     The intervals are percentiles of a bootstrap that draws whole speakers with replacement: clips of one speaker are not
@@ -133,7 +131,7 @@ def score(logits: npt.NDArray[Any], y: IntArray, speakers: Sequence[str], temper
     draws = np.random.default_rng(0).integers(0, len(names), size=(BOOTSTRAP_SAMPLES, len(names)))
     resampled = per_speaker[draws].sum(axis=1)
 
-    def interval(values: FloatArray) -> tuple[float, float]:
+    def interval(values: Float64Array) -> tuple[float, float]:
         low, high = np.percentile(values, [2.5, 97.5])
         return float(low), float(high)
 

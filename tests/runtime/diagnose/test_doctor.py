@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -125,12 +127,21 @@ def test_a_jetson_is_told_its_wheel(
 
 
 def test_extras_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    announced = [
+    told = Message()
+    for extra in ("mic", "plot", "all"):
+        told["Provides-Extra"] = extra
+    for line in (
         "numpy>=1.26",
         'no-such-package>=1; extra == "mic"',
         'numpy[fast]>=1 ; extra == "plot"',
         "edge-ser[mic,plot]; extra == 'all'",
         'no-such-relic; python_version < "3.1" and extra == "plot"',
-    ]
-    monkeypatch.setattr(doctor, "requires", lambda package: announced)
+    ):
+        told["Requires-Dist"] = line
+    monkeypatch.setattr(doctor, "metadata", lambda package: told)
     assert missing_extras() == {"mic": ["no-such-package"], "plot": [], "all": ["no-such-package"]}
+
+
+def test_without_packaging_extras_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
+    assert missing_extras() == {}

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ser import BackendError, EdgeSerError, EmotionRecognizer, ModelFileError
-from edge_ser.engines import EncoderState, native, shipped_backend
+from edge_ser.engines import EncoderState, clib, shipped_backend
 from edge_ser.engines.native import NativeBackend
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import LOGMEL_V1, extract
@@ -188,19 +188,19 @@ def test_any_changed_byte_is_noticed(tmp_path_factory: pytest.TempPathFactory, p
 
 
 def test_without_the_library_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(native, "library_path", lambda: None)
-    native.load_library.cache_clear()
+    monkeypatch.setattr(clib, "library_path", lambda: None)
+    clib.load_library.cache_clear()
     try:
         with pytest.raises(BackendError, match=r"install one \(apt install gcc\), then pip install --force-reinstall") as caught:
             EmotionRecognizer(backend="native")
         assert "\n" not in str(caught.value)
         broken = tmp_path / "libeser.so"
         broken.write_bytes(b"no library")
-        monkeypatch.setattr(native, "library_path", lambda: broken)
+        monkeypatch.setattr(clib, "library_path", lambda: broken)
         with pytest.raises(BackendError, match="cannot be loaded"):
             EmotionRecognizer(backend="native")
     finally:
-        native.load_library.cache_clear()
+        clib.load_library.cache_clear()
 
 
 def test_winograd_changes_no_bit(recognizer: EmotionRecognizer, native_library: Path) -> None:
@@ -228,27 +228,27 @@ def test_wrong_shapes_never_reach_c(recognizer: EmotionRecognizer) -> None:
 
 
 def test_auto_takes_what_was_measured_to_be_the_fastest(native_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = ".eser" if native.kernels()[-1] == "avx2" else ".onnx"
+    here = ".eser" if clib.kernels()[-1] == "avx2" else ".onnx"
     assert EmotionRecognizer().path.suffix == here
     assert EmotionRecognizer(threads=2).path.suffix == ".onnx"
     for found, expected in ((["scalar", "avx2"], "native"), (["scalar", "avx2", "avx512vnni"], "onnx"), (["scalar"], "onnx")):
-        monkeypatch.setattr(native, "kernels", lambda found=found: found)
+        monkeypatch.setattr(clib, "kernels", lambda found=found: found)
         assert shipped_backend() == expected
         assert shipped_backend(provider="cuda") == "onnx"
     monkeypatch.undo()
-    monkeypatch.setattr(native, "library_path", lambda: None)
-    native.load_library.cache_clear()
+    monkeypatch.setattr(clib, "library_path", lambda: None)
+    clib.load_library.cache_clear()
     try:
         assert EmotionRecognizer().path.suffix == ".onnx"
     finally:
-        native.load_library.cache_clear()
+        clib.load_library.cache_clear()
 
 
 def test_the_fastest_kernels_are_in_use(recognizer: EmotionRecognizer) -> None:
-    names = native.kernels()
+    names = clib.kernels()
     assert names[0] == "scalar"
-    library, _ = native.load_library()
+    library = clib.load_library()
     library.eser_kernels_best.restype = ctypes.c_void_p
     backend = recognizer._backend
     assert isinstance(backend, NativeBackend)
-    assert backend._kernels.value == library.eser_kernels_best() == library.eser_kernels_at(len(names) - 1)
+    assert backend._kernels == library.eser_kernels_best() == library.eser_kernels_at(len(names) - 1)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from edge_ser.errors import ConfigError
 from edge_ser.frontend.features import (
-    ENCODER_STRIDE,
     FRONT_ENDS,
     LOGMEL_PAPER,
     LOGMEL_V1,
@@ -24,6 +23,7 @@ from edge_ser.frontend.features import (
     mel_filterbank,
     middle_window,
 )
+from edge_ser.geometry import ENCODER_STRIDE
 from tests.golden.make_golden import reference
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -87,7 +87,7 @@ def test_where_they_are_not_the_public_ones_do_the_same(
 
 
 def test_they_are_found_in_the_scipy_that_is_installed(fresh: None) -> None:
-    """Fails where a new scipy has moved them: answers stay right, and cost 0.3 s and 40 MB more at the start."""
+    """Fails where a new scipy has moved them: answers stay right, and cost 0.2 s and 20 MB more at the start."""
     assert kernels._dft().__name__ == "fast"
     assert kernels._product().__name__ == "fast"
 

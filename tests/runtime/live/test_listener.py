@@ -10,13 +10,13 @@ from pathlib import Path
 
 import click
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_ser import AudioError, ConfigError, EmotionRecognizer
+from edge_ser.arrays import Float32Array
 from edge_ser.commands._options import configured
 from edge_ser.live.capture import Captured
 from edge_ser.live.listener import (
@@ -31,8 +31,6 @@ from edge_ser.live.listener import (
 from edge_ser.live.screen import Screen
 from edge_ser.live.segmenter import RATE_HZ, SegmenterConfig, utterances
 from edge_ser.live.tone import ToneConfig
-
-Float32Array = npt.NDArray[np.float32]
 
 
 def loud(window: Float32Array) -> float:

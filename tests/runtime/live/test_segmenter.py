@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ser import AudioError, ConfigError
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import MissingExtraError
 from edge_ser.live.segmenter import (
     RATE_HZ,
@@ -28,7 +29,6 @@ from edge_ser.live.segmenter import (
 
 W = WINDOW_SAMPLES
 WINDOW_MS = 1000 * W / RATE_HZ
-Float32Array = npt.NDArray[np.float32]
 
 
 def as_written(window: Float32Array) -> float:

@@ -178,7 +178,7 @@ def test_an_engine_that_refuses_a_graph_is_silent(path: Path, capfd: pytest.Capt
     model = read_model_file(path)
     cut = replace(model, content=model.content[:100_000])
     with pytest.raises(BackendError, match="refused the graph"):
-        open_backend(cut, "auto", threads=1, spinning=False)
+        open_backend(cut, "auto", threads=1)
     assert capfd.readouterr() == ("", "")
 
 

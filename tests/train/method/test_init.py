@@ -133,7 +133,7 @@ def test_teachers_probabilities_are_learnt(tiny_run: Path, tiny_data: Path, tmp_
 def test_the_float_network_of_a_model_file_answers_as_the_file(preset: str, speech: Path) -> None:
     path = shipped_model_path(".eser")
     net, manifest = read_network(path, load_preset(preset).model)
-    backend = open_backend(read_model_file(path.with_suffix(".onnx")), "onnx", threads=1, spinning=False)
+    backend = open_backend(read_model_file(path.with_suffix(".onnx")), "onnx")
     assert manifest.labels == ("neutral", "angry", "happy", "sad")
     with AudioReader(speech, LOGMEL_V1.rate_hz) as reader:
         features = extract_blocks(reader.blocks(), reader.n_samples, LOGMEL_V1)

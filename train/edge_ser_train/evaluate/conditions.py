@@ -8,13 +8,11 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array
 from edge_ser.frontend.containers import scratch
 from edge_ser.frontend.features import LOGMEL_V1, extract_blocks
 from edge_ser_train.method.augment import quiet_ends
-
-Float32Array = npt.NDArray[np.float32]
 
 RATE_HZ = 16000
 

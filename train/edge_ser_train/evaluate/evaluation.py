@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array
 from edge_ser.diagnose.machine import installed_version
 from edge_ser.engines import BACKENDS, ENGINE_PACKAGES, open_backend
 from edge_ser.errors import AudioError, CorpusError
@@ -25,8 +26,6 @@ from edge_ser_train.metrics import confusion_matrix, paired_change, score, unwei
 
 if TYPE_CHECKING:
     from edge_ser_train.method.run import TrainedModel
-
-Float32Array = npt.NDArray[np.float32]
 
 
 def _by_gender(
@@ -172,7 +171,7 @@ def open_run_or_model(path: Path) -> Subject:
             lambda features: encode(trained.net, features),
         )
     model = read_model_file(path)
-    backend = open_backend(model, "auto", threads=1, spinning=False)
+    backend = open_backend(model)
     manifest = model.manifest
 
     def answer(

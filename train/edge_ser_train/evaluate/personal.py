@@ -13,14 +13,13 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import CorpusError
 from edge_ser.personal.microphone import MIN_SPEECH_S, Encoder, Speech, SpeechStatistics
 from edge_ser.personal.person import Person, evidence
 from edge_ser.terminal import progress
 from edge_ser_train.corpora.tables import ORDINARY, Clip, select
 from edge_ser_train.evaluate.evaluation import Subject, open_run_or_model
-
-Float32Array = npt.NDArray[np.float32]
 
 MINUTE_S = 60.0
 """Audio that a calibration hears, in seconds, or what there is."""

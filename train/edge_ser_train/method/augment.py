@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.frontend.features import ENCODER_FRAMES, FrontEndConfig, bin_centres_hz
+from edge_ser.arrays import Float32Array
+from edge_ser.frontend.features import FrontEndConfig, bin_centres_hz
+from edge_ser.geometry import ENCODER_FRAMES
 from edge_ser_train.method.config import AugmentConfig
-
-Float32Array = npt.NDArray[np.float32]
 
 _DB = np.float32(np.log(10) / 10)  # nats of power a decibel
 _FLOOR_DB = np.float32(-100)  # what the front ends make of silence

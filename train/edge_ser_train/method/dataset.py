@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import RunError
 from edge_ser.files import writing
 from edge_ser.frontend.audio import AudioReader
-from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, FrontEndConfig, extract, extract_blocks
+from edge_ser.frontend.features import FrontEndConfig, extract, extract_blocks
+from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
 from edge_ser.terminal import progress
 from edge_ser_train.corpora.tables import Clip
 from edge_ser_train.method.augment import augment, no_speech, stretched_lengths, trimmed
@@ -25,8 +27,6 @@ from edge_ser_train.method.config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Float32Array = npt.NDArray[np.float32]
 
 _ORDER, _CHANGES, _OUTLIERS = 0, 1, 4  # streams of random numbers: by epoch, and by step; the loop has two others
 _BUCKET_BATCHES = 16  # clips of this many batches are sorted by length together: little padding, still random

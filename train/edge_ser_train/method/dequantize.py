@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edge_ser.model.eser_file import N_BINS, ONE, PANEL, STATE_UNIT, parse
-from edge_ser.model.eser_file import layers as layers_of
+from edge_ser.geometry import CHANNELS, KERNELS, N_BINS, channel_major
+from edge_ser.model.eser_file import ONE, STATE_UNIT, matrices, parse, without_panels
 from edge_ser.model.manifest import Manifest, read_model_file
 from edge_ser_train.method.config import ModelConfig
-from edge_ser_train.method.model import CHANNELS, KERNELS, EmotionNet, ShiftNorm
+from edge_ser_train.method.model import EmotionNet, ShiftNorm
 
 
 def read_network(path: Path, config: ModelConfig) -> tuple[EmotionNet, Manifest]:
@@ -42,25 +42,25 @@ def read_network(path: Path, config: ModelConfig) -> tuple[EmotionNet, Manifest]
         # A convolution may count in its own steps, as the next one takes them: ReLU and max-pooling do not mind the unit.
         unit = vector_scale if i == len(CHANNELS) - 1 else 1.0
         scale = values[f"conv{i + 1}_multiplier"] / 2.0**31 * unit
-        rows = _without_panels(values[f"conv{i + 1}_weight"], c_out).reshape(c_out, k, -1)[:, :, : k * c_in]
+        rows = without_panels(values[f"conv{i + 1}_weight"], c_out).reshape(c_out, k, -1)[:, :, : k * c_in]
         put(f"convs.{i}.weight", (scale[:, None, None, None] * rows.reshape(c_out, k, k, c_in)).transpose(0, 3, 1, 2))
         put(f"convs.{i}.bias", scale * values[f"conv{i + 1}_bias"])
         c_in = c_out
     for norm in net.norms:
         if isinstance(norm, ShiftNorm):
             torch.nn.init.constant_(norm.norm.running_var, 1 - norm.norm.eps)  # type: ignore[arg-type]
-    shifts = dict(zip(layers_of(n_labels), values["shift"].tolist(), strict=True))
+    shifts = dict(zip(matrices(n_labels), values["shift"].tolist(), strict=True))
 
     def matrix(name: str, n_out: int, unit_in: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         unit = values[f"{name}_multiplier"] / 2.0 ** shifts[name] / ONE
         flat = values[f"{name}_weight"]
-        rows = flat.reshape(n_out, -1) if name == "fc2" else _without_panels(flat, n_out)
+        rows = flat.reshape(n_out, -1) if name == "fc2" else without_panels(flat, n_out)
         return unit[:, None] * rows / unit_in, unit * values[f"{name}_bias"]
 
     for direction, suffix in (("forward", ""), ("backward", "_reverse")):
         weight, bias = matrix(f"gru_input_{direction}", len(state["gru.bias_ih_l0"]), vector_scale)
         # In the file columns are frequency-major, here channel-major.
-        put(f"gru.weight_ih_l0{suffix}", weight.reshape(len(weight), -1, CHANNELS[-1]).transpose(0, 2, 1).reshape(weight.shape))
+        put(f"gru.weight_ih_l0{suffix}", channel_major(weight))
         put(f"gru.bias_ih_l0{suffix}", bias)
         put(f"gru.weight_hh_l0{suffix}", matrix(f"gru_recurrent_{direction}", len(weight), STATE_UNIT)[0])
     for name, unit_in in (("fc1", STATE_UNIT), ("fc2", 1 / ONE)):
@@ -69,9 +69,3 @@ def read_network(path: Path, config: ModelConfig) -> tuple[EmotionNet, Manifest]
         put(f"{name}.bias", bias)
     put("prelu.weight", values["prelu"] / ONE)
     return net.eval(), file.manifest
-
-
-def _without_panels(weight: npt.NDArray[np.int8], n_out: int) -> npt.NDArray[np.int8]:
-    """Return panels [n_out / 16, n_in / 4, 16, 4], flattened, as rows [n_out, n_in]."""
-    rows: npt.NDArray[np.int8] = weight.reshape(n_out // PANEL, -1, PANEL, 4).transpose(0, 2, 1, 3).reshape(n_out, -1)
-    return rows

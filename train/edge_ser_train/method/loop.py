@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from edge_ser.errors import RunError
-from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE
+from edge_ser.geometry import EMBEDDING_SIZE, ENCODER_FRAMES, ENCODER_STRIDE, vector_count
 from edge_ser.personal.microphone import Encoder, SpeechStatistics
 from edge_ser_train.corpora.splits import Split, check_leaks
 from edge_ser_train.corpora.tables import ORDINARY
@@ -51,7 +51,7 @@ from edge_ser_train.method.losses import (
     weighted_center_loss,
     weighted_softmax_loss,
 )
-from edge_ser_train.method.model import EMBEDDING_SIZE, EmotionNet, Output, compute_type
+from edge_ser_train.method.model import EmotionNet, Output, compute_type
 from edge_ser_train.metrics import centre_logits, confusion_matrix, fit_temperature, score, unweighted_accuracy
 
 Arrays = Sequence[npt.NDArray[np.float32]]
@@ -98,7 +98,7 @@ def encode(net: EmotionNet, features: Arrays) -> list[npt.NDArray[np.float32]]:
     for rows, batch, n_frames in _batches(net, features):
         encoded = net.encode(batch).cpu().numpy()
         for row, x, n in zip(rows.tolist(), encoded, n_frames.tolist(), strict=True):
-            vectors[row] = x[: (n - ENCODER_FRAMES) // ENCODER_STRIDE + 1].copy()
+            vectors[row] = x[: vector_count(n)].copy()
     return [vectors[i] for i in range(len(features))]
 
 

@@ -25,13 +25,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE
+from edge_ser.geometry import (
+    CHANNELS,
+    EMBEDDING_SIZE,
+    ENCODER_FRAMES,
+    ENCODER_STRIDE,
+    GRU_SIZE,
+    KERNELS,
+    encoder_frequencies,
+)
 from edge_ser_train.method.config import ModelConfig, TrainConfig
-
-CHANNELS = (48, 64, 80, 96)
-KERNELS = (7, 3, 3, 3)
-GRU_SIZE = 128
-EMBEDDING_SIZE = 64
 
 
 class _Convolve(torch.autograd.Function):
@@ -113,18 +116,6 @@ class Output(NamedTuple):
     """[B, n_classes]"""
     z: Tensor
     """The embedding, [B, 64]."""
-
-
-def encoder_frequencies(n_bins: int) -> int:
-    """Return n_freq, the frequency positions left after the four convolutions.
-
-    >>> encoder_frequencies(128), encoder_frequencies(513)
-    (5, 30)
-    """
-    n = (n_bins - KERNELS[0]) // 2 + 1
-    for kernel in KERNELS[1:]:
-        n = (n - kernel + 1) // 2
-    return n
 
 
 class EmotionNet(nn.Module):

@@ -31,12 +31,13 @@ from torch import Tensor
 from edge_ser.errors import RunError
 from edge_ser.files import holding, writing
 from edge_ser.frontend.features import FrontEndConfig
+from edge_ser.geometry import EMBEDDING_SIZE
 from edge_ser.model.manifest import read_model_file, shipped_model_path
 from edge_ser_train.corpora.splits import Split, speakers_of
 from edge_ser_train.corpora.tables import Clip
 from edge_ser_train.method.config import SHIPPED, TrainConfig, load_config
 from edge_ser_train.method.dequantize import read_network
-from edge_ser_train.method.model import EMBEDDING_SIZE, EmotionNet
+from edge_ser_train.method.model import EmotionNet
 
 CONFIG, DATA, MODEL, CHECKPOINT = "config.toml", "data.json", "model.safetensors", "checkpoint.safetensors"
 SPLIT, METRICS, REPORT, LOCK = "split.json", "metrics.jsonl", "report.json", ".lock"

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import ConfigError, RunError, did_you_mean
 from edge_ser.prediction import softmax
 from edge_ser_train.corpora.splits import Split, make_splits, relabel
@@ -28,8 +29,6 @@ from edge_ser_train.method import run as runs
 from edge_ser_train.method.config import TrainConfig, config_from_table, load_config, load_preset
 from edge_ser_train.metrics import confusion_matrix, expected_calibration_error, fit_temperature, unweighted_accuracy
 from edge_ser_train.paper.experiments import ABLATIONS, EXPERIMENTS, FIGURES, PLANS, steps
-
-Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_ser.arrays import Float64Array
 from edge_ser.errors import RunError
 from edge_ser_train.method.run import read_json
 from edge_ser_train.metrics import BOOTSTRAP_SAMPLES, macro_f1, unweighted_accuracy, weighted_accuracy
-
-FloatArray = npt.NDArray[np.float64]
 
 BASELINES = {"egemaps-svm": "openSMILE eGeMAPSv02 + linear SVM"}
 """Titles of what is no training run but has cells like one (bench/)."""
@@ -70,12 +69,12 @@ class Summary:
         return [float(unweighted_accuracy(c.sum(axis=0))) for c in self.confusion]
 
     @property
-    def ua_of_runs(self) -> FloatArray:
+    def ua_of_runs(self) -> Float64Array:
         """UA of each run on its own (the paper averages these), [n_cells]."""
         return np.array([unweighted_accuracy(_total(cell)) for cell in self.cells])
 
     @property
-    def wa_of_runs(self) -> FloatArray:
+    def wa_of_runs(self) -> Float64Array:
         """WA of each run on its own, [n_cells]."""
         return np.array([weighted_accuracy(_total(cell)) for cell in self.cells])
 
@@ -96,7 +95,7 @@ class Summary:
         """Return the mean ratio of intra- to inter-class distance of the embedding; NaN where a cell has no embedding."""
         return float(np.mean([cell["compactness"][part]["ratio"] if "compactness" in cell else np.nan for cell in self.cells]))
 
-    def auroc(self, score: str) -> dict[int, FloatArray]:
+    def auroc(self, score: str) -> dict[int, Float64Array]:
         """Return how well ``score`` tells emotions without a label: seed to each speaker's area under the ROC curve [n_speakers].
 
         Seeds that have not measured it for every speaker are left out.
@@ -185,7 +184,7 @@ def compare(one: Summary, other: Summary) -> Comparison | None:
         return None
     draws = _draws(len(one.speakers))
 
-    def per_seed(summary: Summary) -> tuple[FloatArray, FloatArray]:
+    def per_seed(summary: Summary) -> tuple[Float64Array, Float64Array]:
         chosen = summary.confusion[[summary.seeds.index(s) for s in seeds]]
         whole = unweighted_accuracy(chosen.sum(axis=1))
         return whole, np.stack([unweighted_accuracy(c[draws].sum(axis=1)) for c in chosen]).mean(axis=0)

@@ -1,0 +1,242 @@
+"""The C library of ``edge_ser/csrc`` through ctypes: the only binding, of the library that is installed and of exported models.
+
+The structs and functions are those of ``eser.h`` and ``eser_parts.h``; arrays are handed over by :func:`at`, and must be kept
+until the call returns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import pkgutil
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from edge_ser.arrays import AnyArray, Float32Array, UInt8Array
+from edge_ser.errors import BackendError
+from edge_ser.frontend.features import LOGMEL_V1
+from edge_ser.geometry import EMBEDDING_SIZE, ENCODER_SIZE, N_BINS, vector_count
+from edge_ser.model.eser_file import FORMAT, MAX_LABELS
+
+LIBRARY = "libeser.so"
+_PACKAGE = Path(__file__).parents[1]
+SOURCES = _PACKAGE / "csrc"
+"""The folder of the C sources, which come with the package."""
+
+_WITHOUT = (
+    "the C library is not installed: there was no C compiler when edge-ser was; install one (apt install gcc), then "
+    "pip install --force-reinstall --no-deps edge-ser"
+)
+
+
+class Layer(ctypes.Structure):
+    """``eser_layer``."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "multiplier")),
+        *((name, ctypes.c_int32) for name in ("shift", "n_in", "n_out")),
+    )
+
+
+class Model(ctypes.Structure):
+    """``eser_model``."""
+
+    _fields_ = (
+        ("format", ctypes.c_uint32),
+        ("n_labels", ctypes.c_uint32),
+        *((name, ctypes.c_void_p) for name in ("labels", "feature_gain", "feature_offset")),
+        ("layers", Layer * 10),
+        *((name, ctypes.c_void_p) for name in ("prelu", "centres")),
+        ("temperature", ctypes.c_float),
+        ("novelty_distance", ctypes.c_float),
+        ("winograd", ctypes.c_void_p * 2),
+    )
+
+
+class Result(ctypes.Structure):
+    """``eser_result``."""
+
+    _fields_ = (
+        ("n_labels", ctypes.c_uint32),
+        ("label_index", ctypes.c_uint32),
+        ("label", ctypes.c_char_p),
+        ("probabilities", ctypes.c_float * MAX_LABELS),
+        ("logits", ctypes.c_float * MAX_LABELS),
+        ("embedding", ctypes.c_float * EMBEDDING_SIZE),
+        ("distance", ctypes.c_float),
+        ("is_novel", ctypes.c_int32),
+        ("judged_s", ctypes.c_float),
+        ("logits_q16", ctypes.c_int32 * MAX_LABELS),
+        ("embedding_q16", ctypes.c_int32 * EMBEDDING_SIZE),
+    )
+
+    def integers(self) -> tuple[int, ...]:
+        """Return logits and embedding in 1/65536: the same on every target."""
+        return (*self.logits_q16[: self.n_labels], *self.embedding_q16)
+
+
+_P, _N, _U32, _INT, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_int, ctypes.c_char_p
+_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    # A stream.
+    "eser_size": (_N, (_P,)),
+    "eser_init": (_INT, (_P, _P, _P, _N)),
+    "eser_feed_i16": (_INT, (_P, _P, _N)),
+    "eser_feed_f32": (_INT, (_P, _P, _N)),
+    "eser_push_levels": (_INT, (_P, _P, _N)),
+    "eser_push_vectors": (_INT, (_P, _P, _N)),
+    "eser_vectors": (_N, (_P, _P)),
+    "eser_estimate": (_INT, (_P, _P)),
+    "eser_finish": (_INT, (_P, _P)),
+    "eser_reset": (_INT, (_P,)),
+    "eser_strerror": (_TEXT, (_INT,)),
+    "eser_version": (_TEXT, ()),
+    # Its parts.
+    "eser_sizes": (None, (_P,)),
+    "eser_kernels_at": (_P, (_U32,)),
+    "eser_features_batch": (None, (_P, _N, _P, _P)),
+    "eser_encoder_reset": (None, (_P,)),
+    "eser_encode_batch": (_N, (_P, _P, _P, _P, _N, _P, _P, _N, _P)),
+    "eser_vectors_batch": (_N, (_P, _P, _P, _P, _N, _P, _N, _P)),
+    "eser_head_projected": (None, (_P, _P, _P, _U32, _P, _P, _P)),
+    "eser_winograd_size": (_N, (_P, _P, _INT)),
+    "eser_winograd_weights": (None, (_P, _INT, _P)),
+}
+"""What each function returns and takes."""
+
+
+def bind(path: Path | None) -> ctypes.CDLL:
+    """Load a shared library of the C sources, None: of a zipped package; BackendError when it is none, or another version's."""
+    sizes = (ctypes.c_uint32 * 5)()
+    try:
+        library = _zipped() if path is None else ctypes.CDLL(str(path))
+        for name, (returned, taken) in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = returned, taken
+        library.eser_sizes(sizes)
+    except (OSError, AttributeError) as error:
+        raise BackendError(f"{path} cannot be loaded ({error}); install edge-ser again") from None
+    if (sizes[0], sizes[1]) != (FORMAT, ctypes.sizeof(Model)) or 0 in sizes:
+        raise BackendError(f"{path} is of another version of edge-ser; install edge-ser again")
+    return library
+
+
+def library_path() -> Path | None:
+    """Return where the compiled library lies: beside the package, or where an editable install put it; None: nowhere."""
+    if not _PACKAGE.is_dir():  # it is imported from a zip archive
+        return None
+    places = (_PACKAGE, *(Path(entry) / "edge_ser" for entry in sys.path))
+    return next((place / LIBRARY for place in places if (place / LIBRARY).is_file()), None)
+
+
+def _zipped() -> ctypes.CDLL:
+    """Load the library out of the zip archive that the package is imported from; BackendError where there is none."""
+    try:
+        content = None if _PACKAGE.is_dir() else pkgutil.get_data("edge_ser", LIBRARY)
+    except OSError:
+        content = None
+    if content is None:
+        raise BackendError(_WITHOUT)
+    with tempfile.NamedTemporaryFile(prefix="edge-ser-", suffix=".so") as file:  # once loaded it needs no name
+        file.write(content)
+        file.flush()
+        return ctypes.CDLL(file.name)
+
+
+@lru_cache(maxsize=1)
+def load_library() -> ctypes.CDLL:
+    """Return the library that is installed; BackendError when it is missing or another version's."""
+    return bind(library_path())
+
+
+def struct_sizes(library: ctypes.CDLL) -> tuple[int, int, int]:
+    """Return the bytes of an ``eser_encoder``, of an ``eser_scratch`` and of an ``eser_projected``."""
+    sizes = (ctypes.c_uint32 * 5)()
+    library.eser_sizes(sizes)
+    return sizes[2], sizes[3], sizes[4]
+
+
+def kernels(library: ctypes.CDLL | None = None) -> list[str]:
+    """Return the names of the inner loops that this processor runs, plain C first, the ones in use last."""
+    library = library or load_library()
+    found: list[str] = []
+    while at := library.eser_kernels_at(len(found)):
+        found.append(cast(bytes, ctypes.c_char_p.from_address(at).value).decode())
+    return found
+
+
+def is_fast() -> bool:
+    """Return whether the library is there and has kernels for this processor that were measured against ONNX Runtime's."""
+    try:
+        return kernels()[-1] == "avx2"
+    except BackendError:
+        return False
+
+
+def at(values: AnyArray) -> int:
+    """Return where an array's numbers lie, one behind the other."""
+    if not values.flags.c_contiguous:
+        raise ValueError("an array handed to C must be contiguous")
+    return values.ctypes.data
+
+
+def words(n_bytes: int) -> ctypes.Array[Any]:
+    """Return memory of ``n_bytes`` or a little more, aligned for everything in C."""
+    return (ctypes.c_uint64 * -(-n_bytes // 8))()
+
+
+def features(library: ctypes.CDLL, samples: Float32Array) -> Float32Array:
+    """Return every frame that fits into ``samples`` [n], 16 kHz, in dB, float32 [T, 128]."""
+    samples = np.ascontiguousarray(samples, dtype=np.float32)
+    n_frames = max(0, 1 + (len(samples) - LOGMEL_V1.frame_samples) // LOGMEL_V1.hop_samples)
+    out = np.empty((n_frames, N_BINS), dtype=np.float32)
+    library.eser_features_batch(at(samples), n_frames, at(out), words(struct_sizes(library)[1]))
+    return out
+
+
+class Stream:
+    """An ``eser`` stream of a library that holds a model, in memory of its own."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library, self._stream = library, ctypes.c_void_p()
+        model = ctypes.byref(ctypes.c_char.in_dll(library, "eser_default_model"))
+        self.n_bytes = int(library.eser_size(model))
+        self._memory = words(self.n_bytes)
+        self._require(library.eser_init(ctypes.byref(self._stream), model, self._memory, self.n_bytes))
+
+    def _require(self, status: int) -> None:
+        if status:
+            raise BackendError(self._library.eser_strerror(status).decode())
+
+    def feed(self, samples: AnyArray) -> None:
+        """Feed samples [n], int16 or float32."""
+        feed = self._library.eser_feed_i16 if samples.dtype == np.int16 else self._library.eser_feed_f32
+        self._require(feed(self._stream, at(samples), len(samples)))
+
+    def push_levels(self, levels: UInt8Array) -> None:
+        """Feed frames of quantised features [T, 128]."""
+        self._require(self._library.eser_push_levels(self._stream, at(levels), len(levels)))
+
+    def push_vectors(self, vectors: UInt8Array) -> None:
+        """Feed encoder vectors [P, 480]."""
+        self._require(self._library.eser_push_vectors(self._stream, at(vectors), len(vectors)))
+
+    def vectors(self) -> UInt8Array:
+        """Return the encoder vectors that are kept, [P, 480]."""
+        out = np.empty((vector_count(LOGMEL_V1.max_frames), ENCODER_SIZE), dtype=np.uint8)
+        return out[: self._library.eser_vectors(self._stream, at(out))]
+
+    def estimate(self) -> Result:
+        """Return the answer for what came so far."""
+        result = Result()
+        self._require(self._library.eser_estimate(self._stream, ctypes.byref(result)))
+        return result
+
+    def finish(self) -> Result:
+        """End the utterance and return the answer."""
+        result = Result()
+        self._require(self._library.eser_finish(self._stream, ctypes.byref(result)))
+        return result
