@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edge_ser.engines import STATE_FRAMES, Answer, EncoderState, whole_blocks
 from edge_ser.engines.providers import onnx_session
-from edge_ser.errors import BackendError, ModelFileError
+from edge_ser.errors import BackendError, ModelFileError, first_line
 from edge_ser.frontend.features import ENCODER_FRAMES, ENCODER_STRIDE, transform
 from edge_ser.model.manifest import ModelFile
 
@@ -45,7 +45,7 @@ class OnnxBackend:
         except BackendError:
             raise
         except Exception as error:  # the engine's exceptions share no narrower base
-            raise BackendError(f"{model.path}: ONNX Runtime {ort.__version__} refused the graph: {_first_line(error)}") from None
+            raise BackendError(f"{model.path}: ONNX Runtime {ort.__version__} refused the graph: {first_line(error)}") from None
         manifest = model.manifest
         self.vector_size = manifest.encoder_size
         n_bins, encoder_size = manifest.front_end.n_bins, manifest.encoder_size
@@ -110,7 +110,7 @@ class OnnxBackend:
         try:
             found: list[Any] = self._session.run(outputs, feed)
         except Exception as error:
-            raise BackendError(f"ONNX Runtime failed on features {feed['features'].shape}: {_first_line(error)}") from None
+            raise BackendError(f"ONNX Runtime failed on features {feed['features'].shape}: {first_line(error)}") from None
         return found
 
 
@@ -121,7 +121,3 @@ def _check(model: ModelFile, kind: str, found: list[object], expected: dict[str,
         raise ModelFileError(
             f"{model.path}: graph and manifest disagree: the {kind}s (rank, size) are {shapes}, the manifest expects {expected}"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

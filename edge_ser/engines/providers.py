@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from edge_ser.errors import BackendError, did_you_mean
+from edge_ser.errors import BackendError, did_you_mean, first_line
 
 ONNX_PROVIDERS: dict[str, tuple[str, ...]] = {
     "cpu": (),
@@ -63,7 +63,7 @@ def _try(ort: Any, content: bytes, options: Any, wanted: tuple[str, ...]) -> tup
         if wanted[0] in session.get_providers():
             return session, ""
     except Exception as error:  # the engine's exceptions share no narrower base
-        failure = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        failure = first_line(error)
     finally:
         ort.set_default_logger_severity(_WARNING)
     library = f"libonnxruntime_providers_{wanted[0].removesuffix('ExecutionProvider').lower()}.so"

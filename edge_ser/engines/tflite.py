@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edge_ser.engines import STATE_FRAMES, Answer, EncoderState, channel_major, frequency_major, whole_blocks
 from edge_ser.engines.providers import tflite_delegates
-from edge_ser.errors import BackendError, ModelFileError
+from edge_ser.errors import BackendError, ModelFileError, first_line
 from edge_ser.frontend.features import ENCODER_STRIDE, transform
 from edge_ser.model.manifest import ModelFile
 
@@ -86,7 +86,7 @@ class TfliteBackend:
                 model_content=self._model.content, num_threads=self._threads, experimental_delegates=self._delegates
             )
         except Exception as error:  # the engine raises whatever its C++ side said
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise BackendError(f"{self._model.path}: {self.engine} refused the graph: {reason}") from None
 
     @staticmethod
@@ -132,7 +132,7 @@ class TfliteBackend:
         try:
             found: dict[str, Any] = runners[signature](**inputs)
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
             raise BackendError(f"{self.engine} failed on {shapes}: {reason}") from None
         return found
