@@ -298,6 +298,7 @@ def record(out: Path, cell: Cell, leaks: Sequence[str], measured: Mapping[str, A
 
 def run_cell(cell: Cell, data: Path, out: Path, cache: Path) -> bool:
     """Train, measure and record one cell; False when Ctrl-C stopped it. RunError where another process is at it."""
+    _among_the_runs(cell, out)  # what it lacks is said before a folder is made
     folder = out / "runs" / cell.name
     folder.mkdir(parents=True, exist_ok=True)
     with runs.held(folder):
