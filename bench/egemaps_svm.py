@@ -29,11 +29,12 @@ from edge_ser.arrays import Float32Array
 from edge_ser.errors import AudioError, EdgeSerError, RunError, require_extra
 from edge_ser.files import writing
 from edge_ser.frontend.audio import AudioReader
+from edge_ser_train.corpora.clips import Clip, class_numbers
 from edge_ser_train.corpora.splits import check_leaks
-from edge_ser_train.corpora.tables import Clip, read_corpus
-from edge_ser_train.method.dataset import audio_digests, class_numbers, default_cache_dir
-from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
-from edge_ser_train.paper.cells import Cell, per_speaker_confusion, plan_cells, write_result
+from edge_ser_train.corpora.tables import read_corpus
+from edge_ser_train.method.dataset import audio_digests, default_cache_dir
+from edge_ser_train.metrics import confusion_matrix, confusion_per_speaker, unweighted_accuracy
+from edge_ser_train.paper.cells import Cell, plan_cells, record
 from edge_ser_train.paper.experiments import PLANS
 from edge_ser_train.paper.results import read_cells
 
@@ -104,7 +105,8 @@ def score_cell(cell: Cell, x_of: Mapping[str, Float32Array]) -> tuple[list[str],
         ua = float(unweighted_accuracy(confusion_matrix(y["dev"], svm.predict(x["dev"]), n)))
         best = max(best, (ua, c, svm), key=lambda entry: entry[0])
     dev_ua, c, svm = best
-    scores = np.asarray(svm.decision_function(x["test"]), dtype=np.float32)
+    predicted = svm.decision_function(x["test"]).argmax(axis=1)
+    per_speaker = confusion_per_speaker(y["test"], predicted, [c.speaker for c in parts["test"]], n)
     measured = {
         "config": {"features": "eGeMAPSv02 functionals", "c_grid": C_GRID, "class_weight": "balanced"},
         "classifier": f"SVM (linear, C = {c:g})",
@@ -116,7 +118,7 @@ def score_cell(cell: Cell, x_of: Mapping[str, Float32Array]) -> tuple[list[str],
         # An SVM's scores are no probabilities, and it has no embedding whose compactness could be told.
         "temperature": None,
         "test_ece": None,
-        "test_confusion_per_speaker": per_speaker_confusion(y["test"], scores, [c.speaker for c in parts["test"]], n),
+        "test_confusion_per_speaker": {speaker: matrix.tolist() for speaker, matrix in per_speaker.items()},
     }
     return [str(leak) for leak in leaks], measured
 
@@ -137,8 +139,8 @@ def main(data: Path, corpora: tuple[str, ...], out: Path, cache: Path | None) ->
                 # The splits of the networks' cells, whatever the recipe; one seed, for nothing here is drawn.
                 cells = [replace(cell, experiment=EXPERIMENT) for cell in plan_cells(data, corpus, n_classes, ["edge"], seeds=1)]
                 for cell in tqdm(cells, desc=f"{corpus}, {n_classes} classes", unit="fold", disable=None):
-                    write_result(out, cell, *score_cell(cell, x_of))
-        for (place, experiment), summary in read_cells(out / "cells").items():
+                    record(out, cell, *score_cell(cell, x_of))
+        for (place, experiment), summary in read_cells(out).items():
             if experiment == EXPERIMENT:
                 click.echo(f"{place}: UA {summary.ua.percent()}, WA {summary.wa.percent()}")
     except EdgeSerError as error:

@@ -71,6 +71,15 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind: an engine's C++ side adds pages.
+
+    >>> first_line(ValueError("no such node\\n  at graph.cc:7")), first_line(KeyboardInterrupt())
+    ('no such node', 'KeyboardInterrupt')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def require_extra(extra: str, *modules: str) -> None:
     """Raise MissingExtraError, with the pip line that mends it, unless all of ``modules`` can be imported."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]

@@ -82,6 +82,21 @@ def bar(share: float, width: int = BAR_WIDTH) -> str:
     return ("█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")).ljust(width)
 
 
+def keyed(rows: Iterable[tuple[str, str]], key_width: int, width: int | None = None) -> Iterator[str]:
+    """Yield the lines of keys and texts, wrapped to the terminal; what is to be copied, such as a path, stays whole.
+
+    >>> list(keyed([("size", "0.74 MB"), ("", "int8")], 6))
+    ['size  0.74 MB', '      int8']
+    """
+    import textwrap
+
+    columns_of_text = max(20, (width or min(WIDE, columns())) - key_width)
+    for key, text in rows:
+        for line in textwrap.wrap(text, columns_of_text, break_long_words=False, break_on_hyphens=False) or [""]:
+            yield f"{key:<{key_width}}{line}"
+            key = ""
+
+
 def clock_time(seconds: float) -> str:
     """Return a time in a recording.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import click
 
 from edge_ser.errors import ConfigError, did_you_mean
 from edge_ser.files import STANDARD_OUTPUT, is_stream
+from edge_ser.settings import build, parse_setting
 
 model_option = click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that ships.")
 backend_option = click.option(
@@ -40,29 +41,21 @@ profile_option = click.option(
 )
 
 
-def configured(settings: Iterable[str], *kinds: Callable[..., Any]) -> list[Any]:
-    """Return one configuration of each of ``kinds``, dataclasses of numbers and booleans, from NAME=VALUE; else BadParameter.
+def configured(settings: Iterable[str], *kinds: type[Any]) -> list[Any]:
+    """Return one configuration of each of ``kinds``, dataclasses without a name in common, from NAME=VALUE; else BadParameter.
 
     >>> from edge_ser.live.tone import ToneConfig
     >>> configured(["hold_s=2", "doubt_novel=false"], ToneConfig)[0].hold_s
     2.0
     """
-    known = {field.name: (kind, field) for kind in kinds for field in fields(kind)}  # type: ignore[arg-type]
+    of = {field.name: kind for kind in kinds for field in fields(kind)}
     given: dict[Any, dict[str, Any]] = {kind: {} for kind in kinds}
     try:
-        for setting in settings:
-            name, equals, text = setting.partition("=")
-            if name not in known or not equals:
-                raise ConfigError(
-                    f"unknown setting {setting!r}{did_you_mean(name, known)}; expected NAME=VALUE with one of {', '.join(known)}"
-                )
-            kind, field = known[name]
-            is_switch = isinstance(field.default, bool)
-            try:
-                given[kind][name] = {"true": True, "false": False}[text] if is_switch else float(text)
-            except (ValueError, KeyError):
-                raise ConfigError(f"{name} is {text!r}; expected {'true or false' if is_switch else 'a number'}") from None
-        return [kind(**values) for kind, values in given.items()]
+        for name, value in map(parse_setting, settings):
+            if name not in of:
+                raise ConfigError(f"unknown setting {name!r}{did_you_mean(name, of)}; expected {', '.join(of)}")
+            given[of[name]][name] = value
+        return [build(kind, values) for kind, values in given.items()]
     except ConfigError as error:
         raise click.BadParameter(str(error), param_hint="--set") from None
 

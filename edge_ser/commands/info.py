@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edge_ser.terminal import WIDE, columns
+from edge_ser.terminal import keyed
 
 if TYPE_CHECKING:
     from edge_ser.model.manifest import ModelFile
@@ -31,12 +30,8 @@ def command(model: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(json.loads(manifest.to_json()), indent=2, ensure_ascii=False))
         return
-    for key, text in _card(file):
-        # A path stays whole: it is there to be copied.
-        lines = textwrap.wrap(text, max(20, min(WIDE, columns()) - _KEY_WIDTH), break_long_words=False, break_on_hyphens=False)
-        click.echo(f"{key:<{_KEY_WIDTH}}{lines[0]}")
-        for line in lines[1:]:
-            click.echo(" " * _KEY_WIDTH + line)
+    for line in keyed(_card(file), _KEY_WIDTH):
+        click.echo(line)
 
 
 def _card(file: ModelFile) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, metadata
@@ -23,7 +22,7 @@ from edge_ser.diagnose.benchmark.table import condition_lines, machine_lines
 from edge_ser.diagnose.machine import ROOT, Condition, Machine, installed_version, read_condition, read_machine
 from edge_ser.engines import ENGINE_PACKAGES, shipped_backend
 from edge_ser.engines.providers import ONNX_PROVIDERS
-from edge_ser.terminal import WIDE, columns
+from edge_ser.terminal import keyed
 
 FORMAT = "edge-ser-doctor"
 FORMAT_VERSION = 1
@@ -314,7 +313,7 @@ def format_diagnosis(found: Diagnosis) -> str:
     extras = [f"{name}: {'lacks ' + ', '.join(lacks) if lacks else 'complete'}" for name, lacks in found.extras.items()]
     rows.append(("extras", "; ".join(extras) or "not told"))
     rows += [(f"problem {n}", text) for n, text in enumerate(found.problems, 1)] or [("problems", "none found")]
-    return "\n".join(line for key, text in rows for line in _wrapped(key, text))
+    return "\n".join(keyed(rows, _KEY_WIDTH))
 
 
 def _engine_line(e: EngineCheck) -> str:
@@ -324,11 +323,3 @@ def _engine_line(e: EngineCheck) -> str:
     nodes = "" if e.nodes is None else "; nodes: " + ", ".join(f"{n} on {where}" for where, n in e.nodes.items())
     xnnpack = "" if e.xnnpack is None else "; with XNNPACK" if e.xnnpack else "; without XNNPACK"
     return f"works: {e.package}, {e.median_ms:.1f} ms for 3 s; {agreement}, logits within {e.logit_error:.2g}{nodes}{xnnpack}"
-
-
-def _wrapped(key: str, text: str) -> Iterator[str]:
-    for line in textwrap.wrap(
-        text, max(20, min(WIDE, columns()) - _KEY_WIDTH), break_on_hyphens=False, break_long_words=False
-    ) or [""]:
-        yield f"{key:<{_KEY_WIDTH}}{line}"
-        key = ""

@@ -103,11 +103,6 @@ def require_finite(engine: str, answers: dict[str, tuple[npt.NDArray[Any], tuple
             raise BackendError(f"{engine} answered {name} that are not finite; the model was damaged, export it again")
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an engine said, or its error's name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def whole_blocks(features: Float32Array) -> Float32Array:
     """Return the frames of features [T, n_bins], T >= 49, that encoder vectors are made of: the first 33 + 16 N."""
     return features[: len(features) - (len(features) - ENCODER_FRAMES) % ENCODER_STRIDE]

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.arrays import Float32Array
-from edge_ser.engines import Answer, EncoderState, first_line, require_finite, whole_blocks
+from edge_ser.engines import Answer, EncoderState, require_finite, whole_blocks
 from edge_ser.engines.providers import FATAL, onnx_session
-from edge_ser.errors import BackendError
+from edge_ser.errors import BackendError, first_line
 from edge_ser.frontend.features import transform
 from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE, STATE_FRAMES
 from edge_ser.model.manifest import ModelFile

@@ -12,8 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from edge_ser.engines import first_line
-from edge_ser.errors import BackendError, did_you_mean
+from edge_ser.errors import BackendError, did_you_mean, first_line
 
 ONNX_PROVIDERS: dict[str, tuple[str, ...]] = {
     "cpu": (),

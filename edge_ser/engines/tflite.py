@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.arrays import Float32Array
-from edge_ser.engines import Answer, EncoderState, first_line, require_cpu, require_finite, whole_blocks
-from edge_ser.errors import BackendError
+from edge_ser.engines import Answer, EncoderState, require_cpu, require_finite, whole_blocks
+from edge_ser.errors import BackendError, first_line
 from edge_ser.frontend.features import transform
 from edge_ser.geometry import ENCODER_STRIDE, STATE_FRAMES, channel_major, frequency_major
 from edge_ser.model.manifest import ModelFile

@@ -28,7 +28,7 @@ from edge_ser_export.material import _recordings
 from edge_ser_export.quantize import CONV_LIMIT, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import agree, run_in_parts
-from edge_ser_train.corpora.tables import Clip
+from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.method.dataset import clip_features
 from edge_ser_train.method.loop import infer
 from edge_ser_train.method.run import load_run

@@ -28,7 +28,7 @@ _cache_option = click.option(
 @click.command(short_help="Train a model on labelled speech.")
 @_data_option
 @click.option("--corpus", "corpora", multiple=True, metavar="NAME", help="Corpus below --data; may be given several times.")
-@click.option("--preset", type=click.Choice(PRESETS), help="paper: as published; edge: what ships; small: for few speakers.")
+@click.option("--preset", type=click.Choice(PRESETS), help="paper: Dai et al.; edge: what ships; small: for few speakers.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file instead of a preset.")
 @click.option(
     "--protocol",
@@ -72,6 +72,7 @@ def train(
     from edge_ser_train.method.dataset import default_cache_dir
     from edge_ser_train.method.loop import Trainer
     from edge_ser_train.method.model import with_settled_precision
+    from edge_ser_train.paper.baselines import criterion
 
     joined = click.get_current_context().with_resource(processes.joined())
     rank = joined.rank
@@ -105,6 +106,7 @@ def train(
         raise ConfigError(f"--corpus names {', '.join(corpora)}; expected each corpus once")
 
     require_apart([out / runs.SPLIT] if not resume else [], [split_file])
+    minimised = criterion(config.loss)
     found = training_split(data, corpora, config.labels, config.label_map, protocol, fold, split_file)
     described = runs.describe_data(found, data, corpora, config)
     if rank == 0:
@@ -118,7 +120,7 @@ def train(
         left = ", ".join(f"{name} {n}" for name, n in found.left_out.items())
         say(f"left out, not among the labels: {left}")
 
-    trainer = Trainer(config, found, out, cache or default_cache_dir(), say)
+    trainer = Trainer(config, found, out, cache or default_cache_dir(), say, minimised)
     if rank == 0 and not resume:
         runs.record_run(config, described, found, out)
     if resume and (out / runs.CHECKPOINT).is_file():
@@ -291,7 +293,7 @@ def reproduce(
     from tqdm import tqdm
 
     from edge_ser_train.method.dataset import default_cache_dir
-    from edge_ser_train.paper.cells import finished, plan_cells, run_cells
+    from edge_ser_train.paper.cells import plan_cells, run_cells, unfinished
     from edge_ser_train.paper.experiments import ABLATIONS, EXPERIMENTS, FIGURES, TABLES
     from edge_ser_train.paper.report import write_reproduction
 
@@ -305,11 +307,11 @@ def reproduce(
     if not chosen:
         raise click.UsageError("nothing to do: give --setting, --figure, --table, --experiment, --ablations or --all")
     cells = plan_cells(data, corpus, n_classes, chosen, seeds, protocol, settings, quick)
-    there = sum(finished(out, cell) for cell in cells)
-    click.echo(f"{len(cells)} cells ({len(chosen)} experiments), {there} done before", err=True)
-    done = there
-    with tqdm(total=len(cells), initial=there, desc="cells", unit="cell", disable=None) as bar:
-        for cell in run_cells(cells, data, out, cache or default_cache_dir(), jobs, lambda line: None):
+    todo = unfinished(out, cells)
+    done = len(cells) - len(todo)
+    click.echo(f"{len(cells)} cells ({len(chosen)} experiments), {done} done before", err=True)
+    with tqdm(total=len(cells), initial=done, desc="cells", unit="cell", disable=None) as bar:
+        for cell in run_cells(todo, data, out, cache or default_cache_dir(), jobs):
             done += 1
             bar.update()
             bar.write(f"done: {cell.name}", file=sys.stderr)

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from edge_ser.arrays import Float64Array, Int64Array
 from edge_ser.prediction import softmax
-
-BOOTSTRAP_SAMPLES = 2000
+from edge_ser_train.bootstrap import bounds, draws
 
 
 def confusion_matrix(y: Int64Array, predicted: Int64Array, n_classes: int) -> Int64Array:
@@ -22,6 +21,12 @@ def confusion_matrix(y: Int64Array, predicted: Int64Array, n_classes: int) -> In
     [[1, 1], [0, 1]]
     """
     return np.bincount(y * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def confusion_per_speaker(y: Int64Array, predicted: Int64Array, speakers: Sequence[str], n_classes: int) -> dict[str, Int64Array]:
+    """Return each speaker's confusion matrix [n_classes, n_classes], in the order of their names."""
+    names, who = np.unique(np.asarray(speakers), return_inverse=True)
+    return {str(name): confusion_matrix(y[who == i], predicted[who == i], n_classes) for i, name in enumerate(names)}
 
 
 def unweighted_accuracy(confusion: npt.NDArray[Any]) -> Float64Array:
@@ -53,18 +58,13 @@ def paired_change(
 ) -> tuple[float, tuple[float, float]]:
     """Return by how much UA rises from the answers ``before`` to those ``after``, both [n], and its 95 % interval.
 
-    The bootstrap draws whole speakers, the same for both.
+    Both are drawn with the same speakers.
     """
-    names, who = np.unique(np.asarray(speakers), return_inverse=True)
-    draws = np.random.default_rng(0).integers(0, len(names), size=(BOOTSTRAP_SAMPLES, len(names)))
-
-    def ua(predicted: Int64Array) -> tuple[Float64Array, Float64Array]:
-        of = np.stack([confusion_matrix(y[who == s], predicted[who == s], n_classes) for s in range(len(names))])
-        return unweighted_accuracy(of.sum(axis=0)), unweighted_accuracy(of[draws].sum(axis=1))
-
-    (whole, drawn), (whole_before, drawn_before) = ua(after), ua(before)
-    low, high = np.percentile(drawn - drawn_before, [2.5, 97.5])
-    return float(whole - whole_before), (float(low), float(high))
+    (whole, drawn), (whole_before, drawn_before) = (
+        (unweighted_accuracy(of.sum(axis=0)), unweighted_accuracy(of[draws(len(of))].sum(axis=1)))
+        for of in (np.stack(list(confusion_per_speaker(y, p, speakers, n_classes).values())) for p in (after, before))
+    )
+    return float(whole - whole_before), bounds(drawn - drawn_before)
 
 
 def expected_calibration_error(probabilities: Float64Array, y: Int64Array, n_bins: int = 15) -> float:
@@ -87,20 +87,6 @@ def fit_temperature(logits: npt.NDArray[Any], y: Int64Array) -> float:
     return float(np.exp(minimize_scalar(nll, bounds=(np.log(0.05), np.log(20.0)), method="bounded").x))
 
 
-def centre_logits(z: npt.NDArray[np.float32], centres: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return minus the squared distances [n, n_classes] of unit-length z [n, 64] and centres [n_classes, 64].
-
-    The scores of networks without a softmax, whose losses look at directions.
-    """
-
-    def unit(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        length: npt.NDArray[np.float32] = np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        return x / length
-
-    scores: npt.NDArray[np.float32] = 2 * unit(z) @ unit(centres).T - 2
-    return scores
-
-
 @dataclass(frozen=True)
 class Scores:
     """Scores of one model on one set of clips; ``*_95`` are 95 % intervals over speakers."""
@@ -118,32 +104,18 @@ class Scores:
 
 
 def score(logits: npt.NDArray[Any], y: Int64Array, speakers: Sequence[str], temperature: float) -> Scores:
-    """Score logits [n, n_classes] against classes y [n].
-
-    The intervals are percentiles of a bootstrap that draws whole speakers with replacement: clips of one speaker are not
-    independent, and it is new speakers that a figure should predict.
-    """
-    n_classes = logits.shape[1]
-    names, who = np.unique(np.asarray(speakers), return_inverse=True)
-    predicted = logits.argmax(axis=1)
-    per_speaker = np.stack([confusion_matrix(y[who == s], predicted[who == s], n_classes) for s in range(len(names))])
-    total = per_speaker.sum(axis=0)
-    draws = np.random.default_rng(0).integers(0, len(names), size=(BOOTSTRAP_SAMPLES, len(names)))
-    resampled = per_speaker[draws].sum(axis=1)
-
-    def interval(values: Float64Array) -> tuple[float, float]:
-        low, high = np.percentile(values, [2.5, 97.5])
-        return float(low), float(high)
-
+    """Score logits [n, n_classes] against classes y [n]."""
+    per_speaker = np.stack(list(confusion_per_speaker(y, logits.argmax(axis=1), speakers, logits.shape[1]).values()))
+    total, resampled = per_speaker.sum(axis=0), per_speaker[draws(len(per_speaker))].sum(axis=1)
     return Scores(
         n_clips=len(y),
-        n_speakers=len(names),
+        n_speakers=len(per_speaker),
         ua=float(unweighted_accuracy(total)),
-        ua_95=interval(unweighted_accuracy(resampled)),
+        ua_95=bounds(unweighted_accuracy(resampled)),
         wa=float(weighted_accuracy(total)),
-        wa_95=interval(weighted_accuracy(resampled)),
+        wa_95=bounds(weighted_accuracy(resampled)),
         macro_f1=float(macro_f1(total)),
-        macro_f1_95=interval(macro_f1(resampled)),
+        macro_f1_95=bounds(macro_f1(resampled)),
         ece=expected_calibration_error(softmax(logits, temperature), y),
         confusion=total.tolist(),
     )

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from edge_ser.diagnose.benchmark.histogram import sparkline
 from edge_ser.diagnose.benchmark.results import Report, Start, Subject, Timing
 from edge_ser.diagnose.machine import Condition, Machine
+from edge_ser.terminal import WIDE, keyed
 
 STATISTICS = ("first", "min", "mean", "p50", "p90", "p99", "max")
 
 _NOT_TOLD = "not told"
-_WIDTH = 100
+
 _NAME_WIDTH = 26
 
 
@@ -27,7 +28,7 @@ def shown_statistics(width: int) -> list[str]:
     return [name for name in (*STATISTICS, "outliers") if name in kept]
 
 
-def format_report(report: Report, width: int = _WIDTH) -> str:
+def format_report(report: Report, width: int = WIDE) -> str:
     """Return the machine, how it was measured, a table for every subject, and where the answers' times lie."""
     names = shown_statistics(width)
 
@@ -37,7 +38,7 @@ def format_report(report: Report, width: int = _WIDTH) -> str:
 
     lines = [f"edge-ser {report.edge_ser}"]
     for line in (*machine_lines(report.machine), *condition_lines(report.before, report.after)):
-        lines += textwrap.wrap(line, min(width, _WIDTH), subsequent_indent="  ")
+        lines += textwrap.wrap(line, min(width, WIDE), subsequent_indent="  ")
     busiest = max((c.load for c in (report.before, report.after) if c.load is not None), default=0.0)
     if busiest > report.machine.cores:
         lines.append("THE MACHINE IS BUSY: compare what was measured together here, and no times")
@@ -56,7 +57,7 @@ def format_report(report: Report, width: int = _WIDTH) -> str:
         if result.start is not None:
             named = {**result.start.series, f"cold start, {result.start.seconds:.3g} s": result.start.series["cold_start"]}
             lines += [row(name.replace("_", " "), timing) for name, timing in named.items() if name != "cold_start"]
-        lines += ["", *(f"{key:<{_NAME_WIDTH}}{text}" for key, text in _costs(result.start))]
+        lines += ["", *keyed(_costs(result.start), _NAME_WIDTH, min(width, WIDE))]
         for case in result.cases:
             cpu = "" if case.stream_cpu_percent is None else f", {case.stream_cpu_percent:.2f} % of a core while speech arrives"
             lines.append(f"{f'{case.seconds:.3g} s':<{_NAME_WIDTH}}real-time factor {case.rtf:.5f}{cpu}")

@@ -182,11 +182,11 @@ def test_settings_are_read_by_name() -> None:
     segmenter, tone = configured(["threshold=0.7", "min_confidence=0.8", "doubt_novel=false"], SegmenterConfig, ToneConfig)
     assert (segmenter.threshold, tone.min_confidence, tone.doubt_novel) == (0.7, 0.8, False)
     for wrong, message in (
-        ("hangover=3", r"unknown setting 'hangover=3'.*; expected NAME=VALUE with one of threshold, "),
+        ("hangover=3", "unknown setting 'hangover'.*; expected threshold, "),
         ("hangover_m=3", r"did you mean 'hangover_ms'\?"),
-        ("hangover_ms", "unknown setting"),
+        ("hangover_ms", "expected NAME=VALUE"),
         ("hangover_ms=soon", "hangover_ms is 'soon'; expected a number"),
-        ("doubt_novel=1", "doubt_novel is '1'; expected true or false"),
+        ("doubt_novel=1", "doubt_novel is 1; expected true or false"),
         ("max_s=99", "max_s is 99.0; expected 1 to 14 s"),
     ):
         with pytest.raises(click.BadParameter, match=message):

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from edge_ser.errors import CorpusError
+from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.layouts import read_layout
-from edge_ser_train.corpora.tables import Clip, read_corpus
+from edge_ser_train.corpora.tables import read_corpus
 
 
 def touch(*paths: Path) -> None:

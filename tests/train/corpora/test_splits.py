@@ -13,8 +13,9 @@ from click.testing import CliRunner
 
 from edge_ser.cli import cli
 from edge_ser.errors import CorpusError
+from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.splits import PARTS, Split, check_leaks, find_leaks, load_split, make_splits, relabel, training_split
-from edge_ser_train.corpora.tables import Clip, read_corpus
+from edge_ser_train.corpora.tables import read_corpus
 from edge_ser_train.paper.experiments import PLANS
 from tests.conftest import TINY_SETTINGS
 

@@ -1,4 +1,4 @@
-"""Runs that start from another run: its weights, its frozen convolutions, its answers to learn from."""
+"""Runs that start from another run: its weights, its frozen convolutions."""
 
 from __future__ import annotations
 
@@ -106,8 +106,7 @@ def test_whom_an_earlier_run_heard_is_not_tested_on(
     config = load_preset("edge").with_settings(TINY_SETTINGS)
     other = training_split(tiny_data, ["tiny"], config.labels, protocol="leave-one-speaker-out", fold="s2")
     Trainer(config, other, tmp_path, tmp_path / "cache")
-    teaching = ("loss.distillation=0.5", f'loss.teachers=["{second}"]')
-    for settings in ((f"optimizer.init={tiny_run}",), (f"optimizer.init={second}",), teaching):
+    for settings in ((f"optimizer.init={tiny_run}",), (f"optimizer.init={second}",)):
         with pytest.raises(CorpusError, match="1 speaker in both train of an earlier run and test: tiny/s2"):
             Trainer(config.with_settings(settings), other, tmp_path, tmp_path / "cache")
 
@@ -117,16 +116,6 @@ def test_frozen_convolutions_need_something_to_have_them_from(tmp_path: Path) ->
     with pytest.raises(RunError, match=r"optimizer\.frozen without optimizer\.init; expected what has the convolutions"):
         runs.open_run(alone, {}, tmp_path / "run", resume=False)
     assert not (tmp_path / "run").exists()
-
-
-def test_teachers_probabilities_are_learnt(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"runs when loss\.distillation is above 0"):
-        load_preset("edge").with_settings(("loss.distillation=0.5",))
-    config = load_preset("edge").with_settings((*TINY_SETTINGS, "loss.distillation=0.5", f'loss.teachers=["{tiny_run}"]'))
-    student = Trainer(config, training_split(tiny_data, ["tiny"], config.labels), tmp_path, tmp_path / "cache")
-    assert student.soft is not None
-    torch.testing.assert_close(student.soft.sum(dim=1), torch.ones(32))
-    student.step()
 
 
 @pytest.mark.parametrize("preset", ["small", "paper"])  # with and without batch normalisation

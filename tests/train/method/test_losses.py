@@ -6,16 +6,12 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from edge_ser.errors import CorpusError
+from edge_ser_train.corpora.clips import NO_CLASS
 from edge_ser_train.method.losses import (
     class_weights,
-    cosine_pair_loss,
-    moved_centres,
-    outlier_loss,
-    separation_loss,
-    triplet_loss,
+    joint_loss,
     update_centres,
     weighted_center_loss,
     weighted_softmax_loss,
@@ -29,12 +25,6 @@ def test_class_weights_are_inverse_counts() -> None:
     assert omega.mean() == pytest.approx(1)
     with pytest.raises(CorpusError, match="at least one clip"):
         class_weights([3, 0])
-
-
-def test_outlier_loss_by_hand() -> None:
-    # Half of -log p of either class: logits (1, 0) have -log p of ln(1 + e^-1) and 1 + ln(1 + e^-1); least where all are equal.
-    assert outlier_loss(torch.tensor([[1.0, 0.0]])).item() == pytest.approx(0.5 + math.log(1 + math.exp(-1)), abs=1e-6)
-    assert outlier_loss(torch.zeros(3, 4)).item() == pytest.approx(math.log(4), abs=1e-6)
 
 
 def test_weighted_softmax_loss_by_hand() -> None:
@@ -63,8 +53,18 @@ def test_centres_move_by_alpha_to_the_class_mean_and_absent_classes_stay() -> No
     update_centres(centres, z, torch.tensor([0, 0, 1]), alpha=0.5)
     torch.testing.assert_close(centres, torch.tensor([[1.5, 0.5], [5.0, 5.0], [5.0, 5.0]]))
     assert not centres.requires_grad
-    update_centres(centres, z, torch.tensor([0, 0, 1]), alpha=1.0)
-    torch.testing.assert_close(centres[0], torch.tensor([3.0, 1.0]))
+    update_centres(centres, z, torch.tensor([0, NO_CLASS, 1]), alpha=1.0)
+    torch.testing.assert_close(centres[0], torch.tensor([2.0, 0.0]))
+
+
+def test_the_joint_loss_is_their_sum() -> None:
+    logits, z, y = torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([0, 1])
+    centres, omega = torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([2.0, 1.0])
+    softmax = (2 * math.log(1 + math.exp(-1)) + math.log(2)) / 3
+    for lambda_center in (0.0, 0.3):
+        losses = joint_loss(logits, z, y, centres, omega, lambda_center)
+        found = [loss.item() for loss in losses]
+        assert found == pytest.approx([softmax + lambda_center * 35 / 3, softmax, 35 / 3])
 
 
 def test_a_class_count_does_not_weigh_in_a_balanced_batch_of_one_class() -> None:
@@ -73,47 +73,3 @@ def test_a_class_count_does_not_weigh_in_a_balanced_batch_of_one_class() -> None
     y = torch.full((5,), 2)
     plain = torch.nn.functional.cross_entropy(logits, y)
     torch.testing.assert_close(weighted_softmax_loss(logits, y, class_weights([7, 1, 90])), plain)
-
-
-def test_triplets_by_hand() -> None:
-    z = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 0.0]])
-    y = torch.tensor([0, 0, 1])
-    # Unit length: a = (1, 0), p = (0, 1), n = (1, 0). Triplets (a, p, n): 2 - 0 + m; (p, a, n): 2 - 2 + m.
-    assert triplet_loss(z, y, 0.2).item() == pytest.approx((2.2 + 0.2) / 2)
-    assert triplet_loss(z[1:], y[1:], 0.2).item() == 0  # no positive pair
-
-
-def test_cosine_pairs_by_hand() -> None:
-    z = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]])
-    y = torch.tensor([0, 0, 1])
-    # Same class: cos 0 -> 1. Different: cos .7071 twice -> .7071 - .2.
-    assert cosine_pair_loss(z, y, 0.2).item() == pytest.approx(1 + 2**-0.5 - 0.2)
-
-
-def test_separation_is_the_mean_cosine_of_centres() -> None:
-    assert separation_loss(torch.tensor([[1.0, 0], [-2.0, 0]])).item() == pytest.approx(0)
-    assert separation_loss(torch.tensor([[1.0, 0], [2.0, 0]])).item() == pytest.approx(2)
-    assert separation_loss(torch.eye(4)).item() == pytest.approx(1)
-
-
-def test_moved_centres_are_where_the_update_puts_them_and_pass_the_gradient() -> None:
-    z = torch.randn(6, 64, requires_grad=True)
-    y = torch.tensor([0, 0, 1, 1, 1, 3])
-    centres = torch.randn(4, 64)
-    moved = moved_centres(centres, z, y, 0.3)
-    updated = centres.clone()
-    update_centres(updated, z, y, 0.3)
-    torch.testing.assert_close(moved.detach(), updated)
-    separation_loss(moved).backward()
-    assert z.grad is not None
-    assert z.grad.abs().sum() > 0
-
-
-def test_smoothing_and_soft_targets_are_torchs() -> None:
-    logits, y = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
-    omega = torch.ones(3)
-    smooth = weighted_softmax_loss(logits, y, omega, smoothing=0.1)
-    torch.testing.assert_close(smooth, F.cross_entropy(logits, y, label_smoothing=0.1))
-    soft = torch.softmax(torch.randn(5, 3), dim=1)
-    mixed = weighted_softmax_loss(logits, y, omega, soft=soft, soft_share=0.25)
-    torch.testing.assert_close(mixed, 0.75 * F.cross_entropy(logits, y) + 0.25 * F.cross_entropy(logits, soft))

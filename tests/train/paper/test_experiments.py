@@ -12,10 +12,12 @@ from click.testing import CliRunner
 
 from edge_ser.cli import cli
 from edge_ser.errors import ConfigError, RunError
-from edge_ser_train.corpora.tables import Clip, read_corpus
-from edge_ser_train.paper.cells import compactness, finished, novelty, pca, plan_cells, run_cell
-from edge_ser_train.paper.experiments import EXPERIMENTS, FIGURES, TABLES
+from edge_ser_train.corpora.clips import Clip
+from edge_ser_train.corpora.tables import read_corpus
+from edge_ser_train.paper.cells import compactness, novelty, pca, plan_cells, run_cell, unfinished
+from edge_ser_train.paper.experiments import EXPERIMENTS, FIGURES, FOUR, PLANS, TABLES
 from edge_ser_train.paper.results import read_cells
+from edge_ser_train.paper.table import gather, read_results, write_result
 
 
 def reproduce(data: Path, out: Path, *arguments: str) -> str:
@@ -34,7 +36,7 @@ def reproduced(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_cells_report_and_pictures_are_there(reproduced: Path) -> None:
-    summaries = read_cells(reproduced / "cells")
+    summaries = read_cells(reproduced)
     found = {experiment for _, experiment in summaries}
     assert found == {"setting-1", "setting-2", "triplet-svm", "cosine-svm", "separation", "edge"}
     report = (reproduced / "report-tiny-4-fixed.md").read_text()
@@ -56,24 +58,41 @@ def test_a_second_call_trains_nothing_and_other_settings_are_refused(reproduced:
     assert before == {p: p.stat().st_mtime_ns for p in (reproduced / "runs").rglob("model.safetensors")}
     other = plan_cells(tiny_data, "tiny", None, ["setting-1"], 1, settings=("optimizer.lr=1e-4",), quick=True)
     with pytest.raises(RunError, match="holds the results of other settings"):
-        finished(reproduced, other[0])
+        unfinished(reproduced, other)
+
+
+def test_gathered_results_count_and_say_the_same(reproduced: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(reproduced / "cells", tmp_path / "cells")
+    before = read_results(reproduced)
+    assert gather(tmp_path) == len(before) == 6
+    assert not list(tmp_path.glob("cells/**/*.json"))
+    assert read_results(tmp_path) == before
+    assert list(read_results(tmp_path)) == list(before)
+    cells = plan_cells(tiny_data, "tiny", None, ["setting-1", "setting-2", "setting-3"], 1, quick=True)
+    assert [cell.experiment for cell in unfinished(tmp_path, cells)] == ["setting-3"]
+    name, result = next(iter(before.items()))
+    write_result(tmp_path, name, result | {"dev_ua": 0.125, "fold": "7", "leaks": ["1e3", 'a, "b"'], "note": None})
+    changed = read_results(tmp_path)
+    gather(tmp_path)
+    assert read_results(tmp_path) == changed
+    assert len(changed) == 7  # another fold is another cell
+    (tmp_path / "cells.csv").write_text("corpus,labels\ntiny,[]\n")
+    with pytest.raises(RunError, match="row 1 has no 'protocol'"):
+        read_results(tmp_path)
 
 
 def test_results_from_before_a_setting_existed_count(reproduced: Path, tiny_data: Path, tmp_path: Path) -> None:
     cell = plan_cells(tiny_data, "tiny", None, ["setting-1"], 1, quick=True)[0]
     result = json.loads((reproduced / "cells" / f"{cell.name}.json").read_text())
-    for setting in ("trim", "vtlp"):
-        assert result["config"]["augment"].pop(setting) == 0
-    path = tmp_path / "cells" / f"{cell.name}.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(result))
-    assert finished(tmp_path, cell)
-    path.write_text(json.dumps(result | {"config": result["config"] | {"precision": "auto"}}))  # not resolved then
-    assert finished(tmp_path, cell)
-    for other in ({"augment": {"trim": 0.5}}, {"precision": "bfloat16"}):
-        path.write_text(json.dumps(result | {"config": result["config"] | other}))
+    assert result["config"]["augment"].pop("denoise") == 0
+    write_result(tmp_path, cell.name, result)
+    assert unfinished(tmp_path, [cell]) == []
+    write_result(tmp_path, cell.name, result | {"config": result["config"] | {"precision": "auto"}})  # not resolved then
+    assert unfinished(tmp_path, [cell]) == []
+    for other in ({"augment": {"denoise": 0.5}}, {"precision": "bfloat16"}):
+        write_result(tmp_path, cell.name, result | {"config": result["config"] | other})
         with pytest.raises(RunError, match="holds the results of other settings"):
-            finished(tmp_path, cell)
+            unfinished(tmp_path, [cell])
 
 
 def test_a_cell_that_was_cut_goes_on_to_the_same_figures(reproduced: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -105,15 +124,13 @@ def test_the_grid_is_the_papers(data_dir: Path, tiny_data: Path, tmp_path: Path)
     assert cells[5].config.front_end == "logmel-v1"
     assert cells[5].config.seed == 1
     assert len(plan_cells(data_dir, "emodb", 7, ["setting-1"], 1)) == 10
-    alone, taught, both = plan_cells(
-        data_dir, "cremad", None, ["ablation-none", "ablation-taught-by-two-long-runs", "ablation-with-emodb"], 1
-    )
-    assert alone.split.sha256 == taught.split.sha256 != both.split.sha256
+    alone, later, both = plan_cells(data_dir, "cremad", None, ["ablation-none", "edge-longer", "ablation-with-emodb"], 1)
+    assert alone.split.sha256 == later.split.sha256 != both.split.sha256
     assert both.split.train[: len(alone.split.train)] == alone.split.train
     assert {c.corpus for c in both.split.train[len(alone.split.train) :]} == {"emodb"}
     assert (both.split.dev, both.split.test) == (alone.split.dev, alone.split.test)
     with pytest.raises(RunError, match=r"needs the run .*edge/all-seed0, which is not finished; run that experiment first"):
-        run_cell(taught, data_dir, tmp_path, tmp_path, print)
+        run_cell(later, data_dir, tmp_path, tmp_path)
     assert not any(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="did you mean 'setting-1'"):
         plan_cells(tiny_data, "tiny", None, ["seting-1"], 1)
@@ -159,20 +176,19 @@ def test_novelty_ranks_each_speaker_alone() -> None:
     assert set(alone["auroc_per_speaker"]["distance"]) == {"ann"}  # nothing to compare for bob and cid
 
 
-def test_a_cell_measures_novelty_on_what_its_new_speakers_say_without_a_label(tiny_data: Path, tmp_path: Path) -> None:
-    for protocol in ("leave-one-speaker-out", "paper"):
-        planned = plan_cells(tiny_data, "tiny", None, ["setting-2"], 1, protocol, quick=True)[0]
-        kept = planned.labels[:2]
-        train, dev, test = (tuple(c for c in clips if c.emotion in kept) for clips in planned.split.parts().values())
-        split = replace(planned.split, train=train, dev=dev, test=test)
-        cell = replace(planned, labels=kept, split=split, config=replace(planned.config, labels=kept))
-        assert run_cell(cell, tiny_data, tmp_path, tmp_path / "cache", lambda line: None)
-        measured = json.loads((tmp_path / "cells" / f"{cell.name}.json").read_text())
-        if protocol == "paper":  # known speakers: nothing to say of new ones
-            assert "novelty" not in measured
-            continue
-        spoken = [c for c in read_corpus(tiny_data, "tiny") if c.speaker == planned.split.test[0].speaker]
-        assert measured["novelty"]["clips"] == sum(c.emotion not in kept for c in spoken) > 0
-        areas = measured["novelty"]["auroc_per_speaker"]
-        assert set(areas["distance"]) == set(areas["confidence"]) == {spoken[0].speaker}
-        assert all(0 <= area <= 1 for of in areas.values() for area in of.values())
+@pytest.mark.parametrize("protocol", ["leave-one-speaker-out", "paper"])
+def test_a_cell_measures_novelty_on_what_its_new_speakers_say_without_a_label(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    monkeypatch.setitem(PLANS, ("tiny", 2), replace(PLANS["cremad", 4], labels=FOUR[:2]))
+    cell = plan_cells(tiny_data, "tiny", None, ["setting-2"], 1, protocol, quick=True)[0]
+    assert run_cell(cell, tiny_data, tmp_path, tmp_path / "cache")
+    measured = read_results(tmp_path)[cell.name]
+    if protocol == "paper":  # known speakers: nothing to say of new ones
+        assert "novelty" not in measured
+        return
+    spoken = [c for c in read_corpus(tiny_data, "tiny") if c.speaker == cell.split.test[0].speaker]
+    assert measured["novelty"]["clips"] == sum(c.emotion not in FOUR[:2] for c in spoken) > 0
+    areas = measured["novelty"]["auroc_per_speaker"]
+    assert set(areas["distance"]) == set(areas["confidence"]) == {spoken[0].speaker}
+    assert all(0 <= area <= 1 for of in areas.values() for area in of.values())

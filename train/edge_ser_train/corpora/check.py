@@ -16,8 +16,9 @@ from edge_ser.errors import AudioError, CorpusError
 from edge_ser.frontend.audio import AudioReader, recordings_below
 from edge_ser.frontend.features import LOGMEL_V1, frame_count
 from edge_ser.terminal import progress
+from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.layouts import LAYOUTS, read_layout
-from edge_ser_train.corpora.tables import Clip, read_table
+from edge_ser_train.corpora.tables import read_table
 
 _QUIET_PEAK, _FULL_SCALE = 0.02, 1 - 2.0**-15  # the latter is the highest positive 16-bit sample
 _CLASSES_WIDTH, _MAX_LINES = 66, 10  # of the table's 100 columns; of one kind of finding

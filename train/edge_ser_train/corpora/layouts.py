@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from edge_ser_train.corpora.tables import Clip, Report, refuse
+from edge_ser_train.corpora.clips import Clip, Report, refuse
 
 _IEMOCAP_EMOTIONS = {
     "neu": "neutral", "ang": "angry", "hap": "happy", "exc": "excited", "sad": "sad", "fru": "frustrated", "fea": "fear",

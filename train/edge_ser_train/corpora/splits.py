@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from edge_ser.errors import CorpusError, did_you_mean
-from edge_ser_train.corpora.tables import Clip, read_corpus
+from edge_ser_train.corpora.clips import Clip
+from edge_ser_train.corpora.tables import read_corpus
 
 PROTOCOLS = ("fixed", "folds", "leave-one-speaker-out", "leave-one-session-out", "paper")
 PARTS = ("train", "dev", "test")
@@ -90,14 +91,10 @@ def make_splits(clips: Sequence[Clip], protocol: str, left_out: Mapping[str, int
         )
     if protocol == "fixed":
         groups = [("", {part: [c for c in clips if c.split == part] for part in PARTS})]
-    elif protocol == "folds":
-        groups = _rotate(clips, "fold")
-    elif protocol == "leave-one-session-out":
-        groups = _rotate(clips, "session")
-    elif protocol == "leave-one-speaker-out":
-        groups = _rotate(clips, "speaker")
-    else:
+    elif protocol == "paper":
         groups = _paper(clips)
+    else:
+        groups = _rotate(clips, "fold" if protocol == "folds" else protocol.split("-")[2])
     left_out = left_out or {}
     return [_split(protocol, name, parts, left_out) for name, parts in groups]
 
@@ -232,9 +229,6 @@ def training_split(
         if absent:
             raise CorpusError(f"{here}: no {part} clip is labelled {', '.join(absent)}; expected every label")
     return split
-
-
-# Leaks ----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ Columns: ``file`` (path below the corpus folder), ``speaker``, ``emotion``; opti
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from edge_ser.errors import CorpusError, did_you_mean
+from edge_ser_train.corpora.clips import SPLITS, Clip, Report, refuse
+from edge_ser_train.corpora.layouts import LAYOUTS, read_layout
 
 
 @dataclass(frozen=True)
@@ -43,53 +44,6 @@ def corpus_facts(name: str) -> CorpusFacts:
     return KNOWN_CORPORA.get("".join(c for c in name.lower() if c.isalnum()), CorpusFacts())
 
 
-SPLITS = ("train", "dev", "test")
-ORDINARY = ("neutral", "calm")
-"""Emotions whose clips stand for ordinary speech."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One recording of a corpus."""
-
-    corpus: str
-    """Name of the corpus, also its folder's name."""
-    path: Path
-    """The audio file."""
-    speaker: str
-    """Who speaks; splits and intervals go by it."""
-    emotion: str
-    """The corpus' label."""
-    split: str
-    """``train``, ``dev``, ``test``, or empty where the corpus fixes none."""
-    name: str = ""
-    """Path below the corpus' folder, with forward slashes."""
-    fold: str = ""
-    """Published fold, where there is one."""
-    gender: str = ""
-    """``female``, ``male`` or empty."""
-    session: str = ""
-    """Recording session, where speakers come in pairs (IEMOCAP)."""
-    dialogue: str = ""
-    """Conversation the clip was cut from."""
-    scenario: str = ""
-    """``improvised``, ``scripted`` or empty."""
-
-    @property
-    def key(self) -> str:
-        """What the clip is called in split files: corpus and name."""
-        return f"{self.corpus}/{self.name}"
-
-
-Report: TypeAlias = Callable[[str], object]
-"""Takes one line on something wrong in a corpus: :func:`refuse` stops there, a check collects."""
-
-
-def refuse(problem: str) -> None:
-    """Raise CorpusError."""
-    raise CorpusError(problem) from None
-
-
 def read_corpus(data: Path, name: str) -> list[Clip]:
     """Read the corpus ``name`` below the folder ``data``, in file order: its labels.csv, or the tree its publisher ships.
 
@@ -102,8 +56,6 @@ def read_corpus(data: Path, name: str) -> list[Clip]:
     table = folder / "labels.csv"
     if table.is_file():
         return read_table(folder, name)
-    from edge_ser_train.corpora.layouts import LAYOUTS, read_layout  # which needs Clip
-
     clips = read_layout(folder, name) if folder.exists() else read_layout(data, name, layouts={name.lower()} & set(LAYOUTS))
     if clips is not None:
         return clips

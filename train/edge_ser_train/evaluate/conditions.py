@@ -12,7 +12,6 @@ import numpy as np
 from edge_ser.arrays import Float32Array
 from edge_ser.frontend.containers import scratch
 from edge_ser.frontend.features import LOGMEL_V1, extract_blocks
-from edge_ser_train.method.augment import quiet_ends
 
 RATE_HZ = 16000
 
@@ -56,6 +55,18 @@ def coded(samples: Float32Array, kind: Literal["OPUS", "MPEG_LAYER_III"], level:
         file.seek(0)
         back: Float32Array = soundfile.read(os.dup(file.fileno()), dtype="float32")[0]
     return back
+
+
+def quiet_ends(x: Float32Array) -> tuple[int, int]:
+    """Return how many frames of features x [T, n_bins] (dB) lie before the speech, and how many behind it.
+
+    Loudness is the mean over the bins but the lowest sixteenth, where rooms hum; speech is what exceeds a quarter of the way from
+    the quiet (the 5th percentile) to the loud (the 95th).
+    """
+    loudness = x[:, x.shape[1] // 16 :].mean(axis=1)
+    low, high = np.percentile(loudness, [5, 95])
+    heard = np.flatnonzero(loudness >= low + 0.25 * (high - low))
+    return int(heard[0]), int(len(x) - 1 - heard[-1])
 
 
 def cut(samples: Float32Array) -> Float32Array:

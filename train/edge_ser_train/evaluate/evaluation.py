@@ -20,8 +20,10 @@ from edge_ser.frontend.features import FrontEndConfig, extract
 from edge_ser.model.manifest import read_model_file
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.terminal import progress
+from edge_ser_train.bootstrap import Interval
+from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.splits import PARTS, split_title
-from edge_ser_train.corpora.tables import Clip, read_corpus, select
+from edge_ser_train.corpora.tables import read_corpus, select
 from edge_ser_train.metrics import confusion_matrix, paired_change, score, unweighted_accuracy
 
 if TYPE_CHECKING:
@@ -272,9 +274,8 @@ def format_comparison(results: Sequence[dict[str, Any]], key: str) -> str:
     )
     base: dict[str, float] = {}
     for r in results:
-        change = f"{100 * (r['ua'] - base.setdefault(r['corpus'], r['ua'])):+.1f}"
-        if "change_95" in r:
-            change += f" [{100 * r['change_95'][0]:+.1f}, {100 * r['change_95'][1]:+.1f}]"
+        change = r["ua"] - base.setdefault(r["corpus"], r["ua"])
+        change = Interval(change, *r["change_95"]).points() if "change_95" in r else f"{100 * change:+.1f}"
         interval = f"[{r['ua_95'][0]:.1%}, {r['ua_95'][1]:.1%}]"
         scores = f"{r['n_clips']:>5}  {r['ua']:>6.1%}  {interval:<18} {change:<21}  {r['ece']:>5.3f}"
         lines.append(f"  {r['corpus']:<10} {r[key]:<{width}} {scores}")

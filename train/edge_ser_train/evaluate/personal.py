@@ -18,7 +18,8 @@ from edge_ser.errors import CorpusError
 from edge_ser.personal.microphone import MIN_SPEECH_S, Encoder, Speech, SpeechStatistics
 from edge_ser.personal.person import Person, evidence
 from edge_ser.terminal import progress
-from edge_ser_train.corpora.tables import ORDINARY, Clip, select
+from edge_ser_train.corpora.clips import ORDINARY, Clip
+from edge_ser_train.corpora.tables import select
 from edge_ser_train.evaluate.evaluation import Subject, open_run_or_model
 
 MINUTE_S = 60.0

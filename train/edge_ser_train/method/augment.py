@@ -1,8 +1,7 @@
 """Random changes of training features, each clip its own, on the dB features themselves.
 
-Who cuts the recording: quiet ends. Speaker: time stretch, frequency warp, VTLP. Channel and room: background, reverberation,
-equaliser, dynamics, level, noise, narrow band. Then SpecAugment. Power adds, so rooms and noise work on power; the rest works on
-decibels. Beside the clips stands sound without speech, :func:`no_speech`.
+Speaker: time stretch, frequency warp. Channel and room: background, reverberation, equaliser, level, noise, narrow band. Then
+SpecAugment. Power adds, so rooms and noise work on power; the rest works on decibels.
 """
 
 from __future__ import annotations
@@ -28,27 +27,6 @@ def _stretch(x: Float32Array, positions: npt.NDArray[np.floating[Any]]) -> Float
     high = np.minimum(low + 1, len(x) - 1)
     fraction = (positions - low).astype(np.float32)[:, None]
     return x[low] * (1 - fraction) + x[high] * fraction
-
-
-def quiet_ends(x: Float32Array) -> tuple[int, int]:
-    """Return how many frames of features x [T, n_bins] (dB) lie before the speech, and how many behind it.
-
-    Loudness is the mean over the bins but the lowest sixteenth, where rooms hum; speech is what exceeds a quarter of the way from
-    the quiet (the 5th percentile) to the loud (the 95th).
-    """
-    loudness = x[:, x.shape[1] // 16 :].mean(axis=1)
-    low, high = np.percentile(loudness, [5, 95])
-    heard = np.flatnonzero(loudness >= low + 0.25 * (high - low))
-    return int(heard[0]), int(len(x) - 1 - heard[-1])
-
-
-def trimmed(x: Float32Array, config: AugmentConfig, rng: np.random.Generator) -> tuple[int, int]:
-    """Draw which part [start, stop) of features x [T, n_bins] remains of a clip; 49 frames or more, where there are as many."""
-    if rng.random() >= config.trim:
-        return 0, len(x)
-    before, behind = quiet_ends(x)
-    start, stop = int(rng.integers(0, before + 1)), len(x) - int(rng.integers(0, behind + 1))
-    return (start, stop) if stop - start >= ENCODER_FRAMES else (0, len(x))
 
 
 def stretched_lengths(lengths: npt.NDArray[np.int64], config: AugmentConfig, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -78,19 +56,13 @@ def augment(
     if config.freq_warp:
         factor = rng.uniform(1 - config.freq_warp, 1 + config.freq_warp)
         x = _stretch(x.T, np.arange(n_bins) * factor).T
-    if config.vtlp:
-        hz = bin_centres_hz(front_end)
-        warped = hz * rng.uniform(1 - config.vtlp, 1 + config.vtlp)
-        x = _stretch(x.T, np.interp(warped, hz, np.arange(n_bins))).T
     if config.denoise and rng.random() < config.denoise:
         x = _suppress_noise(x, rng)
     if config.reverb and rng.random() < config.reverb:
         x = _reverberate(x, rng, front_end)
     if config.equaliser_db:
-        x = x + _smooth(rng.normal(0, config.equaliser_db, 6), n_bins)
-    if config.band_scale:
-        mean = x.mean(axis=0)
-        x = mean + (x - mean) * _smooth(rng.normal(1, config.band_scale, 6), n_bins)
+        curve = np.interp(np.linspace(0, 5, n_bins), np.arange(6), rng.normal(0, config.equaliser_db, 6))
+        x = x + curve.astype(np.float32)
     x = x + np.float32(rng.uniform(-config.gain_db, config.gain_db))
     if config.noise and rng.random() < config.noise:
         x = _add_noise(x, rng.uniform(config.noise_snr_db, config.noise_snr_db + 30), rng)
@@ -105,29 +77,6 @@ def augment(
         start = int(rng.integers(0, len(x) - width + 1))
         x[start : start + width] = fill
     return x
-
-
-def no_speech(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float32Array:
-    """Return samples [n] of -70 to -10 dBFS without speech: coloured noise, half the time with a hum or whistle, or swelling."""
-    hz = np.fft.rfftfreq(n_samples, 1 / rate_hz)
-    colour = np.interp(np.linspace(0, 5, len(hz)), np.arange(6), rng.normal(0, 5, 6))
-    shape = np.maximum(hz, 20) ** (-rng.uniform(0, 1)) * 10 ** (colour / 20)
-    sound = np.fft.irfft(np.fft.rfft(rng.standard_normal(n_samples)) * shape, n_samples)
-    t = np.arange(n_samples) / rate_hz
-    if rng.random() < 0.5:
-        n, pitch_hz = np.arange(1, 1 + int(rng.integers(1, 9)))[:, None], 50 * 80 ** rng.random()
-        n = n[n[:, 0] * pitch_hz < rate_hz / 2]
-        tone = (np.sin(2 * np.pi * (n * pitch_hz * t + rng.random(n.shape))) / n ** rng.uniform(0.5, 2)).sum(axis=0)
-        sound = sound / sound.std() + 10 ** (rng.uniform(-10, 40) / 20) * tone
-    if rng.random() < 0.5:  # slower than syllables, which come at 2 to 8 Hz
-        sound *= 10 ** (rng.uniform(0, 15) / 20 * np.sin(2 * np.pi * (rng.uniform(0.05, 1) * t + rng.random())))
-    scaled: Float32Array = (sound / sound.std() * 10 ** (rng.uniform(-70, -10) / 20)).astype(np.float32)
-    return scaled
-
-
-def _smooth(values: npt.NDArray[np.float64], n_bins: int) -> Float32Array:
-    """Return a curve [n_bins] through ``values``, evenly spread over the bins."""
-    return np.interp(np.linspace(0, len(values) - 1, n_bins), np.arange(len(values)), values).astype(np.float32)
 
 
 def _narrow(x: Float32Array, rng: np.random.Generator, front_end: FrontEndConfig) -> Float32Array:

@@ -21,14 +21,15 @@ from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import FrontEndConfig, extract, extract_blocks
 from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
 from edge_ser.terminal import progress
-from edge_ser_train.corpora.tables import Clip
-from edge_ser_train.method.augment import augment, no_speech, stretched_lengths, trimmed
+from edge_ser_train.corpora.clips import Clip
+from edge_ser_train.method.augment import augment, stretched_lengths
 from edge_ser_train.method.config import TrainConfig
+from edge_ser_train.method.outliers import no_speech, outliers, sounds_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ORDER, _CHANGES, _OUTLIERS = 0, 1, 4  # streams of random numbers: by epoch, and by step; the loop has two others
+_ORDER, _CHANGES = 0, 1  # streams of random numbers: by epoch, and by step; the loop and the outliers have others
 _BUCKET_BATCHES = 16  # clips of this many batches are sorted by length together: little padding, still random
 _PAD_FRAMES = 32  # batches are padded to multiples of this, so that few different shapes reach the convolutions
 
@@ -38,18 +39,13 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-ser" / "features"
 
 
-def clip_features(clip: Clip, config: FrontEndConfig, speed: float = 1.0) -> Float32Array:
-    """Return the features [T, n_bins] of a clip, through the very functions the device uses.
-
-    ``speed`` 1.1 plays the recording a tenth faster and higher: it is resampled to rate / 1.1 and taken for the full rate.
-    """
-    with AudioReader(clip.path, round(config.rate_hz / speed)) as reader:
+def clip_features(clip: Clip, config: FrontEndConfig) -> Float32Array:
+    """Return the features [T, n_bins] of a clip, through the very functions the device uses."""
+    with AudioReader(clip.path, config.rate_hz) as reader:
         return extract_blocks(reader.blocks(), reader.n_samples, config)
 
 
-def load_features(
-    clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path | None, speed: float = 1.0
-) -> list[Float32Array]:
+def load_features(clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path | None) -> list[Float32Array]:
     """Return the features of every clip, computed once and then mapped from ``cache_dir``.
 
     None: mapped from the user's cache where they lie there, else computed and kept nowhere.
@@ -60,15 +56,15 @@ def load_features(
     stats = [(str(c.path.resolve()), (s := c.path.stat()).st_size, s.st_mtime_ns) for c in clips]
     if not clips:
         return []
-    key = hashlib.sha256(json.dumps([config.to_dict(), stats, *([speed] if speed != 1 else [])]).encode()).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps([config.to_dict(), stats]).encode()).hexdigest()[:24]
     folder = cache_dir or default_cache_dir()
     data_file, index_file = folder / f"{key}.f32", folder / f"{key}.json"
     if cache_dir is None and not _complete(data_file, index_file, config):
         with tempfile.TemporaryDirectory() as scratch:  # what is mapped outlives its name
-            return load_features(clips, config, Path(scratch), speed)
+            return load_features(clips, config, Path(scratch))
     try:
         if not _complete(data_file, index_file, config):
-            _fill(clips, config, data_file, index_file, speed)
+            _fill(clips, config, data_file, index_file)
         lengths = json.loads(index_file.read_text())
         table = np.memmap(data_file, dtype=np.float32, mode="r", shape=(sum(lengths), config.n_bins))
     except OSError as error:
@@ -84,21 +80,16 @@ def _complete(data_file: Path, index_file: Path, config: FrontEndConfig) -> bool
         return False
 
 
-def _fill(clips: Sequence[Clip], config: FrontEndConfig, data_file: Path, index_file: Path, speed: float) -> None:
+def _fill(clips: Sequence[Clip], config: FrontEndConfig, data_file: Path, index_file: Path) -> None:
     data_file.parent.mkdir(parents=True, exist_ok=True)
     lengths: list[int] = []
     with writing(data_file, error=RunError) as file:
         for clip in progress(clips, "features"):
-            features = clip_features(clip, config, speed)
+            features = clip_features(clip, config)
             lengths.append(len(features))
             file.write(features.tobytes())
     with writing(index_file, error=RunError) as file:  # last: its presence says that the data is complete
         file.write(json.dumps(lengths).encode())
-
-
-def class_numbers(clips: Sequence[Clip], labels: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return each clip's class, int64 [n]."""
-    return np.array([labels.index(c.emotion) for c in clips], dtype=np.int64)
 
 
 def audio_digests(clips: Sequence[Clip], features: Sequence[Float32Array]) -> dict[str, str]:
@@ -172,51 +163,31 @@ class Epoch(NamedTuple):
     """One pass over the training clips."""
 
     number: int
-    variants: npt.NDArray[np.int64]
-    """At which of the speeds each clip plays."""
-    parts: npt.NDArray[np.int64]
-    """First and one-past-last frame of what is kept of each clip, [n, 2]."""
     lengths: npt.NDArray[np.int64]
     """Every clip's length after its time stretch, in frames."""
     batches: list[npt.NDArray[np.intp]]
     """Clip numbers."""
 
 
-def draw_epoch(number: int, variants: Sequence[Sequence[Float32Array]], config: TrainConfig) -> Epoch:
-    """Draw an epoch of clips whose features at each of the speeds are ``variants``; the same for the same number, always."""
+def draw_epoch(number: int, features: Sequence[Float32Array], config: TrainConfig) -> Epoch:
+    """Draw an epoch of clips with these features; the same for the same number, always."""
     rng = np.random.default_rng([config.seed, _ORDER, number])
-    n_variants, n_clips = len(variants), len(variants[0])
-    chosen = rng.integers(0, n_variants, n_clips) if n_variants > 1 else np.zeros(n_clips, dtype=np.int64)
-    clips = [variants[v][i] for i, v in enumerate(chosen)]
-    parts = np.array([trimmed(x, config.augment, rng) if config.augment.trim else (0, len(x)) for x in clips])
-    lengths = stretched_lengths(parts[:, 1] - parts[:, 0], config.augment, rng)
+    lengths = stretched_lengths(np.array([len(x) for x in features]), config.augment, rng)
     # Vectors at hand cost little to pad, and in a small corpus what is equally long is the same sentence.
     alike = np.zeros_like(lengths) if config.optimizer.frozen else lengths
-    return Epoch(number, chosen, parts, lengths, epoch_batches(alike, config.optimizer.batch_size, rng))
-
-
-def outliers(step: int, n_clips: int, config: TrainConfig) -> npt.NDArray[np.bool_]:
-    """Return which of a step's ``n_clips`` give their places to sound without speech: ``loss.outliers`` of them, rounded."""
-    where = np.zeros(n_clips, dtype=np.bool_)
-    where[: round(config.loss.outliers * n_clips)] = True
-    return np.random.default_rng([config.seed, _OUTLIERS, step, 1]).permutation(where)
+    return Epoch(number, lengths, epoch_batches(alike, config.optimizer.batch_size, rng))
 
 
 def draw_batch(
-    step: int, epoch: Epoch, rows: npt.NDArray[np.intp], variants: Sequence[Sequence[Float32Array]], fill: Float32Array,
-    config: TrainConfig,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    step: int, epoch: Epoch, rows: npt.NDArray[np.intp], features: Sequence[Float32Array], fill: Float32Array, config: TrainConfig
+) -> tuple[Tensor, Tensor]:
     """Return features [B, T, n_bins] and lengths [B] of the clips ``rows``, augmented; the same for the same step, always.
 
     ``fill`` [n_bins] is the training mean. Sound without speech stands where :func:`outliers` says.
     """
+    front_end, sounds = config.front_end_config, sounds_of(step, config)
     rng = np.random.default_rng([config.seed, _CHANGES, step])
-    kept = (variants[epoch.variants[i]][i][slice(*epoch.parts[i])] for i in rows)
-    clips = [
-        augment(x, int(epoch.lengths[i]), fill, config.augment, rng, config.front_end_config)
-        for x, i in zip(kept, rows, strict=True)
-    ]
-    front_end, sounds = config.front_end_config, np.random.default_rng([config.seed, _OUTLIERS, step])
+    clips = [augment(features[i], int(epoch.lengths[i]), fill, config.augment, rng, front_end) for i in rows]
     for i in np.flatnonzero(outliers(step, len(rows), config)):
         n_samples = (len(clips[i]) - 1) * front_end.hop_samples + front_end.frame_samples
         clips[i] = extract(no_speech(n_samples, front_end.rate_hz, sounds), front_end)

@@ -21,38 +21,27 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from edge_ser.errors import RunError
+from edge_ser.errors import ConfigError, RunError
 from edge_ser.geometry import EMBEDDING_SIZE, ENCODER_FRAMES, ENCODER_STRIDE, vector_count
 from edge_ser.personal.microphone import Encoder, SpeechStatistics
+from edge_ser_train.corpora.clips import NO_CLASS, ORDINARY, class_numbers
 from edge_ser_train.corpora.splits import Split, check_leaks
-from edge_ser_train.corpora.tables import ORDINARY
 from edge_ser_train.method import processes
 from edge_ser_train.method import run as runs
 from edge_ser_train.method.config import AugmentConfig, OptimizerConfig, TrainConfig
 from edge_ser_train.method.dataset import (
     audio_digests,
-    class_numbers,
     draw_batch,
     draw_epoch,
     load_features,
     normalisation,
-    outliers,
     pad_batch,
     speaker_means,
 )
-from edge_ser_train.method.losses import (
-    class_weights,
-    cosine_pair_loss,
-    moved_centres,
-    outlier_loss,
-    separation_loss,
-    triplet_loss,
-    update_centres,
-    weighted_center_loss,
-    weighted_softmax_loss,
-)
+from edge_ser_train.method.losses import JOINT, Criterion, Losses, class_weights, update_centres
 from edge_ser_train.method.model import EmotionNet, Output, compute_type
-from edge_ser_train.metrics import centre_logits, confusion_matrix, fit_temperature, score, unweighted_accuracy
+from edge_ser_train.method.outliers import outliers, with_outliers
+from edge_ser_train.metrics import confusion_matrix, fit_temperature, score, unweighted_accuracy
 
 Arrays = Sequence[npt.NDArray[np.float32]]
 
@@ -116,9 +105,13 @@ class Trainer:
     """One run: built from configuration and data, stepped to its end, resumable at every checkpoint."""
 
     def __init__(
-        self, config: TrainConfig, data: Split, folder: Path, cache_dir: Path, say: Callable[[str], None] = lambda line: None
-    ) -> None:
-        self.config, self.data, self.folder = config, data, folder
+        self, config: TrainConfig, data: Split, folder: Path, cache_dir: Path, say: Callable[[str], None] = lambda line: None,
+        criterion: Criterion = JOINT,
+    ) -> None:  # fmt: skip
+        if config.loss.kind != criterion.kind:
+            raise ConfigError(f"loss.kind is {config.loss.kind!r}; expected {criterion.kind!r}")
+        self.config, self.data, self.folder, self.criterion = config, data, folder, criterion
+        self.loss = with_outliers(criterion.loss) if config.loss.outliers else criterion.loss
         self.processes = processes.present()
         n_in_batch = min(config.optimizer.batch_size, len(data.train))
         if n_in_batch % self.processes.count:
@@ -138,8 +131,6 @@ class Trainer:
         with self.processes.first_goes_first():  # so that the others find the cache filled
             self.train_features = load_features(data.train, front_end, cache_dir)
             self.dev_features = load_features(data.dev, front_end, cache_dir)
-            speeds = config.augment.speeds or (1.0,)
-            self.variants = [load_features(data.train, front_end, cache_dir, speed) for speed in speeds]
             digests = audio_digests(data.train, self.train_features) | audio_digests(data.dev, self.dev_features)
             digests |= audio_digests(data.test, load_features(data.test, front_end, cache_dir))
         self.leaks = [str(leak) for leak in check_leaks(data, digests, say, before)]
@@ -170,39 +161,23 @@ class Trainer:
         self.centres = torch.zeros(len(config.labels), EMBEDDING_SIZE, device=self.device)
         self.optimizer = torch.optim.Adam(self.net.trained_parameters().values(), lr=config.optimizer.lr)
         self.average = copy.deepcopy(self.net) if config.optimizer.ema else None
-        self.forward: Callable[[Tensor, Tensor, bool], Output] = self.net
-        if self.processes.count > 1:
-            self.forward = torch.nn.parallel.DistributedDataParallel(self.net)
-        self._epoch = draw_epoch(0, self.variants, config)
-        self.soft = self._teach() if config.loss.teachers else None
+        self.forward = self.processes.together(self.net)
+        self._epoch = draw_epoch(0, self.train_features, config)
         self.progress = runs.Progress()
         self.metrics: list[dict[str, Any]] = []
         self.answers: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
         """Logits and z of the kept weights on train and dev, once the run has finished."""
 
-    def _teach(self) -> Tensor:
-        """Return the teachers' mean probabilities of every training clip, [n, n_classes]."""
-        total = torch.zeros(len(self.data.train), len(self.config.labels))
-        for folder in self.config.loss.teachers:
-            teacher = runs.load_run(Path(folder), complete=False)
-            if teacher.labels != self.config.labels or teacher.front_end != self.config.front_end_config:
-                raise RunError(f"teacher {folder} has other labels or another front end than this run; expected the same")
-            teacher.net.to(self.device)
-            total += torch.from_numpy(infer(teacher.net, self.train_features)[0]).softmax(dim=1)
-        return (total / len(self.config.loss.teachers)).to(self.device)
-
-    # One step ---------------------------------------------------------------------------------------------------------
-
     def batch(self, step: int) -> tuple[Tensor, Tensor, npt.NDArray[np.intp]]:
         """Return features [B, T, n_bins], or encoder vectors, lengths [B] and clip numbers [B] of a step; always the same."""
         epoch, index = divmod(step, max(1, len(self.data.train) // self.config.optimizer.batch_size))
         if self._epoch.number != epoch:
-            self._epoch = draw_epoch(epoch, self.variants, self.config)
+            self._epoch = draw_epoch(epoch, self.train_features, self.config)
         rows = self._epoch.batches[index]
         if self.at_hand:
             x, lengths = pad_batch([self.train_inputs[i] for i in rows])
         else:
-            x, lengths = draw_batch(step, self._epoch, rows, self.variants, self.fill, self.config)
+            x, lengths = draw_batch(step, self._epoch, rows, self.train_features, self.fill, self.config)
         x = x.to(self.device)
         if self.encoded and not self.at_hand:
             with torch.no_grad():
@@ -215,48 +190,39 @@ class Trainer:
             x = x + torch.from_numpy(share * towards).to(self.device)[:, None]
         return x, lengths, rows
 
-    def step(self) -> None:
-        """Take one optimiser step on L = L_s + lambda L_c, then move the centres.
+    def classes(self, step: int, rows: npt.NDArray[np.intp]) -> Tensor:
+        """Return y [B] of the clips ``rows`` of a step; NO_CLASS where sound without speech has taken a clip's place."""
+        y = np.where(outliers(step, len(rows), self.config), NO_CLASS, self.train_y[rows])
+        return torch.from_numpy(y).to(self.device)
 
-        With several processes each runs its share of the batch; logits and z are gathered, gradients flowing back, so that
-        loss, class weights and centres are those of the whole batch everywhere.
-        """
-        config, progress = self.config, self.progress
-        warm = progress.step < config.loss.warmup_steps
-        lambda_center, alpha = (0.0, 1.0) if warm else (config.loss.lambda_center, config.loss.alpha)
-        x, lengths, rows = self.batch(progress.step)
-        y = torch.from_numpy(self.train_y[rows]).to(self.device)
-        share = self.processes.share(len(y))
-        torch.manual_seed(int(np.random.SeedSequence([config.seed, _DROPOUT, progress.step]).generate_state(1)[0]))
+    def answer(self, step: int, x: Tensor, lengths: Tensor) -> Output:
+        """Return logits [B, n_classes] and z [B, 64] of a step's whole batch, with dropout, in float32."""
+        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, _DROPOUT, step]).generate_state(1)[0]))
         self.net.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config.optimizer, progress.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            out = self.forward(x[share], lengths[share], self.encoded)
-        logits, z = (self.processes.gather(answer.float()) for answer in (out.logits, out.z))
-        silent = torch.from_numpy(outliers(progress.step, len(rows), config)).to(self.device)
-        lost, logits, z, y = logits[silent], logits[~silent], z[~silent], y[~silent]
-        soft = self.soft[rows][~silent] if self.soft is not None else None
-        settings = config.loss
-        softmax_loss = weighted_softmax_loss(logits, y, self.omega, settings.label_smoothing, soft, settings.distillation)
-        center_loss = weighted_center_loss(z, y, self.centres, self.omega)
-        if settings.kind == "triplet":
-            loss = triplet_loss(z, y, settings.margin) + 0 * logits.sum()  # FC2 learns nothing, but has its gradient: 0
-        elif settings.kind == "cosine_pairs":
-            loss = cosine_pair_loss(z, y, settings.margin) + 0 * logits.sum()
-        else:
-            pull = center_loss
-            if settings.separation and lambda_center:
-                pull = pull + settings.separation * separation_loss(moved_centres(self.centres, z, y, alpha))
-            loss = softmax_loss + lambda_center * pull if lambda_center else softmax_loss
-            if len(lost):
-                loss = loss + len(lost) / len(rows) * outlier_loss(lost)
+            out = self.forward(x, lengths, self.encoded)
+        return Output(out.logits.float(), out.z.float())
+
+    def step(self) -> None:
+        """Take one optimiser step on L = L_s + λ L_c (eqs. 5-7), then move the centres (eqs. 3, 4)."""
+        config, step = self.config.loss, self.progress.step
+        lambda_center, alpha = (0.0, 1.0) if step < config.warmup_steps else (config.lambda_center, config.alpha)
+        x, lengths, rows = self.batch(step)
+        y = self.classes(step, rows)
+        logits, z = self.answer(step, x, lengths)
+        losses = self.loss(logits, z, y, self.centres, self.omega, lambda_center)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.optimizer, step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses.total.backward()
         self.optimizer.step()
         update_centres(self.centres, z, y, alpha)
         self._move_average()
-        values = (loss.item(), softmax_loss.item(), center_loss.item())
+        self._note(losses)
+
+    def _note(self, losses: Losses) -> None:
+        """Count the step and its losses; RunError when they are not finite."""
+        progress, values = self.progress, [loss.item() for loss in losses]
         if not math.isfinite(values[0]):
             raise RunError(
                 f"the loss is {values[0]} at step {progress.step + 1}; expected a finite number: try a lower optimizer.lr"
@@ -286,18 +252,16 @@ class Trainer:
         """Measure dev UA, keep the weights if they are the best so far, log one line of metrics; return dev UA."""
         progress, config = self.progress, self.config
         logits, z = infer(self.evaluated, self.dev_inputs, self.encoded)
-        if config.loss.kind != "joint":
-            logits = centre_logits(z, self.centres.cpu().numpy())
-        ua = float(unweighted_accuracy(confusion_matrix(self.dev_y, logits.argmax(axis=1), len(config.labels))))
+        predicted = self.criterion.scores(logits, z, self.centres.cpu().numpy()).argmax(axis=1)
+        ua = float(unweighted_accuracy(confusion_matrix(self.dev_y, predicted, len(config.labels))))
         loss, softmax_loss, center_loss = (total / max(1, progress.loss_steps) for total in progress.loss_sums)
         eligible = progress.step > config.selection.after_step or progress.step == config.optimizer.max_steps
         if eligible and ua > progress.best_ua:
             progress.best_ua, progress.best_step = ua, progress.step
             net = self.evaluated
             runs.save_model(self.folder, net.state_dict(), config, progress.step, self.centres, runs.unmeasured(net))
-        lr = learning_rate(config.optimizer, max(0, progress.step - 1))
-        line = {"step": progress.step, "loss": loss, "softmax_loss": softmax_loss, "center_loss": center_loss}
-        self.metrics.append({**line, "dev_ua": ua, "lr": lr})
+        line = {"step": progress.step, "loss": loss, "softmax_loss": softmax_loss, "center_loss": center_loss, "dev_ua": ua}
+        self.metrics.append(line | {"lr": learning_rate(config.optimizer, max(0, progress.step - 1))})
         progress.loss_sums, progress.loss_steps = [0.0, 0.0, 0.0], 0
         return ua
 
@@ -312,8 +276,6 @@ class Trainer:
     def _nets(self) -> dict[str, EmotionNet]:
         return {"net": self.net} | ({} if self.average is None else {"ema": self.average})
 
-    # The run ----------------------------------------------------------------------------------------------------------
-
     def train(self, say: Callable[[str], None]) -> bool:
         """Run to the last step; return False when Ctrl-C ended it first (the checkpoint is then written).
 
@@ -321,17 +283,11 @@ class Trainer:
         """
         config, progress = self.config, self.progress
         n_steps, first = config.optimizer.max_steps, self.processes.rank == 0
+        quiet = None if first else True
         started = time.monotonic() - progress.seconds
         with (
             processes.interruptible() as interrupted,
-            tqdm(
-                total=n_steps,
-                initial=progress.step,
-                desc="training",
-                unit="step",
-                disable=None if first else True,
-                smoothing=0.05,
-            ) as bar,
+            tqdm(desc="training", unit="step", total=n_steps, initial=progress.step, smoothing=0.05, disable=quiet) as bar,
         ):
             while progress.step < n_steps and not self.processes.any(bool(interrupted), self.device):
                 self.step()
@@ -345,11 +301,9 @@ class Trainer:
                     if bar.disable:
                         left = progress.seconds / progress.step * (n_steps - progress.step) / 60
                         say(f"step {progress.step}/{n_steps}  loss {loss:.3f}  dev UA {ua:.1%}  {left:.0f} min left")
-            if progress.step < n_steps:
-                if progress.step > 0 and first:
-                    self.save_checkpoint()
-                return False
-        return True
+            if 0 < progress.step < n_steps and first:
+                self.save_checkpoint()
+        return progress.step == n_steps
 
     def finish(self) -> dict[str, Any]:
         """Fit temperature and novelty distance on dev, measure centres and speech over the training set, return the report."""
@@ -361,8 +315,7 @@ class Trainer:
         self.answers = {"train": (train_logits, z), "dev": (logits, dev_z)}
         labels = range(len(self.config.labels))
         centres = torch.from_numpy(np.stack([z[self.train_y == j].mean(axis=0) for j in labels]))
-        if self.config.loss.kind != "joint":
-            logits = centre_logits(dev_z, centres.numpy())
+        logits = self.criterion.scores(logits, dev_z, centres.numpy())
         temperature = fit_temperature(logits, self.dev_y)
         distances = np.linalg.norm(dev_z[:, None] - centres.numpy(), axis=2).min(axis=1)
         novelty_distance = float(np.quantile(distances, NOVELTY_QUANTILE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
+
+from edge_ser_train.method.model import EmotionNet, Output
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,21 @@ class Processes:
         """Return what this one computes on: a GPU of its own where there are enough of them."""
         return torch.device(f"cuda:{self.rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu")
 
-    def share(self, n: int) -> slice:
-        """Return this one's share of n rows."""
-        return slice(self.rank * n // self.count, (self.rank + 1) * n // self.count)
+    def together(self, net: EmotionNet) -> Callable[[Tensor, Tensor, bool], Output]:
+        """Return the network as all of them run it: each its share of the batch, every one the whole batch's answers.
 
-    def gather(self, x: Tensor) -> Tensor:
-        """Return every process' rows of x, in order; gradients flow back to their owners."""
-        return torch.cat(all_gather(x)) if self.count > 1 else x
+        Gradients flow back to their owners, so loss, class weights and centres are those of the whole batch everywhere.
+        """
+        if self.count == 1:
+            return net
+        shared = torch.nn.parallel.DistributedDataParallel(net)
+
+        def forward(x: Tensor, lengths: Tensor, encoded: bool) -> Output:
+            share = slice(self.rank * len(x) // self.count, (self.rank + 1) * len(x) // self.count)
+            out = shared(x[share], lengths[share], encoded)
+            return Output(*(torch.cat(all_gather(answer.float())) for answer in out))
+
+        return forward
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Return whether any process raises the flag."""

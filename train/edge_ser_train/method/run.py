@@ -33,8 +33,8 @@ from edge_ser.files import holding, writing
 from edge_ser.frontend.features import FrontEndConfig
 from edge_ser.geometry import EMBEDDING_SIZE
 from edge_ser.model.manifest import read_model_file, shipped_model_path
+from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.splits import Split, speakers_of
-from edge_ser_train.corpora.tables import Clip
 from edge_ser_train.method.config import SHIPPED, TrainConfig, load_config
 from edge_ser_train.method.dequantize import read_network
 from edge_ser_train.method.model import EmotionNet
@@ -80,7 +80,7 @@ def describe_data(data: Split, data_dir: Path, corpora: Sequence[str], config: T
 
 
 class Past(NamedTuple):
-    """What a run learnt from before its first step: the data of what it starts or learns from, and of theirs."""
+    """What a run learnt from before its first step: the data of what it starts from, and of what that started from."""
 
     speakers: dict[str, set[str]]
     """In train and dev, as ``corpus/name``; ``corpus/*`` where a model file does not say who."""
@@ -91,15 +91,12 @@ class Past(NamedTuple):
 def past(config: TrainConfig) -> Past:
     """Return what a run of this configuration has learnt from before its first step; RunError where that cannot be read."""
     found = Past({"train": set(), "dev": set()}, {})
-    folders = list(config.loss.teachers)
     if config.optimizer.init_file:
         manifest = read_model_file(_model_file(config.optimizer.init)).manifest
         found.corpora.update({c["name"]: c["train_clips"] for c in manifest.training["corpora"]})
         found.speakers["train"].update(f"{name}/*" for name in found.corpora)
     elif config.optimizer.init:
-        folders.append(config.optimizer.init)
-    for folder in folders:
-        data = read_data(Path(folder))
+        data = read_data(Path(config.optimizer.init))
         found.corpora.update(data.get("corpora_before", {}) | data["train"]["per_corpus"])
         for part, names in found.speakers.items():
             names.update(data.get("heard", {}).get(part, ()))

@@ -7,38 +7,27 @@ from dataclasses import dataclass
 FOUR = ("neutral", "angry", "happy", "sad")
 
 
+Lasting = tuple[int, int, int]
+"""Steps of a run, of which it looks at dev every so many, and keeps the weights of none up to so many."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """How a corpus is used: labels, protocol and how long a run lasts."""
+    """How a corpus is used: labels, protocol, and how long a run lasts: on Mel or STFT input, or under a recipe of that name."""
 
     labels: tuple[str, ...]
     protocol: str
-    mel: tuple[str, ...]
-    """Settings of every run on Mel input."""
-    stft: tuple[str, ...]
-    """Settings of every run on STFT input."""
-    edge: tuple[str, ...]
-    """Settings of every run of the preset ``edge``."""
-    transfer: tuple[str, ...] = ()
-    """Settings of every run that starts from cremad's."""
-    frozen: tuple[str, ...] = ()
-    """Settings of every run behind the convolutions of cremad's."""
-    pretrained: tuple[str, ...] = ()
-    """Settings of every run that starts from the run on the other two corpora, that run's name among them."""
-    wide: tuple[str, ...] = ()
-    """Settings of every run of ``edge-wide``."""
-    channel: tuple[str, ...] = ()
-    """Settings of every run of the preset ``edge`` as it ships."""
-    ablation: tuple[str, ...] = ()
-    """Settings of every run that tells what one part of the recipe brings."""
-
-
-def steps(max_steps: int, every: int, after: int) -> tuple[str, ...]:
-    """Return the settings of a run that lasts ``max_steps``, looks at dev ``every`` so many, and keeps none up to ``after``."""
-    return tuple(
-        f"{name}={n}"
-        for name, n in (("optimizer.max_steps", max_steps), ("selection.every_steps", every), ("selection.after_step", after))
-    )
+    mel: Lasting
+    stft: Lasting
+    edge: Lasting
+    transfer: Lasting | None = None
+    frozen: Lasting | None = None
+    pretrained: Lasting | None = None
+    wide: Lasting | None = None
+    channel: Lasting | None = None
+    ablation: Lasting | None = None
+    others: str = ""
+    """The run on the other two corpora, which ``pretrained`` starts from."""
 
 
 # Whoever is tested on EmoDB or RAVDESS may have learnt from all of the other two corpora, and from the union of their labels.
@@ -46,63 +35,33 @@ _WITHOUT_EMODB = "cremad-8-fixed/with-ravdess/all-seed0"
 _WITHOUT_RAVDESS = "cremad-7-fixed/with-emodb/all-seed0"
 _EMODB = ("neutral", "angry", "happy", "sad", "boredom", "disgust", "fear")
 _RAVDESS = ("neutral", "angry", "happy", "sad", "calm", "disgust", "fear", "surprise")
+_SPEAKERS, _FOLDS, _SHORT, _LONG = "leave-one-speaker-out", "folds", (1000, 50, 200), (600, 100, 200)
 PLANS: dict[tuple[str, int], Plan] = {
-    # As published: a look at dev every 11 steps, best kept after 200 (Mel) or 400 (STFT).
-    ("iemocap", 4): Plan(FOUR, "paper", steps(3520, 11, 200), steps(2920, 11, 400), steps(3500, 100, 1000)),
+    # As in the authors' code: a look at dev every 11 steps, best kept after 200 (Mel) or 400 (STFT).
+    ("iemocap", 4): Plan(FOUR, "paper", (3520, 11, 200), (2920, 11, 400), (3500, 100, 1000)),
     ("cremad", 4): Plan(
-        FOUR,
-        "fixed",
-        steps(1000, 50, 200),
-        steps(1000, 50, 200),
-        steps(2500, 100, 1000),
-        frozen=steps(600, 100, 200),
-        wide=steps(7000, 500, 4000),
-        channel=steps(10000, 500, 6000),
-        ablation=steps(300, 100, 100),
+        FOUR, "fixed", _SHORT, _SHORT, (2500, 100, 1000), frozen=_LONG,
+        wide=(7000, 500, 4000), channel=(10000, 500, 6000), ablation=(300, 100, 100),
     ),
-    ("cremad", 7): Plan(_EMODB, "fixed", steps(1000, 50, 200), steps(1000, 50, 200), steps(4000, 500, 2000)),
-    ("cremad", 8): Plan(_RAVDESS, "fixed", steps(1000, 50, 200), steps(1000, 50, 200), steps(4000, 500, 2000)),
+    ("cremad", 7): Plan(_EMODB, "fixed", _SHORT, _SHORT, (4000, 500, 2000)),
+    ("cremad", 8): Plan(_RAVDESS, "fixed", _SHORT, _SHORT, (4000, 500, 2000)),
     ("emodb", 4): Plan(
-        FOUR,
-        "leave-one-speaker-out",
-        steps(200, 25, 100),
-        steps(200, 25, 100),
-        steps(400, 50, 200),
-        steps(150, 25, 50),
-        steps(500, 50, 150),
-        (*steps(600, 100, 200), f"optimizer.init={_WITHOUT_EMODB}"),
+        FOUR, _SPEAKERS, (200, 25, 100), (200, 25, 100), (400, 50, 200), (150, 25, 50), (500, 50, 150), _LONG,
+        others=_WITHOUT_EMODB,
     ),
     ("emodb", 7): Plan(
-        _EMODB,
-        "leave-one-speaker-out",
-        steps(300, 25, 100),
-        steps(300, 25, 100),
-        steps(600, 50, 200),
-        steps(200, 25, 50),
-        steps(500, 50, 150),
-        (*steps(600, 100, 200), f"optimizer.init={_WITHOUT_EMODB}"),
+        _EMODB, _SPEAKERS, (300, 25, 100), (300, 25, 100), (600, 50, 200), (200, 25, 50), (500, 50, 150), _LONG,
+        others=_WITHOUT_EMODB,
     ),
     ("ravdess", 8): Plan(
-        _RAVDESS,
-        "folds",
-        steps(600, 50, 200),
-        steps(600, 50, 200),
-        steps(1200, 100, 500),
-        steps(400, 50, 100),
-        steps(1000, 100, 300),
-        (*steps(1000, 100, 300), f"optimizer.init={_WITHOUT_RAVDESS}"),
+        _RAVDESS, _FOLDS, (600, 50, 200), (600, 50, 200), (1200, 100, 500), (400, 50, 100), (1000, 100, 300), (1000, 100, 300),
+        others=_WITHOUT_RAVDESS,
     ),
     ("ravdess", 4): Plan(
-        FOUR,
-        "folds",
-        steps(400, 50, 100),
-        steps(400, 50, 100),
-        steps(800, 100, 300),
-        steps(300, 50, 100),
-        steps(500, 50, 150),
-        (*steps(1000, 100, 300), f"optimizer.init={_WITHOUT_RAVDESS}"),
+        FOUR, _FOLDS, (400, 50, 100), (400, 50, 100), (800, 100, 300), (300, 50, 100), (500, 50, 150), (1000, 100, 300),
+        others=_WITHOUT_RAVDESS,
     ),
-}
+}  # fmt: skip
 """Steps on the open corpora are what two CPU cores can do; no test set chose them."""
 
 
@@ -115,7 +74,7 @@ class Experiment:
     settings: tuple[str, ...]
     title: str
     lasting: str = ""
-    """Which of the plan's settings say how long it runs; default: by preset and input."""
+    """Which of the plan's recipes says how long it runs; default: by preset and input."""
     also: str = ""
     """Another corpus, all of whose clips with these labels are trained on beside the corpus' own."""
 
@@ -123,7 +82,6 @@ class Experiment:
 _CREMAD_RUN = "cremad-4-fixed/edge/all-seed0"
 _WIDE_RUN = "cremad-4-fixed/edge-wide/all-seed0"
 _CHANNEL_RUN = "cremad-4-fixed/edge-channel/all-seed0"
-_CREMAD_RUN_LAMBDA_0 = "cremad-4-fixed/edge-lambda-0/all-seed0"
 
 
 def _paper(title: str, *settings: str, stft: bool = False) -> Experiment:
@@ -139,8 +97,8 @@ def _edge(title: str, *settings: str, lasting: str = "", also: str = "") -> Expe
     return Experiment("edge", False, (*_NARROW, *settings), title, lasting, also)
 
 
-def _ablation(name: str, *settings: str, also: str = "") -> Experiment:
-    return _edge(f"edge recipe, short: {name}", *settings, lasting="ablation", also=also)
+def _ablation(title: str, *settings: str, also: str = "") -> Experiment:
+    return _edge(title, *settings, lasting="ablation", also=also)
 
 
 def _frozen(lambda_center: float, run: str = _CREMAD_RUN, which: str = "") -> Experiment:
@@ -169,9 +127,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "setting-4": _paper("STFT, softmax + center loss (λ = 0.3)", "loss.lambda_center=0.3", stft=True),
     **{f"alpha-{a}": _paper(f"Mel, λ = 0.3, α = {a}", f"loss.alpha={a}") for a in ALPHAS if a != 0.5},
     **{f"lambda-{v}": _paper(f"Mel, λ = {v}, α = 0.5", f"loss.lambda_center={v}") for v in LAMBDAS if v not in (0.0, 0.3)},
-    "triplet-svm": _paper("Mel, triplet loss + SVM", "loss.kind=triplet", "loss.margin=0.2"),
-    "cosine-svm": _paper("Mel, cosine-similarity pairs + SVM", "loss.kind=cosine_pairs", "loss.margin=0.2"),
-    "separation": _paper("Mel, λ = 0.3, centres pushed apart (island loss, weight 10)", "loss.separation=10.0"),
+    "triplet-svm": _paper("Mel, triplet loss + SVM", "loss.kind=triplet"),
+    "cosine-svm": _paper("Mel, cosine-similarity pairs + SVM", "loss.kind=cosine_pairs"),
+    "separation": _paper("Mel, λ = 0.3, centres pushed apart (island loss, weight 10)", "loss.kind=island"),
     "edge": _edge("edge recipe, Mel, λ = 0.3", "loss.lambda_center=0.3"),
     "edge-lambda-0": _edge("edge recipe, Mel, λ = 0", "loss.lambda_center=0.0"),
     **{
@@ -229,34 +187,42 @@ EXPERIMENTS: dict[str, Experiment] = {
         "frozen",
     ),
 }
+
+
+def _name(change: str) -> str:
+    return f"ablation-{change.replace(' ', '-')}"
+
+
 ABLATIONS: dict[str, Experiment] = {
     "ablation-none": _ablation("as it is"),
     **{
-        f"ablation-{name.replace(' ', '-')}": _ablation(name, *settings)
-        for name, settings in {
+        _name(change): _ablation(change, *settings)
+        for change, settings in {
             "no gain": ("augment.gain_db=0.0",),
-            "VTLP instead of frequency warp": ("augment.freq_warp=0.0", "augment.vtlp=0.1"),
-            "three speeds instead of stretch and warp": (
-                "augment.time_stretch=0.0",
-                "augment.freq_warp=0.0",
-                "augment.speeds=[0.9, 1.0, 1.1]",
-            ),
             "no SpecAugment": ("augment.freq_masks=0", "augment.time_masks=0"),
             "no noise": ("augment.noise=0.0",),
             "no reverberation": ("augment.reverb=0.0",),
             "no equaliser nor narrow band": ("augment.equaliser_db=0.0", "augment.band_limit=0.0"),
-            "dynamics scaled by band": ("augment.band_scale=0.15",),
             "no dropout": ("model.dropout=0.0",),
             "no batch norm": ("model.batch_norm=false",),
-            "label smoothing 0.1": ("loss.label_smoothing=0.1",),
             "constant rate": ("optimizer.schedule=constant", "optimizer.lr=3e-4"),
             "no EMA": ("optimizer.ema=0.0",),
-            "taught by two long runs": ("loss.distillation=0.5", f'loss.teachers=["{_CREMAD_RUN}", "{_CREMAD_RUN_LAMBDA_0}"]'),
         }.items()
     },
     "ablation-with-emodb": _ablation("EmoDB trained on too", also="emodb"),
 }
 """One change each to the edge recipe, compared on dev. The runs ``edge`` and ``edge-lambda-0`` are the longer training and λ."""
+ABLATION_TITLES = {name: e.title for name, e in ABLATIONS.items()} | {
+    _name(change): change
+    for change in (
+        "VTLP instead of frequency warp",
+        "three speeds instead of stretch and warp",
+        "dynamics scaled by band",
+        "label smoothing 0.1",
+        "taught by two long runs",
+    )
+}
+"""The last five earned no place in a recipe: their settings are gone, what they gave is in the results."""
 SETTINGS = ("setting-1", "setting-2", "setting-3", "setting-4")
 ALPHA_SWEEP = {a: "setting-2" if a == 0.5 else f"alpha-{a}" for a in ALPHAS}
 EDGE_ALPHA_SWEEP = {a: "edge" if a == 0.5 else f"edge-alpha-{a}" for a in ALPHAS}
@@ -269,3 +235,42 @@ FIGURES = {
     "5": SETTINGS,
 }
 TABLES = {"1": ("setting-1", "setting-2"), "2": ("setting-3", "setting-4")}
+COMPARISONS = (
+    ("center loss, Mel", "setting-2", "setting-1"),
+    ("center loss, STFT", "setting-4", "setting-3"),
+    ("center loss, edge recipe", "edge", "edge-lambda-0"),
+    ("edge recipe against the paper's, λ = 0.3", "edge", "setting-2"),
+    ("600 steps more behind the edge recipe's own convolutions", "edge-longer", "edge"),
+    ("speakers' means exchanged, behind the edge recipe's convolutions", "edge-shifted", "edge-longer"),
+    ("STFT against Mel, λ = 0.3", "setting-4", "setting-2"),
+    ("softmax + center loss against triplets + SVM", "setting-2", "triplet-svm"),
+    ("softmax + center loss against cosine pairs + SVM", "setting-2", "cosine-svm"),
+    ("centres pushed apart", "separation", "setting-2"),
+    *((f"λ = {v:g} against 0", name, "setting-1") for v, name in LAMBDA_SWEEP.items() if v not in (0.0, 0.3)),
+    *((f"α = {a:g} against 0.5", name, "setting-2") for a, name in ALPHA_SWEEP.items() if a != 0.5),
+    *(
+        (f"edge recipe, λ = {v:g} against 0", name, "edge-lambda-0")
+        for v, name in EDGE_LAMBDA_SWEEP.items()
+        if v not in (0.0, 0.3)
+    ),
+    *((f"edge recipe, α = {a:g} against 0.5", name, "edge") for a, name in EDGE_ALPHA_SWEEP.items() if a != 0.5),
+    ("edge recipe against openSMILE + SVM", "edge", "egemaps-svm"),
+    ("edge recipe from cremad's run against the paper's from scratch, λ = 0.3", "edge-transfer", "setting-2"),
+    ("edge recipe from the other two corpora against the paper's from scratch, λ = 0.3", "pretrained", "setting-2"),
+    ("behind cremad's convolutions against the paper's recipe from scratch, λ = 0.3", "frozen", "setting-2"),
+    ("behind the convolutions that ship against the paper's recipe from scratch, λ = 0.3", "frozen-shipped", "setting-2"),
+    ("edge recipe from cremad's run against openSMILE + SVM", "edge-transfer", "egemaps-svm"),
+    ("behind cremad's convolutions against openSMILE + SVM, λ = 0.3", "frozen", "egemaps-svm"),
+    ("behind cremad's convolutions against openSMILE + SVM, λ = 0", "frozen-lambda-0", "egemaps-svm"),
+    ("center loss, behind cremad's convolutions", "frozen", "frozen-lambda-0"),
+    ("center loss, behind the convolutions that ship", "frozen-shipped", "frozen-shipped-lambda-0"),
+    ("started from the other two corpora against openSMILE + SVM, λ = 0.3", "pretrained", "egemaps-svm"),
+    ("started from the other two corpora against behind cremad's convolutions, λ = 0.3", "pretrained", "frozen"),
+    ("center loss, started from the other two corpora", "pretrained", "pretrained-lambda-0"),
+    ("wide levels and quieter backgrounds against the edge recipe, λ = 0.3", "edge-wide", "edge"),
+    ("speakers' means exchanged, behind the convolutions of wide levels", "edge-final", "edge-wide"),
+    ("the preset as it ships against one narrow channel in ten and 7,000 steps", "edge-channel", "edge-wide"),
+    ("speakers' means exchanged and sound without speech, behind those of narrow channels", "edge-shipped", "edge-channel"),
+    ("behind cremad's convolutions: the shipped recipe's against the edge recipe's", "frozen-channel", "frozen"),
+)
+"""What is compared: a title, the experiment with, and the one without."""

@@ -1,14 +1,8 @@
-"""The report of ``edge-ser reproduce``: every table and figure of Dai et al. (ICASSP 2019), ours beside theirs.
-
-``python -m edge_ser_train.paper.report RESULTS SHIPPED`` prints train/RESULTS.md from the cells below RESULTS and the record of
-the shipped model.
-"""
+"""The report of ``edge-ser reproduce``: every table and figure of Dai et al. (ICASSP 2019), ours beside theirs."""
 
 from __future__ import annotations
 
 import io
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,28 +13,16 @@ import numpy.typing as npt
 from edge_ser.figures import new_figure
 from edge_ser_train.method.run import write_atomic
 from edge_ser_train.paper.experiments import (
-    ABLATIONS,
     ALPHA_SWEEP,
+    COMPARISONS,
     EDGE_ALPHA_SWEEP,
     EDGE_LAMBDA_SWEEP,
     EXPERIMENTS,
     LAMBDA_SWEEP,
     SETTINGS,
 )
-from edge_ser_train.paper.results import (
-    BASELINES,
-    Summary,
-    compare,
-    comparison_table,
-    novelty_table,
-    read_cells,
-    results_table,
-    still_to_run,
-    table,
-)
+from edge_ser_train.paper.results import BASELINES, Summary, comparison_table, read_cells, results_table
 
-GRID = {"setting-1": 3, "setting-2": 3, "setting-3": 1, "setting-4": 1}
-"""Seeds of each of the paper's settings on the open corpora; STFT is four times the work."""
 PAPER_SETTINGS = {
     "setting-1": (63.80, 61.83),
     "setting-2": (66.86, 65.40),
@@ -57,49 +39,11 @@ PAPER_CONFUSION = {
     "setting-4": [[.573, .073, .196, .157], [.103, .720, .153, .022], [.205, .161, .518, .114], [.125, .028, .053, .793]],
 }  # fmt: skip
 """Rows true: neutral, angry, happy, sad (their tables 1 and 2)."""
-COMPARISONS = (
-    ("center loss, Mel", "setting-2", "setting-1"),
-    ("center loss, STFT", "setting-4", "setting-3"),
-    ("center loss, edge recipe", "edge", "edge-lambda-0"),
-    ("edge recipe against the paper's, λ = 0.3", "edge", "setting-2"),
-    ("600 steps more behind the edge recipe's own convolutions", "edge-longer", "edge"),
-    ("speakers' means exchanged, behind the edge recipe's convolutions", "edge-shifted", "edge-longer"),
-    ("STFT against Mel, λ = 0.3", "setting-4", "setting-2"),
-    ("softmax + center loss against triplets + SVM", "setting-2", "triplet-svm"),
-    ("softmax + center loss against cosine pairs + SVM", "setting-2", "cosine-svm"),
-    ("centres pushed apart", "separation", "setting-2"),
-    *((f"λ = {v:g} against 0", name, "setting-1") for v, name in LAMBDA_SWEEP.items() if v not in (0.0, 0.3)),
-    *((f"α = {a:g} against 0.5", name, "setting-2") for a, name in ALPHA_SWEEP.items() if a != 0.5),
-    *(
-        (f"edge recipe, λ = {v:g} against 0", name, "edge-lambda-0")
-        for v, name in EDGE_LAMBDA_SWEEP.items()
-        if v not in (0.0, 0.3)
-    ),
-    *((f"edge recipe, α = {a:g} against 0.5", name, "edge") for a, name in EDGE_ALPHA_SWEEP.items() if a != 0.5),
-    ("edge recipe against openSMILE + SVM", "edge", "egemaps-svm"),
-    ("edge recipe from cremad's run against the paper's from scratch, λ = 0.3", "edge-transfer", "setting-2"),
-    ("edge recipe from the other two corpora against the paper's from scratch, λ = 0.3", "pretrained", "setting-2"),
-    ("behind cremad's convolutions against the paper's recipe from scratch, λ = 0.3", "frozen", "setting-2"),
-    ("behind the convolutions that ship against the paper's recipe from scratch, λ = 0.3", "frozen-shipped", "setting-2"),
-    ("edge recipe from cremad's run against openSMILE + SVM", "edge-transfer", "egemaps-svm"),
-    ("behind cremad's convolutions against openSMILE + SVM, λ = 0.3", "frozen", "egemaps-svm"),
-    ("behind cremad's convolutions against openSMILE + SVM, λ = 0", "frozen-lambda-0", "egemaps-svm"),
-    ("center loss, behind cremad's convolutions", "frozen", "frozen-lambda-0"),
-    ("center loss, behind the convolutions that ship", "frozen-shipped", "frozen-shipped-lambda-0"),
-    ("started from the other two corpora against openSMILE + SVM, λ = 0.3", "pretrained", "egemaps-svm"),
-    ("started from the other two corpora against behind cremad's convolutions, λ = 0.3", "pretrained", "frozen"),
-    ("center loss, started from the other two corpora", "pretrained", "pretrained-lambda-0"),
-    ("wide levels and quieter backgrounds against the edge recipe, λ = 0.3", "edge-wide", "edge"),
-    ("speakers' means exchanged, behind the convolutions of wide levels", "edge-final", "edge-wide"),
-    ("the preset as it ships against one narrow channel in ten and 7,000 steps", "edge-channel", "edge-wide"),
-    ("speakers' means exchanged and sound without speech, behind those of narrow channels", "edge-shipped", "edge-channel"),
-    ("behind cremad's convolutions: the shipped recipe's against the edge recipe's", "frozen-channel", "frozen"),
-)
 
 
 def write_reproduction(out: Path, place: str, quick: bool) -> Path:
-    """Write OUT/report-PLACE.md and its PNGs from the cells there are; return the report's path."""
-    summaries = {key: s for key, s in read_cells(out / "cells").items() if key[0] == place}
+    """Write OUT/report-PLACE.md and its PNGs from the results there are; return the report's path."""
+    summaries = {key: s for key, s in read_cells(out).items() if key[0] == place}
     own = {experiment: s for (_, experiment), s in summaries.items()}
     any_cell = next(iter(own.values())).cells[0]
     comparable = any_cell["corpus"] == "iemocap" and any_cell["protocol"] == "paper" and not quick
@@ -285,102 +229,3 @@ def _save(figure: Any, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     write_atomic(path, buffer.getvalue())
-
-
-def results_page(results: Path, shipped: Path) -> str:
-    """Return train/RESULTS.md: every corpus, the center loss, the ablations, the shipped model elsewhere."""
-    summaries = read_cells(results / "cells")
-    whole = {key: s for key, s in summaries.items() if key[1] not in ABLATIONS}
-    planned = {name: e.title for name, e in EXPERIMENTS.items()} | BASELINES
-    parts = [
-        "# Results",
-        _RESULTS_INTRODUCTION,
-        "## Every corpus",
-        results_table(whole, planned),
-        _missing(still_to_run(whole, GRID, planned)),
-        "## What the center loss brings, and other paired comparisons",
-        "UA of the first minus UA of the second, same speakers and seeds; paired bootstrap over speakers, two-sided p.",
-        comparison_table(whole, COMPARISONS),
-        _novelty(novelty_table(whole, planned, COMPARISONS)),
-        "## Ablations of the edge recipe",
-        _ablation_table({name: s for (_, name), s in summaries.items() if name in ABLATIONS}),
-        "## The shipped model in other rooms",
-        _shipped_tables(shipped),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _missing(lines: str) -> str:
-    return f"Not run yet, of the paper's settings with three seeds on Mel and one on STFT:\n\n{lines}" if lines else ""
-
-
-def _novelty(areas: str) -> str:
-    introduction = (
-        "## Emotions that have no label\n\nHow well they are told from those with one, on new speakers: by the distance of z to "
-        "the nearest class centre, and by the confidence that the answer lacks. Area under the ROC curve within a speaker, in "
-        "per cent (50: chance), averaged over speakers and seeds; a difference is paired by both."
-    )
-    return f"{introduction}\n\n{areas}" if areas else ""
-
-
-_RESULTS_INTRODUCTION = """\
-Every figure here comes from a JSON file below [`results/cells`](results/cells), one a training run; `make results` rebuilds
-this page from them without training. `edge-ser reproduce --data DATA --corpus NAME --all --seeds 3 --out train/results`, or
-`--experiment` with a name from `experiments.py`, runs what is missing and nothing else.
-
-UA, WA and macro-F1 in per cent; in brackets 95 % intervals, a bootstrap over speakers with seeds averaged. Weights, temperature
-and an SVM's C are chosen on dev speakers; the test set chooses nothing. ECE: 15 bins, after temperature scaling on dev.
-intra/inter: mean distance of z to its class mean over the mean distance between class means. A row of one seed compares with
-others on that seed alone, as the paired comparisons below do.
-
-How long a run lasts on each corpus is in [`experiments.py`](edge_ser_train/paper/experiments.py): what two CPU
-cores can do, never what a test set liked. The paper trains for 25 epochs; on CREMA-D its recipe gets 12 here and the edge
-recipe 31."""
-
-
-def _ablation_table(own: dict[str, Summary]) -> str:
-    if "ablation-none" not in own:
-        return f"None of these {len(ABLATIONS)} runs has been computed: `edge-ser reproduce --corpus cremad --ablations` does it."
-    base = own["ablation-none"]
-    first = base.cells[0]
-    n_steps, n_in_batch = (first["config"]["optimizer"][name] for name in ("max_steps", "batch_size"))
-    epochs = n_steps * n_in_batch / first["clips"]["train"]
-    introduction = (
-        f"CREMA-D, {n_steps} steps each ({epochs:.1f} epochs), seed {first['seed']}, one change at a time; judged on dev, so "
-        "that the test set chooses nothing. The changes on test are paired comparisons, as above. So short a run favours "
-        "what learns fast over what lasts.\n\n"
-    )
-    rows = []
-    for name, s in sorted(own.items(), key=lambda item: -item[1].mean("dev_ua")):
-        dev, change, on_test = s.mean("dev_ua"), "", ""
-        if name != "ablation-none":
-            result = compare(s, base)
-            change = f"{100 * (dev - base.mean('dev_ua')):+.1f}"
-            on_test = "-" if result is None else result.difference.points()
-        title = ABLATIONS[name].title.removeprefix("edge recipe, short: ")
-        rows.append([title, f"{100 * dev:.1f}", change, s.ua.percent(), on_test])
-    return introduction + table(["recipe", "dev UA %", "change", "test UA % (not used to choose)", "change"], rows)
-
-
-def _shipped_tables(shipped: Path) -> str:
-    """Return the tables of evaluate's JSON files in the record of the shipped model."""
-    parts = []
-    for path in sorted(
-        p for pattern in ("adaptation", "calibration", "leave-corpus-out", "robustness") for p in shipped.glob(f"{pattern}*.json")
-    ):
-        results = json.loads(path.read_text(encoding="utf-8"))
-        key = next(key for key in ("adaptation", "calibration", "condition") if key in results[0])
-        first: dict[str, float] = {}
-        rows = []
-        for r in results:
-            change = f"{100 * (r['ua'] - first.setdefault(r['corpus'], r['ua'])):+.1f}"
-            if "change_95" in r:
-                change += f" [{100 * r['change_95'][0]:+.1f}, {100 * r['change_95'][1]:+.1f}]"
-            interval = f"{100 * r['ua']:.1f} [{100 * r['ua_95'][0]:.1f}, {100 * r['ua_95'][1]:.1f}]"
-            rows.append([f"{r['corpus']} {r['split']}", r[key], str(r["n_clips"]), interval, change, f"{r['ece']:.3f}"])
-        parts.append(f"### {path.stem}\n\n" + table(["clips of", key, "clips", "UA %", "change", "ECE"], rows))
-    return "\n\n".join(parts)
-
-
-if __name__ == "__main__":
-    print(results_page(Path(sys.argv[1]), Path(sys.argv[2])), end="")

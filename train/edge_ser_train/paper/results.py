@@ -1,4 +1,4 @@
-"""From the cells' JSON files to figures with intervals: UA, WA, macro-F1 over speakers, and paired comparisons. No retraining."""
+"""From the cells' results to figures with intervals: UA, WA, macro-F1 over speakers, and paired comparisons. No retraining."""
 
 from __future__ import annotations
 
@@ -12,36 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.arrays import Float64Array
-from edge_ser.errors import RunError
-from edge_ser_train.method.run import read_json
-from edge_ser_train.metrics import BOOTSTRAP_SAMPLES, macro_f1, unweighted_accuracy, weighted_accuracy
+from edge_ser_train.bootstrap import Interval, bounds, draws
+from edge_ser_train.metrics import macro_f1, unweighted_accuracy, weighted_accuracy
+from edge_ser_train.paper.table import Result, read_results
 
 BASELINES = {"egemaps-svm": "openSMILE eGeMAPSv02 + linear SVM"}
 """Titles of what is no training run but has cells like one (bench/)."""
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure and its 95 % interval over speakers."""
-
-    value: float
-    low: float
-    high: float
-
-    def percent(self) -> str:
-        """Return it in per cent, as in ``80.4 [74.1, 85.5]``."""
-        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-
-    def points(self) -> str:
-        """Return a difference in percentage points, as in ``-1.8 [-4.8, +1.2]``."""
-        return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
-
-
-@dataclass(frozen=True)
 class Summary:
     """One experiment under one protocol: all its folds pooled, its seeds averaged."""
 
-    cells: tuple[dict[str, Any], ...]
+    cells: tuple[Result, ...]
     seeds: tuple[int, ...]
     n_folds: int
     speakers: tuple[str, ...]
@@ -49,24 +32,19 @@ class Summary:
     """[n_seeds, n_speakers, n_classes, n_classes], folds added up."""
 
     @property
-    def ua(self) -> Figure:
+    def ua(self) -> Interval:
         """Unweighted accuracy."""
         return self._figure(unweighted_accuracy)
 
     @property
-    def wa(self) -> Figure:
+    def wa(self) -> Interval:
         """Weighted accuracy."""
         return self._figure(weighted_accuracy)
 
     @property
-    def macro_f1(self) -> Figure:
+    def macro_f1(self) -> Interval:
         """Mean F1 over the classes."""
         return self._figure(macro_f1)
-
-    @property
-    def ua_per_seed(self) -> list[float]:
-        """UA of each seed."""
-        return [float(unweighted_accuracy(c.sum(axis=0))) for c in self.confusion]
 
     @property
     def ua_of_runs(self) -> Float64Array:
@@ -106,42 +84,32 @@ class Summary:
                 found[self.seeds.index(cell["seed"]), self.speakers.index(speaker)] = area
         return {seed: areas for seed, areas in zip(self.seeds, found, strict=True) if not np.isnan(areas).any()}
 
-    def _figure(self, measure: Any) -> Figure:
-        value = float(np.mean([measure(c.sum(axis=0)) for c in self.confusion]))
-        drawn = [measure(c[_draws(len(self.speakers))].sum(axis=1)) for c in self.confusion]
-        low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
-        return Figure(value, float(low), float(high))
+    def _figure(self, measure: Any) -> Interval:
+        drawn = [measure(c[draws(len(self.speakers))].sum(axis=1)) for c in self.confusion]
+        return Interval(float(np.mean([measure(c.sum(axis=0)) for c in self.confusion])), *bounds(np.mean(drawn, axis=0)))
 
 
-def _draws(n_speakers: int) -> npt.NDArray[np.int64]:
-    """Return the bootstrap's speakers, [samples, n_speakers]: whole speakers with replacement, always the same draws."""
-    return np.random.default_rng(0).integers(0, n_speakers, size=(BOOTSTRAP_SAMPLES, n_speakers))
-
-
-def _total(cell: dict[str, Any]) -> npt.NDArray[np.int64]:
+def _total(cell: Result) -> npt.NDArray[np.int64]:
     total: npt.NDArray[np.int64] = np.sum(list(cell["test_confusion_per_speaker"].values()), axis=0, dtype=np.int64)
     return total
 
 
-def read_cells(folder: Path) -> dict[tuple[str, str], Summary]:
-    """Read OUT/cells; return a summary for each (corpus-classes-protocol, experiment).
+def read_cells(out: Path) -> dict[tuple[str, str], Summary]:
+    """Read what OUT holds; return a summary for each (corpus-classes-protocol, experiment).
 
     A seed counts only when it has every fold that any seed has: UA of half the speakers is another figure. Raises RunError for
     a damaged file.
     """
-    found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for path in sorted(folder.glob("*/*/*.json")):
-        cell = read_json(path)
-        needed = ("test_confusion_per_speaker", "fold", "seed", "labels", "clips", "split_sha256")
-        if missing := [key for key in needed if key not in cell]:
-            raise RunError(f"{path} has no {missing[0]!r}; expected the results of a cell as edge-ser reproduce writes them")
-        found[path.parts[-3], path.parts[-2]].append(cell)
+    found: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    for name, cell in read_results(out).items():
+        place, experiment, _ = name.split("/")
+        found[place, experiment].append(cell)
     folds_of: dict[str, set[str]] = defaultdict(set)
     for (place, _), cells in found.items():
         folds_of[place] |= {cell["fold"] for cell in cells}
     summaries = {}
     for (place, experiment), cells in sorted(found.items()):
-        by_seed: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        by_seed: dict[int, list[Result]] = defaultdict(list)
         for cell in cells:
             by_seed[cell["seed"]].append(cell)
         complete = {seed: rows for seed, rows in sorted(by_seed.items()) if {r["fold"] for r in rows} == folds_of[place]}
@@ -150,7 +118,7 @@ def read_cells(folder: Path) -> dict[tuple[str, str], Summary]:
     return summaries
 
 
-def _summary(by_seed: dict[int, list[dict[str, Any]]]) -> Summary:
+def _summary(by_seed: dict[int, list[Result]]) -> Summary:
     cells = [cell for rows in by_seed.values() for cell in rows]
     speakers = sorted({s for cell in cells for s in cell["test_confusion_per_speaker"]})
     n = len(cells[0]["labels"])
@@ -167,7 +135,7 @@ def _summary(by_seed: dict[int, list[dict[str, Any]]]) -> Summary:
 class Comparison:
     """UA of one experiment minus UA of another, on the same speakers and seeds."""
 
-    difference: Figure
+    difference: Interval
     p: float
     """Two-sided, of a paired bootstrap over speakers."""
     per_seed: tuple[float, ...]
@@ -182,19 +150,17 @@ def compare(one: Summary, other: Summary) -> Comparison | None:
     seeds = [s for s in one.seeds if s in other.seeds]
     if not seeds or one.speakers != other.speakers:
         return None
-    draws = _draws(len(one.speakers))
 
     def per_seed(summary: Summary) -> tuple[Float64Array, Float64Array]:
         chosen = summary.confusion[[summary.seeds.index(s) for s in seeds]]
         whole = unweighted_accuracy(chosen.sum(axis=1))
-        return whole, np.stack([unweighted_accuracy(c[draws].sum(axis=1)) for c in chosen]).mean(axis=0)
+        return whole, np.stack([unweighted_accuracy(c[draws(len(one.speakers))].sum(axis=1)) for c in chosen]).mean(axis=0)
 
     (a, drawn_a), (b, drawn_b) = per_seed(one), per_seed(other)
     drawn = drawn_a - drawn_b
-    low, high = np.percentile(drawn, [2.5, 97.5])
     # Plus one, so that no p is reported smaller than the number of draws can show.
     tail = (min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1) / (len(drawn) + 1)
-    return Comparison(Figure(float((a - b).mean()), float(low), float(high)), min(1.0, 2 * float(tail)), tuple((a - b).tolist()))
+    return Comparison(Interval(float((a - b).mean()), *bounds(drawn)), min(1.0, 2 * float(tail)), tuple((a - b).tolist()))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -283,8 +249,8 @@ def novelty_table(
                 if not seeds:
                     break
                 per_speaker = np.mean([areas[seed] - (base[seed] if other else 0) for seed in seeds], axis=0)
-                drawn = per_speaker[_draws(len(per_speaker))].mean(axis=1)
-                figure = Figure(float(per_speaker.mean()), *map(float, np.percentile(drawn, [2.5, 97.5])))
+                drawn = per_speaker[draws(len(per_speaker))].mean(axis=1)
+                figure = Interval(float(per_speaker.mean()), *bounds(drawn))
                 columns.append(figure.points() if other else figure.percent())
             if seeds:
                 rows.append([place, title, str(len(seeds)), *columns])

@@ -1,0 +1,51 @@
+"""Intervals over speakers: clips of one speaker are not independent, and it is new speakers that a figure should predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLES = 2000
+
+
+def draws(n_speakers: int) -> npt.NDArray[np.int64]:
+    """Return the bootstrap's speakers, [SAMPLES, n_speakers]: whole speakers with replacement, always the same draws."""
+    return np.random.default_rng(0).integers(0, n_speakers, size=(SAMPLES, n_speakers))
+
+
+def bounds(drawn: npt.NDArray[Any]) -> tuple[float, float]:
+    """Return the 95 % interval of a figure that the draws gave as ``drawn`` [SAMPLES].
+
+    >>> bounds(np.arange(1001))
+    (25.0, 975.0)
+    """
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its 95 % interval over speakers."""
+
+    value: float
+    low: float
+    high: float
+
+    def percent(self) -> str:
+        """Return it in per cent.
+
+        >>> Interval(0.804, 0.741, 0.855).percent()
+        '80.4 [74.1, 85.5]'
+        """
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    def points(self) -> str:
+        """Return a difference in percentage points.
+
+        >>> Interval(-0.018, -0.048, 0.012).points()
+        '-1.8 [-4.8, +1.2]'
+        """
+        return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
