@@ -69,7 +69,9 @@ def command(
             listener.push(features.push(samples))
         listener.flush()
         n_samples += features.n_samples
-    Profile(statistics.result(speech)).save(out)
+    measured = statistics.result(speech)
+    statistics.refuse_noise()
+    Profile(measured).save(out)
     to_stderr = out == STANDARD_OUTPUT
     click.echo(_report(speech, statistics, manifest, n_samples), err=to_stderr)
     click.echo(f"wrote {'the profile' if to_stderr else out}", err=to_stderr)

@@ -247,11 +247,11 @@ def read_jetson(root: Path = ROOT) -> Jetson | None:
 
 def missing_extras(package: str = "edge-ser") -> dict[str, list[str]]:
     """Return every extra that the package announces, and which packages of it are not installed; {} where nothing tells."""
-    try:
-        from packaging.requirements import Requirement  # comes with ONNX Runtime
+    from packaging.requirements import Requirement
 
+    try:
         told = metadata(package)
-    except (ImportError, PackageNotFoundError):
+    except PackageNotFoundError:
         return {}
     announced = [Requirement(line) for line in told.get_all("Requires-Dist") or []]
 

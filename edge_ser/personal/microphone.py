@@ -204,6 +204,16 @@ class SpeechStatistics:
             raise ConfigError("no speech was found in the recordings: they are empty or digital silence; expected some speech")
         return self._sum / self.n_frames
 
+    def refuse_noise(self) -> None:
+        """Raise ConfigError when the level of what counts as speech hardly varies: that is noise, and nobody spoke."""
+        with self._adding:
+            variance = self._level_squares / max(1, self.n_frames) - (self._level_sum / max(1, self.n_frames)) ** 2
+        if self.n_frames and variance < _STEADY_STD_DB**2:
+            raise ConfigError(
+                f"microphone: no speech was heard, the level varies by {math.sqrt(max(variance, 0)):.2f} dB alone; that is "
+                "noise: check the microphone and record speech"
+            )
+
     def result(self, speech: Speech = "ordinary") -> Microphone:
         """Return the microphone as ``speech`` showed it; ConfigError when that was too little, or none."""
         with self._adding:
@@ -213,13 +223,6 @@ class SpeechStatistics:
                     f"microphone: no bin varies by more than {widest:.2g} dB; that is silence or a steady tone: "
                     "check the microphone and record speech"
                 )
-            if self.n_frames:
-                variance = self._level_squares / self.n_frames - (self._level_sum / self.n_frames) ** 2
-                if variance < _STEADY_STD_DB**2:
-                    raise ConfigError(
-                        f"microphone: no speech was heard, the level varies by {math.sqrt(max(variance, 0)):.2f} dB alone; that "
-                        "is noise: check the microphone and record speech"
-                    )
             return Microphone(self.encoder.weights_sha256, self.vector, self.n_vectors, speech)
 
 

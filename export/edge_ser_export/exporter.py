@@ -18,15 +18,16 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edge_ser.engines import Backend
 from edge_ser.errors import ExportError
 from edge_ser_export.c_library import CModel, require_same_in_chunks
-from edge_ser_export.formats import FORMATS, INTEGERS_ONLY, install
+from edge_ser_export.formats import FORMATS, INTEGERS_ONLY, Format, install
 from edge_ser_export.material import Clips, Material, gather
-from edge_ser_export.quantize import QuantizedNet, activation_ranges, coverage, percent, quantize
+from edge_ser_export.quantize import LayerCoverage, QuantizedNet, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import Agreement, agree, latencies, verify
 from edge_ser_train.method.loop import infer
@@ -89,11 +90,7 @@ def _verified(
     """Write one file, verify it, and write it again with what was found in its manifest."""
     trained, clips, form = material.trained, material.clips, FORMATS[name]
     layers = tuple(coverage(trained.net, form.head_macs_int8)) if quantized else ()
-    weights, macs = (round(percent(layers, what), 2) if layers else 0.0 for what in ("weights", "macs_per_s"))
-    scheme = form.int8_scheme if quantized else "float32"
-    scales = {"vector_scale": quantized.convs[-1].out.scale} if quantized else {}
-    numbers = {"scheme": scheme, "weights_int8_percent": weights, "macs_int8_percent": macs, **scales}
-    numbers["layers"] = [asdict(x) for x in layers]
+    numbers = _quantization(form, layers, quantized)
     write = form.build(trained.net, quantized)
     write(replace(material.facts, quantization=numbers), path)
     say(f"wrote the {name} {'graph' if form.suffix else 'source'}, verifying it against the network")
@@ -113,9 +110,21 @@ def _verified(
     n_bytes = write(replace(material.facts, quantization=numbers | found), path)
     form.open(path)
     state_bytes = backend.state_bytes if isinstance(backend, CModel) else None
-    return FileReport(
-        path.name, name, n_bytes, scheme, weights, macs, layers, verification, agreement, against_onnx, state_bytes, engine
-    )
+    covered = (numbers["scheme"], numbers["weights_int8_percent"], numbers["macs_int8_percent"], layers)
+    return FileReport(path.name, name, n_bytes, *covered, verification, agreement, against_onnx, state_bytes, engine)
+
+
+def _quantization(form: Format, layers: tuple[LayerCoverage, ...], quantized: QuantizedNet | None) -> dict[str, Any]:
+    """Return what a manifest says of a file's integers, layer by layer."""
+    weights, macs = (round(percent(layers, what), 2) if layers else 0.0 for what in ("weights", "macs_per_s"))
+    scales = {"vector_scale": quantized.convs[-1].out.scale} if quantized else {}
+    return {
+        "scheme": form.int8_scheme if quantized else "float32",
+        "weights_int8_percent": weights,
+        "macs_int8_percent": macs,
+        **scales,
+        "layers": [asdict(layer) for layer in layers],
+    }
 
 
 def _against_onnx(material: Material, quantized: QuantizedNet | None, backend: Backend, clips: Clips) -> Agreement:
@@ -129,8 +138,10 @@ def _onnx(material: Material, quantized: QuantizedNet | None) -> Backend:
     """Return the network in ONNX Runtime, in float or in integers, for a file of another format to be set against."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reference.onnx"
-        FORMATS["onnx"].build(material.trained.net, quantized)(material.facts, path)
-        return FORMATS["onnx"].open(path)
+        form = FORMATS["onnx"]
+        facts = replace(material.facts, quantization=_quantization(form, (), quantized))
+        form.build(material.trained.net, quantized)(facts, path)
+        return form.open(path)
 
 
 def time_files(material: Material, outputs: Mapping[str, Path]) -> dict[str, dict[str, float]]:

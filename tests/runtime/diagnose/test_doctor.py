@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from email.message import Message
 from pathlib import Path
@@ -140,8 +139,3 @@ def test_extras_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> Non
         told["Requires-Dist"] = line
     monkeypatch.setattr(doctor, "metadata", lambda package: told)
     assert missing_extras() == {"mic": ["no-such-package"], "plot": [], "all": ["no-such-package"]}
-
-
-def test_without_packaging_extras_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
-    assert missing_extras() == {}

@@ -185,7 +185,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
     """Write tensors and JSON-able metadata as one safetensors file, atomically, with a checksum of both."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata)
-    write_atomic(path, save(contiguous, {"edge_ser": text, "sha256": _checksum(contiguous, text)}))
+    # One key: safetensors writes several in any order, and equal runs shall have equal bytes.
+    write_atomic(path, save(contiguous, {"edge_ser": f"{_checksum(contiguous, text)}\n{text}"}))
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
@@ -202,10 +203,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(str(path), framework="pt") as file:
             found = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # An older edge-ser wrote none.
-        if set(found) != {"edge_ser"} and found.get("sha256") != _checksum(tensors, found["edge_ser"]):
+        checksum, _, text = found["edge_ser"].rpartition("\n")
+        if checksum and checksum != _checksum(tensors, text):  # an older edge-ser wrote none
             raise ValueError("it does not hold what its checksum says")
-        metadata = json.loads(found["edge_ser"])
+        metadata = json.loads(text)
         if not isinstance(metadata, dict):
             raise ValueError("its metadata is no object")
         return tensors, metadata
