@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 
 from edge_ser import EmotionRecognizer
 from edge_ser.cli import cli
@@ -28,6 +26,7 @@ from edge_ser_export.c_library import CModel
 from edge_ser_export.exporter import export_run
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import Agreement, agree
+from edge_ser_train.method.run import MODEL, load_tensors, save_tensors
 from tests.firmware.test_library import tool
 
 
@@ -207,11 +206,10 @@ def test_wrong_numbers_in_c_are_refused(learnt: Path, tmp_path: Path, monkeypatc
 def test_wrong_recurrent_weights_in_c_are_refused(learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool("cc")
     run = shutil.copytree(learnt, tmp_path / "run")
-    tensors = load_file(run / "model.safetensors")
-    metadata = safe_open(run / "model.safetensors", "np").metadata()  # type: ignore[no-untyped-call]
+    tensors, metadata = load_tensors(run / MODEL)
     for name in ("gru.weight_hh_l0", "gru.weight_hh_l0_reverse"):
-        tensors[name] = 4 * tensors[name]  # after 60 steps they hardly matter
-    save_file(tensors, run / "model.safetensors", metadata)
+        tensors[name] = 4 * tensors[name]
+    save_tensors(run / MODEL, tensors, metadata)
     export_run(run, {"c": tmp_path / "right"}, silent, int8=True)
     array = firmware.c_array
 
