@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import pkgutil
@@ -66,6 +67,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except (EdgeSerError, OSError) as error:
+    except EdgeSerError as error:
         complain(error)
+        sys.exit(1)
+    except OSError as error:
+        # Files, sockets and devices are named where they are used: an error without a name is of what was printed.
+        is_printing = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+        complain(EdgeSerError(f"cannot write standard output: {error.strerror}") if is_printing else error)
         sys.exit(1)

@@ -82,7 +82,8 @@ def holding(path: Path) -> Iterator[bool]:
 
 
 def _refusal(path: Path, what: str, error: type[EdgeSerError], failure: OSError) -> EdgeSerError:
-    return error(f"cannot write {f'{what} ' if what else ''}{path}: {failure.strerror or failure}")
+    name = "standard output" if path == STANDARD_OUTPUT else path
+    return error(f"cannot write {f'{what} ' if what else ''}{name}: {failure.strerror or failure}")
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 BAR_WIDTH = 10
 WIDE = 100
 """Columns of text where there is no terminal to ask."""
+FULL = sys.maxsize
+"""Columns of a table where there is no terminal to ask: nothing of it is left out."""
 _BAR, _SHARE, _CLOSE_SHARE = BAR_WIDTH + 5, 9, 8
 
 _T = TypeVar("_T")
@@ -109,20 +111,24 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{tenths / 10:04.1f}" if hours else f"{minutes}:{tenths / 10:04.1f}"
 
 
-_UTTERANCE_WIDE = 90  # with four labels; below it a row of the table has neither bar nor shares
+_BARE_UTTERANCE, _NOTES = 46, 16  # columns of a row but for the shares; of its notes, novel and goes on
 
 
-def utterance_header(labels: Iterable[str], width: int = WIDE) -> str:
-    """Return the head of the table that :func:`utterance_row` fills."""
-    if width < _UTTERANCE_WIDE:
+def _is_narrow(n_labels: int, after: str, width: int) -> bool:
+    return width < _BARE_UTTERANCE + n_labels * _SHARE + len(after) + _NOTES
+
+
+def utterance_header(labels: Sequence[str], after: str = "", width: int = FULL) -> str:
+    """Return the head of the table that :func:`utterance_row` fills; ``after`` is one more column."""
+    if _is_narrow(len(labels), after, width):
         return f"{'start':>9} {'length':>8}  {'emotion':<9} conf"
     shares = "".join(f"{label:>9}" for label in labels)
-    return f"{'start':>9} {'length':>8}  {'emotion':<9} {'confidence':<{BAR_WIDTH + 5}} {shares}"
+    return f"{'start':>9} {'length':>8}  {'emotion':<9} {'confidence':<{BAR_WIDTH + 5}} {shares}{after}"
 
 
-def utterance_row(start_s: float, stop_s: float, answer: Prediction, is_cut: bool, after: str = "", width: int = WIDE) -> str:
-    """Return one row of the table of utterances; ``after`` is one more column. A narrow row has neither bar nor shares."""
-    if width < _UTTERANCE_WIDE:
+def utterance_row(start_s: float, stop_s: float, answer: Prediction, is_cut: bool, after: str = "", width: int = FULL) -> str:
+    """Return one row of the table of utterances. A narrow one, as its head, has neither bar nor shares nor ``after``."""
+    if _is_narrow(len(answer.probabilities), after, width):
         note = " novel" if answer.is_novel else " …" if is_cut else ""
         return f"{clock_time(start_s):>9} {stop_s - start_s:6.2f} s  {answer.label[:9]:<9} {answer.confidence:4.0%}{note}"
     confidence = f"{bar(answer.confidence)} {answer.confidence:4.0%}"

@@ -24,7 +24,7 @@ from edge_ser.commands._options import (
 )
 from edge_ser.errors import AudioError, require_extra
 from edge_ser.files import STANDARD_OUTPUT
-from edge_ser.terminal import Layout, bar, columns, complain
+from edge_ser.terminal import FULL, Layout, bar, columns, complain
 
 if TYPE_CHECKING:
     from edge_ser.prediction import Prediction
@@ -105,7 +105,7 @@ def command(
 
         sources = [(name, _standard_input() if name == "-" else name) for name in recordings]
         sys.exit(1 if print_segments(recognizer, sources, segmenter, form or "table", output, plot) or failed else 0)
-    layout = Layout.of(min(48, max(map(len, ["file", *recordings]))), len(recognizer.labels), columns(otherwise=sys.maxsize))
+    layout = Layout.of(min(48, max(map(len, ["file", *recordings]))), len(recognizer.labels), columns(otherwise=FULL))
     headed = as_json
     front_end = recognizer.manifest.front_end
     # A frame more than are judged.

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from edge_ser.live.listener import Event, Listener, Overrun, ToneChanged, UtteranceAnswered
-from edge_ser.terminal import WIDE, bar, clock_time, columns, utterance_header, utterance_row
+from edge_ser.terminal import FULL, bar, clock_time, columns, utterance_header, utterance_row
 
 _FRAME_S = 0.1
-_METER_WIDTH = 24
+_METER_WIDTH = 24  # at most
+_BESIDE_METER = 30  # columns of a row of the panel, and one that stays free
 _METER_DB = (-60.0, 0.0)
-_SMALLEST = (72, 12)  # columns and lines a panel needs below it
+_WIDE = 80  # from here on the tone's row holds more than the tone
+_SMALLEST = (36, 12)  # columns and lines a panel needs below it
 
 
 class Screen:
@@ -32,8 +34,7 @@ class Screen:
         self._notes: deque[str] = deque()
 
     def __enter__(self) -> Screen:
-        wide = columns() >= WIDE
-        self._print(f"{utterance_header(self._labels, columns())}{'  answered after' * wide}")
+        self._print(utterance_header(self._labels, f"{'after':>12}", columns(otherwise=FULL)))
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -47,7 +48,7 @@ class Screen:
         if isinstance(event, UtteranceAnswered):
             self._last_answer = event
             after = f"  {event.latency_ms:7.0f} ms"
-            self._print(utterance_row(event.start_s, event.stop_s, event.prediction, event.cut, after, columns()))
+            self._print(utterance_row(event.start_s, event.stop_s, event.prediction, event.cut, after, columns(otherwise=FULL)))
         elif isinstance(event, ToneChanged) and not self._is_live:
             self._print(f"{clock_time(event.time_s):>9} tone: {event.label}")
         elif isinstance(event, Overrun) and not self._is_live:
@@ -64,7 +65,7 @@ class Screen:
         now = self._clock()
         if self._is_live and now >= self._next_frame:
             self._next_frame = now + _FRAME_S
-            self._draw(self._panel())
+            self._draw(self._panel(shutil.get_terminal_size().columns))
 
     def _print(self, line: str) -> None:
         """Print a line above the panel."""
@@ -86,19 +87,25 @@ class Screen:
         self._out.flush()
         self._drawn = len(shown)
 
-    def _panel(self) -> Iterable[str]:
+    def _panel(self, width: int) -> Iterable[str]:
+        meter_width = max(1, min(_METER_WIDTH, width - _BESIDE_METER))
         segmenter, tracker = self._listener.segmenter, self._listener.tracker
         low, high = _METER_DB
         level = min(high, max(low, segmenter.level_db))
-        meter = bar((level - low) / (high - low), _METER_WIDTH)
+        meter = bar((level - low) / (high - low), meter_width)
         state = "● speech" if segmenter.speaking else "○ silence"
         yield ""
         yield f"{clock_time(self._listener.time_s):>9} {state:<10} {meter} {level:4.0f} dB"
         for label in self._labels:
             p = tracker.probabilities.get(label, 0.0)
-            yield f"{'':>9} {label:<10} {bar(p, _METER_WIDTH)} {p:4.0%}"
+            yield f"{'':>9} {label:<10} {bar(p, meter_width)} {p:4.0%}"
         tone = "" if tracker.tone is None else tracker.tone.label
         answer = self._last_answer
-        took = f"last answer computed in {answer.compute_ms:.0f} ms" if answer else ""
+        took = f"answer computed in {answer.compute_ms:.0f} ms" if answer else ""
         lost = f"{self._listener.overruns} overruns" if self._listener.overruns else ""
-        yield f"{'':>9} {'tone':<10} {tone:<{_METER_WIDTH}}  " + ", ".join(filter(None, (took, lost)))
+        told = filter(None, (took, lost))
+        if width >= _WIDE:
+            yield f"{'':>9} {'tone':<10} {tone:<{_METER_WIDTH}}  " + ", ".join(told)
+        else:
+            yield f"{'':>9} {'tone':<10} {tone}"
+            yield from (f"{'':>9} {line}" for line in told)

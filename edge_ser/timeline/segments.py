@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from edge_ser.files import is_stream, require_writable, writing
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.live.segmenter import SegmenterConfig
 from edge_ser.recognizer import EmotionRecognizer
-from edge_ser.terminal import columns, complain, utterance_header, utterance_row
+from edge_ser.terminal import FULL, columns, complain, utterance_header, utterance_row
 from edge_ser.timeline.formats import Envelope, Segment, audacity, csv_header, csv_rows, jsonl, rttm, timeline
 
+
+def _table(name: str, segments: Sequence[Segment], width: int = FULL) -> str:
+    return "".join(f"{utterance_row(s.start_s, s.stop_s, s.prediction, s.cut, width=width)}\n" for s in segments)
+
+
 FORMATS: dict[str, Callable[[str, Sequence[Segment]], str]] = {
-    "table": lambda name, segments: "".join(
-        f"{utterance_row(s.start_s, s.stop_s, s.prediction, s.cut, width=columns())}\n" for s in segments
-    ),
+    "table": _table,
     "jsonl": jsonl,
     "csv": csv_rows,
     "audacity": audacity,
@@ -50,6 +54,8 @@ def print_segments(
         require_writable(path)
     texts: list[str] = []  # of a regular file
     failed = 0
+    width = columns(otherwise=FULL) if output is None else FULL
+    formatted = partial(_table, width=width) if form == "table" else FORMATS[form]
     with contextlib.ExitStack() as opened:
         stream = opened.enter_context(writing(output)) if output is not None and is_stream(output) else None
 
@@ -65,7 +71,7 @@ def print_segments(
         if form == "csv":
             write(csv_header(recognizer.labels))
         elif form == "table":
-            write(utterance_header(recognizer.labels, columns()) + "\n")
+            write(utterance_header(recognizer.labels, width=width) + "\n")
         for name, source in recordings:
             before = len(texts)
             try:
@@ -81,7 +87,7 @@ def print_segments(
 
                     for segment in timeline(recognizer, reader, config, heard):
                         progress.clear()
-                        write(FORMATS[form](name, [segment]))
+                        write(formatted(name, [segment]))
                         n += 1
                         if plot is not None:
                             segments.append(segment)

@@ -76,9 +76,7 @@ def gather(
     if any(name in INTEGERS_ONLY for name in outputs):
         require_c(trained.front_end.name, len(trained.labels))
     if trained.config.loss.kind != "joint":
-        raise ExportError(
-            f"{run} was trained with {trained.config.loss.kind}, which has no classifier; export a run of kind joint"
-        )
+        raise ExportError(f"{run} was trained with loss.kind {trained.config.loss.kind}; only runs of kind joint are exported")
     if not (run / REPORT).is_file():
         raise RunError(f"{run} is not finished and has no temperature and centres yet; run edge-ser train --out {run} --resume")
     say(f"loaded {run}: step {trained.step}, labels {', '.join(trained.labels)}")

@@ -212,9 +212,10 @@ def test_mistakes_are_one_line_and_leave_nothing(learnt: Path, tmp_path: Path, m
     assert not list(tmp_path.glob(".*"))
 
 
-def test_runs_without_a_classifier_are_not_exported(train_tiny: Callable[..., Path], tmp_path: Path) -> None:
-    run = train_tiny(tmp_path / "run", "paper", "loss.kind=triplet", "optimizer.max_steps=2")
-    with pytest.raises(ExportError, match="has no classifier"):
+@pytest.mark.parametrize("kind", ["triplet", "island"])
+def test_runs_of_another_loss_are_not_exported(train_tiny: Callable[..., Path], tmp_path: Path, kind: str) -> None:
+    run = train_tiny(tmp_path / "run", "paper", f"loss.kind={kind}", "optimizer.max_steps=2")
+    with pytest.raises(ExportError, match=f"loss.kind {kind}; only runs of kind joint are exported"):
         export_run(run, {"onnx": tmp_path / "m.onnx"}, silent)
 
 

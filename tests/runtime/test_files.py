@@ -98,7 +98,7 @@ def test_standard_output_by_all_its_names(tmp_path: Path) -> None:
     assert out.read_text().splitlines() == ["kept", "before", *outputs, "behind"]
     closed = [sys.executable, "-c", "import sys; sys.stdout = None\n" + code.replace("print", "str"), "-"]
     done = subprocess.run(closed, capture_output=True, check=False)
-    assert b"cannot write -: standard output is closed" in done.stderr
+    assert b"cannot write standard output: standard output is closed" in done.stderr
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:

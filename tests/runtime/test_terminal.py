@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edge_ser.prediction import Prediction
@@ -30,8 +32,11 @@ def answer() -> Prediction:
     return EmotionRecognizer().predict(ROOT / "tests" / "golden" / "synthetic_speech.flac")
 
 
-@pytest.mark.parametrize("width", [40, 80, 100])
-def test_an_utterance_fits_the_terminal(width: int, answer: Prediction) -> None:
-    for line in (utterance_header(LABELS, width), utterance_row(3599.9, 3613.9, answer, True, width=width)):
-        assert len(line) <= width
+@pytest.mark.parametrize("after", ["", "    4 ms"])
+@pytest.mark.parametrize("width", [40, 80, 92, 100, 120])
+def test_an_utterance_fits_the_terminal(width: int, after: str, answer: Prediction) -> None:
+    head = utterance_header(LABELS, after, width)
+    row = utterance_row(3599.9, 3613.9, replace(answer, is_novel=True), True, after, width)
+    assert max(len(head), len(row)) <= width
+    assert ("sad" in head) == ("█" in row) == (width >= 100 + len(after))
     assert f"{answer.confidence:4.0%}" in utterance_row(0, 1, answer, False, width=width)

@@ -11,10 +11,11 @@ from edge_ser.diagnose.benchmark.results import Report
 from edge_ser.files import writing
 
 _HEIGHTS = "▁▂▃▄▅▆▇█"
-_WIDTH = 48
+SPARK_WIDTH = 48
+"""Columns of a sparkline between its ends."""
 
 
-def sparkline(times_ms: Sequence[float], width: int = _WIDTH) -> str:
+def sparkline(times_ms: Sequence[float], width: int = SPARK_WIDTH) -> str:
     """Return a histogram of one line, the least and the greatest time at its ends; an empty bin is blank, however few a bar.
 
     >>> sparkline([1.0, 1.0, 1.0, 1.2, 2.0], width=5)

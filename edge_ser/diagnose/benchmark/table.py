@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from edge_ser.diagnose.benchmark.histogram import sparkline
-from edge_ser.diagnose.benchmark.results import Report, Start, Subject, Timing
+from edge_ser.diagnose.benchmark.histogram import SPARK_WIDTH, sparkline
+from edge_ser.diagnose.benchmark.results import Report, Result, Start, Subject, Timing
 from edge_ser.diagnose.machine import Condition, Machine
 from edge_ser.terminal import WIDE, keyed
 
@@ -15,6 +15,8 @@ STATISTICS = ("first", "min", "mean", "p50", "p90", "p99", "max")
 _NOT_TOLD = "not told"
 
 _NAME_WIDTH = 26
+_KEY_WIDTH = 20  # at least: of what stands before the memory's size and its like
+_SPARK_ENDS, _LEAST_SPARK = 20, 24  # columns of both times and the blanks beside a sparkline; of one beside its name
 
 
 def shown_statistics(width: int) -> list[str]:
@@ -36,17 +38,21 @@ def format_report(report: Report, width: int = WIDE) -> str:
         found = timing.statistics()
         return f"{name:<{_NAME_WIDTH}}" + "".join(f"{found[s]:>9}" if s == "outliers" else f"{found[s]:>9.2f}" for s in names)
 
+    def wrapped(line: str) -> list[str]:
+        return textwrap.wrap(line, min(width, WIDE), subsequent_indent="  ")
+
     lines = [f"edge-ser {report.edge_ser}"]
     for line in (*machine_lines(report.machine), *condition_lines(report.before, report.after)):
-        lines += textwrap.wrap(line, min(width, WIDE), subsequent_indent="  ")
+        lines += wrapped(line)
     busiest = max((c.load for c in (report.before, report.after) if c.load is not None), default=0.0)
     if busiest > report.machine.cores:
-        lines.append("THE MACHINE IS BUSY: compare what was measured together here, and no times")
-    lines += ["", f"{report.warm_up_rounds} rounds of warm-up, then {report.rounds} rounds, {report.stopped_because}"]
+        lines += wrapped("THE MACHINE IS BUSY: compare what was measured together here, and no times")
+    rounds = f"{report.warm_up_rounds} rounds of warm-up, then {report.rounds} rounds, {report.stopped_because}"
+    lines += ["", *wrapped(rounds)]
     if len(report.results) > 1:
-        lines.append("every round runs each of them in turn, and begins with another one")
+        lines += wrapped("every round runs each of them in turn, and begins with another one")
     for result in report.results:
-        lines += ["", *subject_lines(result.subject), ""]
+        lines += ["", *(part for line in subject_lines(result.subject) for part in wrapped(line)), ""]
         lines.append(f"{'ms':<{_NAME_WIDTH}}" + "".join(f"{name:>9}" for name in names))
         for case in result.cases:
             lines.append(row(f"{case.seconds:.3g} s, file to answer", case.answer))
@@ -57,15 +63,18 @@ def format_report(report: Report, width: int = WIDE) -> str:
         if result.start is not None:
             named = {**result.start.series, f"cold start, {result.start.seconds:.3g} s": result.start.series["cold_start"]}
             lines += [row(name.replace("_", " "), timing) for name, timing in named.items() if name != "cold_start"]
-        lines += ["", *keyed(_costs(result.start), _NAME_WIDTH, min(width, WIDE))]
-        for case in result.cases:
-            cpu = "" if case.stream_cpu_percent is None else f", {case.stream_cpu_percent:.2f} % of a core while speech arrives"
-            lines.append(f"{f'{case.seconds:.3g} s':<{_NAME_WIDTH}}real-time factor {case.rtf:.5f}{cpu}")
-    lines += ["", "file to answer, ms: from the fastest to the slowest, outliers included"]
+        key_width = max(_KEY_WIDTH, min(_NAME_WIDTH, width // 3))
+        lines += ["", *keyed((*_costs(result.start), *_shares(result)), key_width, min(width, WIDE))]
+    lines += ["", *wrapped("file to answer, ms: from the fastest to the slowest, outliers included")]
     for result in report.results:
         for case in result.cases:
             name = f"{result.subject.name}, {case.seconds:.3g} s"
-            lines.append(f"{name:<{_NAME_WIDTH}}  {sparkline(case.answer.times_ms)}")
+            room = width - _NAME_WIDTH - _SPARK_ENDS
+            if room < _LEAST_SPARK or (len(name) > _NAME_WIDTH and width < WIDE):
+                lines.append(name)
+                name, room = "", width - _SPARK_ENDS
+            line = sparkline(case.answer.times_ms, max(1, min(SPARK_WIDTH, room)))
+            lines.append(f"{name:<{_NAME_WIDTH}}  {line}" if name else f"  {line}")
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -123,3 +132,9 @@ def _costs(start: Start | None) -> Iterator[tuple[str, str]]:
     told = start.steady_mb is not None
     yield "memory", f"{start.steady_mb:.1f} MB steady, {start.peak_mb:.1f} MB at most" if told else _NOT_TOLD
     yield "idle, a stream open", f"{start.idle_cpu_percent:.2f} % of a core"
+
+
+def _shares(result: Result) -> Iterator[tuple[str, str]]:
+    for case in result.cases:
+        cpu = "" if case.stream_cpu_percent is None else f", {case.stream_cpu_percent:.2f} % of a core while speech arrives"
+        yield f"{case.seconds:.3g} s", f"real-time factor {case.rtf:.5f}{cpu}"

@@ -199,6 +199,13 @@ def test_the_table_shows_it_all(measured: Report) -> None:
     assert max(map(len, text.splitlines())) <= 110
 
 
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_the_table_fits_the_terminal(measured: Report, width: int) -> None:
+    text = format_report(measured, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "real-time" in text
+
+
 @pytest.mark.parametrize(
     ("text", "broken"),
     [

@@ -252,3 +252,22 @@ def test_a_small_terminal_gets_a_small_panel(recognizer: EmotionRecognizer, monk
     (line,) = re.sub(r"\x1b\[\??\d*\w", "", out.getvalue()).strip("\0").splitlines()
     assert len(line) < 40
     assert "silence" in line
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_the_panel_of_a_narrow_terminal_has_every_row(
+    recognizer: EmotionRecognizer, talk: Float32Array, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("LINES", "30")
+    out = io.StringIO()
+    listener = Listener(recognizer, detector=loud)
+    with Screen(listener, out, is_live=True, clock=lambda: 0.0) as screen:
+        for event in listener.feed(talk):
+            screen.show(event)
+        screen.heard()
+    panel = out.getvalue().split("\x1b[J")[-1].removesuffix("\x1b[?25h").splitlines()
+    assert max(map(len, panel)) < width
+    text = "\n".join(panel)
+    for part in ("dB", *recognizer.labels, "%", "tone", "answer computed in", "ms"):
+        assert part in text, part
