@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 RATE_HZ = 16000
-COLUMNS, LINES = 106, 18
+COLUMNS, LINES = 114, 18
 PAUSE_S = 1.2
 EMOTIONS = ("neutral", "angry", "neutral", "sad", "happy", "angry", "neutral", "happy")
 """What is said in turn, by one test actor after another: the first recording of each, no other choice."""
@@ -62,7 +62,7 @@ def draw_screen(lines: list[str], path: Path) -> None:
     """Draw lines of a terminal as a PNG."""
     while lines and not lines[-1]:
         lines.pop()
-    figure = Figure(figsize=(10.8, 0.21 * len(lines) + 0.3), dpi=120, facecolor="#20242b")
+    figure = Figure(figsize=(11.6, 0.21 * len(lines) + 0.3), dpi=120, facecolor="#20242b")
     for i, line in enumerate(lines):
         at = 1 - (i + 0.9) / (len(lines) + 1)
         figure.text(0.015, at, line, family="DejaVu Sans Mono", fontsize=9.6, color="#e8eaed", va="center")
