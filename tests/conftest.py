@@ -138,7 +138,8 @@ def learnt(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edge_ser_train.corpora.splits import training_split
     from edge_ser_train.method.config import load_preset
     from edge_ser_train.method.dequantize import read_network
-    from edge_ser_train.method.run import REPORT, describe_data, record_run, save_model
+    from edge_ser_train.method.run import REPORT, describe_data, record_run
+    from edge_ser_train.method.weights import save_model
 
     folder = tmp_path_factory.mktemp("runs") / "learnt"
     folder.mkdir()

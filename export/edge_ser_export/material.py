@@ -28,7 +28,8 @@ from edge_ser_export.onnx_graph import encoder_size
 from edge_ser_train.corpora.splits import load_split, relabel, split_title
 from edge_ser_train.corpora.tables import corpus_facts, read_corpus
 from edge_ser_train.method.dataset import load_features
-from edge_ser_train.method.run import REPORT, SPLIT, TrainedModel, load_run, read_json
+from edge_ser_train.method.run import REPORT, SPLIT, read_json
+from edge_ser_train.method.weights import TrainedModel, load_run
 
 N_CALIBRATION, N_VERIFICATION = 128, 600
 """Most clips that ranges are measured on, and most that an int8 file is held against the network on."""

@@ -15,7 +15,7 @@ from edge_ser.errors import ExportError
 from edge_ser.frontend.features import frame_count
 from edge_ser.geometry import ENCODER_STRIDE, LEAD_FRAMES, vector_count
 from edge_ser_train.method.loop import infer
-from edge_ser_train.method.run import TrainedModel
+from edge_ser_train.method.weights import TrainedModel
 from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
 
 _VERIFIED_FRAMES = (49, 50, 64, 65, 300, 1001, 1400)

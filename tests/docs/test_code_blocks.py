@@ -17,6 +17,8 @@ import pytest
 import soundfile
 
 from edge_ser.cli import cli
+from edge_ser.engines.clib import SOURCES
+from edge_ser.model.c_source import source_of
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -81,6 +83,15 @@ def test_a_command_line_runs_or_parses(name: str, line: str, folder: Path, nativ
     if verb == "predict" and "--profile" in rest:
         run(["adapt", "happy", "mine.wav", "--profile", "me.json"], None)
     run([verb, *rest], folder / (stdin or "hello.wav"))
+
+
+def test_the_c_of_the_firmware_page_compiles(tmp_path: Path) -> None:
+    (source,) = [block for name, block in blocks("c") if "firmware.md" in name]
+    source_of().write(tmp_path)
+    (tmp_path / "page.c").write_text(source)
+    command = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}", "-c", "page.c"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def parse(verb: str, arguments: list[str]) -> None:

@@ -31,7 +31,7 @@ from edge_ser_export.verification import agree, run_in_parts
 from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.method.dataset import clip_features
 from edge_ser_train.method.loop import infer
-from edge_ser_train.method.run import load_run
+from edge_ser_train.method.weights import load_run
 from tests.conftest import ROOT
 
 FORMATS = ("onnx", "tflite")

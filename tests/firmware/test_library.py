@@ -25,7 +25,7 @@ from edge_ser_export.c_library import CModel, build
 from edge_ser_export.c_source import build_c, constants_of
 from edge_ser_export.quantize import QuantizedNet, activation_ranges, quantize
 from edge_ser_train.method.model import EmotionNet
-from edge_ser_train.method.run import load_run
+from edge_ser_train.method.weights import load_run
 from tests.conftest import ROOT
 from tests.firmware import reference
 from tests.golden.make_c_tables import TABLES, tables

@@ -30,7 +30,8 @@ from edge_ser_train.evaluate.evaluation import (
     robustness,
 )
 from edge_ser_train.evaluate.personal import adaptation, calibration, leave_corpus_out
-from edge_ser_train.method.run import MODEL, load_run
+from edge_ser_train.method.run import MODEL
+from edge_ser_train.method.weights import load_run
 from tests.conftest import TINY_SETTINGS
 
 

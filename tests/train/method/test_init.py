@@ -18,6 +18,7 @@ from edge_ser.model.manifest import read_model_file, shipped_model_path
 from edge_ser_train.corpora.splits import training_split
 from edge_ser_train.evaluate.evaluation import open_run_or_model
 from edge_ser_train.method import run as runs
+from edge_ser_train.method import weights
 from edge_ser_train.method.config import load_preset
 from edge_ser_train.method.dequantize import read_network
 from edge_ser_train.method.loop import Trainer, infer
@@ -27,7 +28,7 @@ from tests.conftest import TINY_SETTINGS
 def test_a_run_starts_from_another_with_other_labels(
     tiny_run: Path, tiny_data: Path, tmp_path: Path, train_tiny: Callable[..., Path]
 ) -> None:
-    source = runs.load_run(tiny_run)
+    source = weights.load_run(tiny_run)
     config = load_preset("edge").with_settings((*TINY_SETTINGS, f"optimizer.init={tiny_run}"))
     data = training_split(tiny_data, ["tiny"], ("neutral", "angry"))
     two = Trainer(replace(config, labels=("neutral", "angry")), data, tmp_path, tmp_path / "cache")
@@ -47,7 +48,7 @@ def test_frozen_convolutions_stay_and_the_rest_learns(
 ) -> None:
     config = load_preset(preset).with_settings((*TINY_SETTINGS, *settings, f"optimizer.init={tiny_run}"))
     data = training_split(tiny_data, ["tiny"], config.labels)
-    source = runs.load_run(tiny_run).net.state_dict()
+    source = weights.load_run(tiny_run).net.state_dict()
     whole, halves = (Trainer(config, data, tmp_path / name, tmp_path / "cache") for name in ("whole", "halves"))
     for _ in range(4):
         whole.step()
@@ -142,7 +143,7 @@ def test_a_small_corpus_starts_from_the_model_that_ships(
     from edge_ser_export.exporter import export_run
 
     run = train_tiny(tmp_path / "run", "small")
-    own = runs.load_run(run)
+    own = weights.load_run(run)
     source, _ = read_network(shipped_model_path(".eser"), own.config.model)
     for name, value in source.state_dict().items():
         if name.startswith(("convs", "norms", "feature")):

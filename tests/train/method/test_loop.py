@@ -14,19 +14,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from click.testing import CliRunner
 
-from edge_ser.cli import cli
 from edge_ser.errors import RunError
 from edge_ser.personal.microphone import speech_frames, speech_vectors
 from edge_ser_train.corpora.splits import training_split
-from edge_ser_train.method import model
+from edge_ser_train.method import model, weights
 from edge_ser_train.method import run as runs
 from edge_ser_train.method.config import OptimizerConfig, TrainConfig, load_config, load_preset
 from edge_ser_train.method.loop import Trainer, encode, infer, learning_rate
 from edge_ser_train.method.losses import class_weights, weighted_center_loss, weighted_softmax_loss
 from edge_ser_train.method.outliers import outlier_loss, outliers
-from edge_ser_train.method.run import describe_data, load_run, load_tensors, open_run, record_run
+from edge_ser_train.method.run import describe_data, open_run, record_run
+from edge_ser_train.method.weights import load_run, load_tensors
 from tests.conftest import TINY_SETTINGS
 
 COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
@@ -196,23 +195,6 @@ def test_finishing_measures_novelty_and_speech(tiny_run: Path, tiny_data: Path, 
         np.testing.assert_allclose(found.numpy(), np.concatenate(of).mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-6)
 
 
-def test_a_run_of_an_older_version_is_completed_by_resuming(tiny_run: Path, tmp_path: Path) -> None:
-    old = tmp_path / "old"
-    shutil.copytree(tiny_run, old)
-    whole = (old / runs.MODEL).read_bytes()
-    tensors, metadata = load_tensors(old / runs.MODEL)
-    for name in ("speech_mean", "speech_vector", "ordinary_vector"):
-        del tensors[name]
-    del metadata["novelty_distance"]
-    runs.save_tensors(old / runs.MODEL, tensors, metadata)
-    with pytest.raises(RunError, match=f"older edge-ser; run edge-ser train --out {old} --resume to complete it"):
-        load_run(old)
-    assert load_run(old, complete=False).novelty_distance == 1
-    result = CliRunner().invoke(cli, ["train", "--out", str(old), "--resume"], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    assert (old / runs.MODEL).read_bytes() == whole
-
-
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -233,7 +215,7 @@ def test_what_finishing_fitted_is_checked(tiny_run: Path, tmp_path: Path, name: 
     tensors, metadata = load_tensors(run / runs.MODEL)
     table: dict[str, Any] = tensors if name in tensors else metadata
     table.pop(name) if value is None else table.update({name: value})
-    runs.save_tensors(run / runs.MODEL, tensors, metadata)
+    weights.save_tensors(run / runs.MODEL, tensors, metadata)
     with pytest.raises(RunError, match=message):
         load_run(run)
 
@@ -250,7 +232,7 @@ def _steps(run: Trainer, n: int) -> None:
         run.step()
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
+def kept_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_tensors(folder / runs.MODEL)[0]
 
 
@@ -289,8 +271,8 @@ def test_an_interrupted_run_resumes_to_the_same_result(
 
     resumed = subprocess.run([*COMMAND, "train", "--out", str(cut), "--resume"], capture_output=True, check=True)
     assert b"resuming at step" in resumed.stderr
-    for name, tensor in weights(whole).items():
-        assert torch.equal(tensor, weights(cut)[name]), name
+    for name, tensor in kept_weights(whole).items():
+        assert torch.equal(tensor, kept_weights(cut)[name]), name
     assert (cut / runs.METRICS).read_bytes() == (whole / runs.METRICS).read_bytes()
     reports = [json.loads((folder / runs.REPORT).read_text()) for folder in (whole, cut)]
     assert reports[0]["dev"] == reports[1]["dev"]
@@ -345,12 +327,12 @@ def test_two_processes_train_what_one_trains(tiny_data: Path, tmp_path: Path, tr
         command += ["--set", setting]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    weights = [runs.load_tensors(folder / runs.CHECKPOINT)[0] for folder in (one, tmp_path / "two")]
-    assert weights[0].keys() == weights[1].keys()
-    for name, value in weights[0].items():
+    both = [load_tensors(folder / runs.CHECKPOINT)[0] for folder in (one, tmp_path / "two")]
+    assert both[0].keys() == both[1].keys()
+    for name, value in both[0].items():
         if name.startswith(("net.", "ema.", "centres")):
             # In the mean: where a gradient is nearly nothing, Adam makes a step of its rounding error.
-            assert (value - weights[1][name]).abs().float().mean() < 1e-5, name
+            assert (value - both[1][name]).abs().float().mean() < 1e-5, name
     losses = [[json.loads(line)["loss"] for line in (folder / runs.METRICS).open()] for folder in (one, tmp_path / "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     uneven = [*command, "--set", "optimizer.batch_size=7", "--out", str(tmp_path / "odd")]

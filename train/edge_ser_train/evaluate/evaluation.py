@@ -27,7 +27,7 @@ from edge_ser_train.corpora.tables import read_corpus, select
 from edge_ser_train.metrics import confusion_matrix, paired_change, score, unweighted_accuracy
 
 if TYPE_CHECKING:
-    from edge_ser_train.method.run import TrainedModel
+    from edge_ser_train.method.weights import TrainedModel
 
 
 def _by_gender(
@@ -146,7 +146,7 @@ def open_run_or_model(path: Path) -> Subject:
     """Open a run's folder or a model file for evaluation."""
     if path.is_dir():
         from edge_ser_train.method.loop import encode, infer
-        from edge_ser_train.method.run import load_run
+        from edge_ser_train.method.weights import load_run
 
         trained = load_run(path)
 

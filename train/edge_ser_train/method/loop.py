@@ -26,7 +26,7 @@ from edge_ser.geometry import EMBEDDING_SIZE, ENCODER_FRAMES, ENCODER_STRIDE, ve
 from edge_ser.personal.microphone import Encoder, SpeechStatistics
 from edge_ser_train.corpora.clips import NO_CLASS, ORDINARY, class_numbers
 from edge_ser_train.corpora.splits import Split, check_leaks
-from edge_ser_train.method import processes
+from edge_ser_train.method import processes, weights
 from edge_ser_train.method import run as runs
 from edge_ser_train.method.config import AugmentConfig, OptimizerConfig, TrainConfig
 from edge_ser_train.method.dataset import (
@@ -146,7 +146,7 @@ class Trainer:
         self.net.feature_std.copy_(torch.from_numpy(std))
         self.fill = mean
         if config.optimizer.init:
-            runs.initialise(self.net, config)
+            weights.initialise(self.net, config)
         if config.optimizer.frozen:
             self.net.freeze_convolutions()
         self.net.to(self.device)
@@ -163,7 +163,7 @@ class Trainer:
         self.average = copy.deepcopy(self.net) if config.optimizer.ema else None
         self.forward = self.processes.together(self.net)
         self._epoch = draw_epoch(0, self.train_features, config)
-        self.progress = runs.Progress()
+        self.progress = weights.Progress()
         self.metrics: list[dict[str, Any]] = []
         self.answers: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
         """Logits and z of the kept weights on train and dev, once the run has finished."""
@@ -259,7 +259,7 @@ class Trainer:
         if eligible and ua > progress.best_ua:
             progress.best_ua, progress.best_step = ua, progress.step
             net = self.evaluated
-            runs.save_model(self.folder, net.state_dict(), config, progress.step, self.centres, runs.unmeasured(net))
+            weights.save_model(self.folder, net.state_dict(), config, progress.step, self.centres, weights.unmeasured(net))
         line = {"step": progress.step, "loss": loss, "softmax_loss": softmax_loss, "center_loss": center_loss, "dev_ua": ua}
         self.metrics.append(line | {"lr": learning_rate(config.optimizer, max(0, progress.step - 1))})
         progress.loss_sums, progress.loss_steps = [0.0, 0.0, 0.0], 0
@@ -267,11 +267,11 @@ class Trainer:
 
     def save_checkpoint(self) -> None:
         """Write what :meth:`load_checkpoint` continues from."""
-        runs.save_checkpoint(self.folder, self._nets(), self.optimizer, self.centres, self.progress, self.metrics)
+        weights.save_checkpoint(self.folder, self._nets(), self.optimizer, self.centres, self.progress, self.metrics)
 
     def load_checkpoint(self) -> None:
         """Continue where :meth:`save_checkpoint` left off."""
-        self.progress, self.metrics = runs.load_checkpoint(self.folder, self._nets(), self.optimizer, self.centres)
+        self.progress, self.metrics = weights.load_checkpoint(self.folder, self._nets(), self.optimizer, self.centres)
 
     def _nets(self) -> dict[str, EmotionNet]:
         return {"net": self.net} | ({} if self.average is None else {"ema": self.average})
@@ -307,7 +307,7 @@ class Trainer:
 
     def finish(self) -> dict[str, Any]:
         """Fit temperature and novelty distance on dev, measure centres and speech over the training set, return the report."""
-        best = runs.load_run(self.folder, complete=False)
+        best = weights.load_run(self.folder)
         best.net.to(self.device)
         logits, dev_z = infer(best.net, self.dev_inputs, self.encoded)
         vectors = self.train_inputs if self.encoded else encode(best.net, self.train_features)
@@ -320,7 +320,7 @@ class Trainer:
         distances = np.linalg.norm(dev_z[:, None] - centres.numpy(), axis=2).min(axis=1)
         novelty_distance = float(np.quantile(distances, NOVELTY_QUANTILE))
         speech = self._speech(best.net, vectors)
-        runs.save_model(
+        weights.save_model(
             self.folder, best.net.state_dict(), self.config, best.step, centres, speech, temperature, novelty_distance
         )
         dev = score(logits, self.dev_y, [c.speaker for c in self.data.dev], temperature)

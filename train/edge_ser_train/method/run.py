@@ -16,28 +16,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
-
 from edge_ser.errors import RunError
 from edge_ser.files import holding, writing
-from edge_ser.frontend.features import FrontEndConfig
-from edge_ser.geometry import EMBEDDING_SIZE
 from edge_ser.model.manifest import read_model_file, shipped_model_path
 from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.splits import Split, speakers_of
 from edge_ser_train.method.config import SHIPPED, TrainConfig, load_config
-from edge_ser_train.method.dequantize import read_network
-from edge_ser_train.method.model import EmotionNet
 
 CONFIG, DATA, MODEL, CHECKPOINT = "config.toml", "data.json", "model.safetensors", "checkpoint.safetensors"
 SPLIT, METRICS, REPORT, LOCK = "split.json", "metrics.jsonl", "report.json", ".lock"
@@ -92,7 +81,7 @@ def past(config: TrainConfig) -> Past:
     """Return what a run of this configuration has learnt from before its first step; RunError where that cannot be read."""
     found = Past({"train": set(), "dev": set()}, {})
     if config.optimizer.init_file:
-        manifest = read_model_file(_model_file(config.optimizer.init)).manifest
+        manifest = read_model_file(model_file(config.optimizer.init)).manifest
         found.corpora.update({c["name"]: c["train_clips"] for c in manifest.training["corpora"]})
         found.speakers["train"].update(f"{name}/*" for name in found.corpora)
     elif config.optimizer.init:
@@ -103,38 +92,9 @@ def past(config: TrainConfig) -> Past:
     return found
 
 
-def _model_file(init: str) -> Path:
+def model_file(init: str) -> Path:
     """Return the ``.eser`` file that ``optimizer.init`` names."""
     return shipped_model_path(".eser") if init == SHIPPED else Path(init)
-
-
-def initialise(net: EmotionNet, config: TrainConfig) -> None:
-    """Start a network from what ``optimizer.init`` names; the classifier only where the labels agree.
-
-    Of a run come the weights, the features are normalised by the new run's own data; of a model file, whose convolutions hold
-    the batch normalisation, comes its normalisation as well, and so it does of the runs that started from one. Raises RunError
-    for another front end or batch normalisation.
-    """
-    init, folded = config.optimizer.init, config.optimizer.init_file
-    if folded:
-        own, manifest = read_network(_model_file(init), config.model)
-        front_end, labels = manifest.front_end, manifest.labels
-    else:
-        trained = load_run(Path(init), complete=False)
-        own, front_end, labels = trained.net, trained.front_end, trained.labels
-        # Whoever spoke in a model file's corpora is known as "corpus/*" alone, so the name marks what descends from one.
-        heard = trained.data.get("heard", {}).get("train", ()) if trained.config.optimizer.init else ()
-        folded = any(name.endswith("/*") for name in heard)
-    if front_end != config.front_end_config or any(type(a) is not type(b) for a, b in zip(own.norms, net.norms, strict=True)):
-        raise RunError(f"optimizer.init: {init} has another front end or batch normalisation; expected those of this run")
-    if folded and config.model.batch_norm and not config.optimizer.frozen:
-        raise RunError(
-            f"optimizer.init: the convolutions of {init} hold their batch normalisation; expected optimizer.frozen=true"
-        )
-    state = {name: value for name, value in own.state_dict().items() if folded or not name.startswith("feature_")}
-    if labels != config.labels:
-        state = {name: value for name, value in state.items() if not name.startswith("fc2")}
-    net.load_state_dict(state, strict=False)
 
 
 def open_run(config: TrainConfig, described: dict[str, Any], folder: Path, resume: bool) -> None:
@@ -179,219 +139,6 @@ def record_run(config: TrainConfig, described: dict[str, Any], split: Split, fol
     write_atomic(folder / DATA, json.dumps(described, indent=1) + "\n")
     write_atomic(folder / SPLIT, split.to_json())
     write_atomic(folder / CONFIG, config.to_toml())
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors and JSON-able metadata as one safetensors file, atomically, with a checksum of both."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(metadata)
-    # One key: safetensors writes several in any order, and equal runs shall have equal bytes.
-    write_atomic(path, save(contiguous, {"edge_ser": f"{_checksum(contiguous, text)}\n{text}"}))
-
-
-def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save_tensors` wrote; RunError when it is missing, damaged or something else."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            found = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        checksum, _, text = found["edge_ser"].rpartition("\n")
-        if checksum and checksum != _checksum(tensors, text):  # an older edge-ser wrote none
-            raise ValueError("it does not hold what its checksum says")
-        metadata = json.loads(text)
-        if not isinstance(metadata, dict):
-            raise ValueError("its metadata is no object")
-        return tensors, metadata
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist; expected the folder of a training run (edge-ser train --out ...)") from None
-    except KeyError:
-        raise RunError(f"{path} was not written by edge-ser; expected the weights of a training run") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}; expected the weights of a training run") from None
-
-
-@dataclass
-class Progress:
-    """Where a run stands; saved in every checkpoint."""
-
-    step: int = 0
-    best_ua: float = -1.0
-    best_step: int = 0
-    loss_sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    """Sums of L, L_s and L_c since the last look at dev, and ``loss_steps`` of them."""
-    loss_steps: int = 0
-    seconds: float = 0.0
-
-
-def save_checkpoint(
-    folder: Path, nets: Mapping[str, EmotionNet], optimizer: torch.optim.Adam, centres: Tensor, progress: Progress,
-    metrics: Sequence[dict[str, Any]],
-) -> None:  # fmt: skip
-    """Write metrics and checkpoint; the checkpoint last, since it is what a resumed run believes.
-
-    ``nets`` are the trained network, called ``net``, and what is kept beside it.
-    """
-    write_atomic(folder / METRICS, "".join(json.dumps(line) + "\n" for line in metrics))
-    tensors = {f"{kind}.{name}": t for kind, net in nets.items() for name, t in net.state_dict().items()}
-    for name, parameter in nets["net"].trained_parameters().items():
-        for moment, value in optimizer.state[parameter].items():
-            tensors[f"adam.{moment}.{name}"] = value
-    save_tensors(folder / CHECKPOINT, tensors | {"centres": centres}, asdict(progress))
-
-
-def load_checkpoint(
-    folder: Path, nets: Mapping[str, EmotionNet], optimizer: torch.optim.Adam, centres: Tensor
-) -> tuple[Progress, list[dict[str, Any]]]:
-    """Read what :func:`save_checkpoint` wrote into the same objects; return progress and metrics."""
-    try:
-        tensors, saved = load_tensors(folder / CHECKPOINT)
-    except RunError as error:
-        raise RunError(
-            f"{error}; no other is kept: start another run from its best weights with --set optimizer.init={folder}"
-        ) from None
-    try:
-        progress = Progress(**saved)
-        for kind, net in nets.items():
-            net.load_state_dict({n.removeprefix(f"{kind}."): t for n, t in tensors.items() if n.startswith(f"{kind}.")})
-        centres.copy_(tensors["centres"])
-        for name, parameter in nets["net"].trained_parameters().items():
-            layout = torch.channels_last if parameter.dim() == 4 else torch.contiguous_format
-            moments = {m: tensors[f"adam.{m}.{name}"].to(parameter.device) for m in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[parameter] = {
-                "step": tensors[f"adam.step.{name}"],
-                **{m: t.contiguous(memory_format=layout) for m, t in moments.items()},
-            }
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise RunError(f"{folder / CHECKPOINT} does not fit this run: {error}") from None
-    try:
-        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
-        return progress, [m for m in map(json.loads, lines) if m["step"] <= progress.step]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"cannot read {folder / METRICS}: {error}") from None
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """The best weights of a run, ready to evaluate or export."""
-
-    net: EmotionNet
-    config: TrainConfig
-    labels: tuple[str, ...]
-    front_end: FrontEndConfig
-    centres: Tensor
-    """Class centres in the embedding space, [n_classes, 64]."""
-    temperature: float
-    """Divides the logits before the softmax; fitted on dev when the run ends."""
-    novelty_distance: float
-    """Distance of z to the nearest class centre that 99 % of the dev clips stay within; measured when the run ends."""
-    speech_mean: Tensor
-    """Mean per bin of the training set's speech frames, in dB, [n_bins]; measured when the run ends."""
-    speech_std: Tensor
-    """Their standard deviation, in dB, [n_bins]."""
-    speech_vector: Tensor
-    """Mean encoder vector of the training set's speech, [encoder_size]; measured when the run ends."""
-    ordinary_vector: Tensor
-    """The same of its neutral and calm speech, or of all where there is none."""
-    step: int
-    weights_sha256: str
-    data: dict[str, Any]
-    """Content of data.json."""
-
-
-def save_model(
-    folder: Path, state: dict[str, Tensor], config: TrainConfig, step: int, centres: Tensor,
-    speech: dict[str, Tensor], temperature: float = 1.0, novelty_distance: float = 1.0,
-) -> None:  # fmt: skip
-    """Write model.safetensors; ``speech`` by the names of :func:`unmeasured`. Before the run ends, the last three say nothing."""
-    metadata = {
-        "labels": list(config.labels),
-        "front_end": config.front_end_config.to_dict(),
-        "temperature": temperature,
-        "novelty_distance": novelty_distance,
-        "step": step,
-    }
-    save_tensors(folder / MODEL, {**state, "centres": centres, **speech}, metadata)
-
-
-def unmeasured(net: EmotionNet) -> dict[str, Tensor]:
-    """Return placeholders for what is measured of the training speech when a run ends, by their names in the file."""
-    n_bins, size = net.n_bins, net.gru.input_size
-    levels = {"speech_mean": torch.zeros(n_bins), "speech_std": torch.ones(n_bins)}
-    return levels | {"speech_vector": torch.zeros(size), "ordinary_vector": torch.zeros(size)}
-
-
-def load_run(folder: Path, complete: bool = True) -> TrainedModel:
-    """Load the best weights of the run in ``folder``; RunError when they are missing or of another network.
-
-    ``complete=False`` takes a run whose version of edge-ser did not measure all that finishing a run measures now, with
-    placeholders for it.
-    """
-    if not folder.is_dir():
-        raise RunError(f"{folder} is not a folder; expected a training run (edge-ser train --out ...)")
-    tensors, metadata = load_tensors(folder / MODEL)
-    config = load_config(folder / CONFIG)
-    front_end = config.front_end_config
-    if metadata.get("labels") != list(config.labels) or metadata.get("front_end") != front_end.to_dict():
-        raise RunError(f"{folder}: {MODEL} and {CONFIG} disagree about labels or front end; one of them was replaced")
-    centres = tensors.pop("centres", torch.empty(0))
-    older = not {"speech_vector", "ordinary_vector"} & tensors.keys()
-    if older and complete:
-        raise RunError(
-            f"{folder / MODEL} was written by an older edge-ser; run edge-ser train --out {folder} --resume to complete it"
-        )
-    net = EmotionNet(front_end.n_bins, len(config.labels), config.model)
-    nothing = unmeasured(net)
-    if older:
-        metadata.setdefault("novelty_distance", 1.0)
-        tensors = nothing | tensors
-    speech = {name: tensors.pop(name, torch.empty(0)) for name in nothing}
-    expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise RunError(
-                f"{folder / MODEL} holds another network: {name} is {found.get(name, 'missing')}, "
-                f"expected {expected.get(name, 'no such tensor')}"
-            )
-    if tuple(centres.shape) != (len(config.labels), EMBEDDING_SIZE):
-        raise RunError(f"{folder / MODEL}: centres are {tuple(centres.shape)}, expected {(len(config.labels), EMBEDDING_SIZE)}")
-    for name, values in speech.items():
-        if values.shape != nothing[name].shape:
-            raise RunError(f"{folder / MODEL}: {name} is {tuple(values.shape)}, expected {tuple(nothing[name].shape)}")
-    if bool((speech["speech_std"] <= 0).any()):
-        raise RunError(f"{folder / MODEL}: speech_std is not positive in every bin; expected standard deviations in dB")
-    temperature, novelty_distance, step = (metadata.get(name) for name in ("temperature", "novelty_distance", "step"))
-    positive = all(isinstance(value, float) and 0 < value < math.inf for value in (temperature, novelty_distance))
-    if not (positive and isinstance(step, int)):
-        raise RunError(
-            f"{folder / MODEL}: temperature is {temperature!r} and novelty_distance {novelty_distance!r} at step {step!r}; "
-            "expected positive numbers and a step"
-        )
-    if not all(bool(torch.isfinite(t).all()) for t in (centres, *speech.values(), *tensors.values())):
-        raise RunError(f"{folder / MODEL} holds NaN or infinity; expected finite weights")
-    net.load_state_dict(tensors)
-    net.eval()
-    return TrainedModel(
-        net=net,
-        config=config,
-        labels=config.labels,
-        front_end=front_end,
-        centres=centres,
-        temperature=metadata["temperature"],
-        novelty_distance=metadata["novelty_distance"],
-        **speech,
-        step=step,
-        weights_sha256=hashlib.sha256((folder / MODEL).read_bytes()).hexdigest(),
-        data=read_data(folder),
-    )
 
 
 def read_data(folder: Path) -> dict[str, Any]:

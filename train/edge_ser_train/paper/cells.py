@@ -27,6 +27,7 @@ from edge_ser_train.corpora.clips import Clip, class_numbers
 from edge_ser_train.corpora.splits import Split, make_splits, relabel
 from edge_ser_train.corpora.tables import read_corpus
 from edge_ser_train.method import run as runs
+from edge_ser_train.method import weights
 from edge_ser_train.method.config import TrainConfig, config_from_table, load_config, load_preset
 from edge_ser_train.metrics import (
     confusion_matrix,
@@ -180,7 +181,7 @@ def train_cell(cell: Cell, data: Path, out: Path, cache: Path) -> Trained | None
         return None
     report = trainer.finish()
     runs.write_atomic(folder / runs.REPORT, json.dumps(report, indent=1) + "\n")
-    best = runs.load_run(folder)
+    best = weights.load_run(folder)
     best.net.to(trainer.device)
     heard = {"test": cell.split.test, "others": cell.others}
     front_end = cell.config.front_end_config
