@@ -208,6 +208,8 @@ class Conversation:
         await self._send(Error(text, code).event())
 
     async def _send(self, event: Event) -> None:
+        if self._writer.is_closing():  # asyncio of Python 3.13.0 stumbles over a lost connection that is written to
+            raise ConnectionResetError("the client is gone")
         await asyncio.wait_for(async_write_event(event, self._writer), self._limits.idle_s)
 
 

@@ -26,7 +26,8 @@ from edge_ser_export.c_library import CModel
 from edge_ser_export.exporter import export_run
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import Agreement, agree
-from edge_ser_train.method.run import MODEL, load_tensors, save_tensors
+from edge_ser_train.method.run import MODEL
+from edge_ser_train.method.weights import load_tensors, save_tensors
 from tests.firmware.test_library import tool
 
 
