@@ -17,12 +17,17 @@ UNCERTAIN = "uncertain"
 """The label of an answer below ``min_confidence``; the probabilities still tell what it would have been."""
 
 
+NO_SPEECH = "no_speech"
+"""The label of sound in which there probably is no speech; the probabilities of the emotions then say nothing."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """How an utterance sounds."""
 
     label: str
-    """The most probable emotion, or :data:`UNCERTAIN` where its probability is below the confidence that was asked for."""
+    """The most probable emotion; :data:`NO_SPEECH` where ``speech`` is below the threshold, :data:`UNCERTAIN` where the emotion's
+    probability is below the confidence that was asked for."""
     confidence: float
     """The highest calibrated probability, 0 to 1: of many answers given with 0.8, about 80 % are right, on speech like dev's."""
     probabilities: dict[str, float]
@@ -35,6 +40,8 @@ class Prediction:
     """Length of the recording, in seconds."""
     distance: float
     """Euclidean distance of the embedding to the nearest class centre, the person's where the profile knows one."""
+    speech: float
+    """Probability that there is any speech, 0 to 1: noise, tones, music and clicks have a low one."""
     is_novel: bool
     """Whether that is farther than 99 % of the dev clips lie from theirs: speech unlike any the confidence was fitted on."""
 
@@ -46,6 +53,7 @@ class Prediction:
             "probabilities": {label: round(p, 6) for label, p in self.probabilities.items()},
             "distance": round(self.distance, 6),
             "novel": self.is_novel,
+            "speech": round(self.speech, 6),
             "duration_s": round(self.duration_s, 6),
         }
 
@@ -58,16 +66,24 @@ def softmax(logits: npt.NDArray[Any], temperature: float = 1.0) -> npt.NDArray[n
     return probabilities
 
 
+def speech_probability(embedding: Float32Array, manifest: Manifest) -> float:
+    """Return the probability that there is speech in what has this embedding [64]: a logistic regression of the manifest's."""
+    exponent = float(manifest.speech_weights @ embedding) + manifest.speech["bias"]
+    return 1 / (1 + math.exp(-max(-500.0, min(500.0, exponent))))
+
+
 def decide(
     logits: Float32Array,
     embedding: Float32Array,
     manifest: Manifest,
     duration_s: float,
     min_confidence: float = 0.0,
+    min_speech: float | None = None,
     person_centres: Float64Array | None = None,
 ) -> Prediction:
     """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels, temperature and centres.
 
+    Below a probability of speech of ``min_speech``, None is the model's own threshold, the label is `no_speech`.
     Where a person's class centres are given, [n_labels, 64], what their move says is added to the logits.
     """
     centres: npt.NDArray[Any] = manifest.centre_points
@@ -78,13 +94,16 @@ def decide(
     p = softmax(scores, manifest.temperature).tolist()
     confidence = max(p)
     distance = math.sqrt(np.square(centres - embedding).sum(axis=1).min())
+    speech = speech_probability(embedding, manifest)
+    label = UNCERTAIN if confidence < min_confidence else manifest.labels[p.index(confidence)]
     return Prediction(
-        label=UNCERTAIN if confidence < min_confidence else manifest.labels[p.index(confidence)],
+        label=NO_SPEECH if speech < (manifest.speech["threshold"] if min_speech is None else min_speech) else label,
         confidence=confidence,
         probabilities=dict(zip(manifest.labels, p, strict=True)),
         embedding=embedding,
         logits=logits,
         duration_s=duration_s,
         distance=distance,
+        speech=speech,
         is_novel=distance > manifest.novelty_distance,
     )

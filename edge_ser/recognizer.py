@@ -31,6 +31,8 @@ class EmotionRecognizer:
             that comes with the package the one that answers soonest here, see :func:`edge_ser.engines.shipped_backend`.
         threads: CPU threads the engine may use for one answer.
         min_confidence: an answer less confident than this, 0 to 1, gets the label ``uncertain``; 0 turns that off.
+        min_speech: sound in which speech is less probable than this, 0 to 1, gets the label ``no_speech``; 0 turns that off, None
+            is the model's own threshold.
         provider: what the engine runs on: ``cpu``; for ONNX also ``cuda`` or ``tensorrt``. Where that is missing the CPU
             answers, with a RuntimeWarning.
         profile: a Profile, or the path of one: what is known of the microphone and of the person who speaks.
@@ -55,30 +57,35 @@ class EmotionRecognizer:
         threads: int = 1,
         provider: str = "cpu",
         min_confidence: float = 0.0,
+        min_speech: float | None = None,
         profile: Profile | str | os.PathLike[str] | None = None,
     ) -> None:
         if not 0 <= min_confidence <= 1:
             raise ConfigError(f"min_confidence is {min_confidence}; expected a probability from 0 (off) to 1")
+        if min_speech is not None and not 0 <= min_speech <= 1:
+            raise ConfigError(f"min_speech is {min_speech}; expected a probability from 0 (off) to 1, or None")
         if model is None:
             name = shipped_backend(threads, provider) if backend == "auto" else backend
             model = shipped_model_path(BACKENDS.get(name, ".onnx"))
         given = profile if isinstance(profile, Profile) else Profile.load(profile) if profile is not None else Profile()
-        self._load(read_model_file(Path(model)), (backend, threads, provider), min_confidence, given)
+        self._load(read_model_file(Path(model)), (backend, threads, provider), min_confidence, min_speech, given)
 
-    def _load(self, file: ModelFile, engine: tuple[str, int, str], min_confidence: float, profile: Profile) -> None:
+    def _load(
+        self, file: ModelFile, engine: tuple[str, int, str], min_confidence: float, min_speech: float | None, profile: Profile
+    ) -> None:
         self.path = file.path
         self.manifest: Manifest = file.manifest
-        self.min_confidence = min_confidence
+        self.min_confidence, self.min_speech = min_confidence, min_speech
         self._file, self._engine = file, engine
         self._adapting = threading.Lock()
         profile.offset(self.manifest)  # says what is wrong with it before the engine is loaded
         self._backend = open_backend(file, *engine)
         self.profile = profile
 
-    def __getstate__(self) -> tuple[ModelFile, tuple[str, int, str], float, Profile]:
-        return self._file, self._engine, self.min_confidence, self.profile
+    def __getstate__(self) -> tuple[ModelFile, tuple[str, int, str], float, float | None, Profile]:
+        return self._file, self._engine, self.min_confidence, self.min_speech, self.profile
 
-    def __setstate__(self, state: tuple[ModelFile, tuple[str, int, str], float, Profile]) -> None:
+    def __setstate__(self, state: tuple[ModelFile, tuple[str, int, str], float, float | None, Profile]) -> None:
         self._load(*state)
 
     @property
@@ -119,7 +126,8 @@ class EmotionRecognizer:
             raise AudioError(f"{reader.name} is silent: the judged part is digital silence; expected some speech")
         backend, centres = self._tuned
         answer = backend.run(features)
-        return decide(answer.logits, answer.embedding, self.manifest, reader.duration_s, self.min_confidence, centres)
+        limits = self.min_confidence, self.min_speech
+        return decide(answer.logits, answer.embedding, self.manifest, reader.duration_s, *limits, centres)
 
     def stream(self, rate_hz: float = 16000, calibrate: SpeechStatistics | None = None) -> Stream:
         """Return a stream for one utterance that arrives in chunks, of samples at ``rate_hz``; see :class:`Stream`.
@@ -133,7 +141,7 @@ class EmotionRecognizer:
         if calibrate is not None and calibrate.encoder.weights_sha256 != self.manifest.training["weights_sha256"]:
             raise ConfigError("calibrate counts what another model makes of speech; expected recognizer.statistics()")
         backend, centres = self._tuned
-        return Stream(backend, self.manifest, rate_hz, self.min_confidence, centres, calibrate)
+        return Stream(backend, self.manifest, rate_hz, self.min_confidence, self.min_speech, centres, calibrate)
 
     def statistics(self, microphone: Microphone | None = None) -> SpeechStatistics:
         """Return statistics of this model's encoder, empty or going on where ``microphone`` was measured, for :meth:`stream`.

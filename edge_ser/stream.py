@@ -54,12 +54,14 @@ class Stream:
         manifest: Manifest,
         rate_hz: float = 16000,
         min_confidence: float = 0.0,
+        min_speech: float | None = None,
         person_centres: Float64Array | None = None,
         calibrate: SpeechStatistics | None = None,
     ) -> None:
         self.rate_hz = rate_hz
         self._backend, self._manifest = backend, manifest
-        self._min_confidence, self._person_centres, self._calibrate = min_confidence, person_centres, calibrate
+        self._min_confidence, self._min_speech = min_confidence, min_speech
+        self._person_centres, self._calibrate = person_centres, calibrate
         self._silence_db = silence_db(manifest.front_end)
         hop_samples, model_rate_hz = manifest.front_end.hop_samples, manifest.front_end.rate_hz
         self._block_samples = backend.block_frames * hop_samples * rate_hz / model_rate_hz
@@ -181,7 +183,13 @@ class Stream:
         else:
             answer = self._backend.judge(self._vectors.part(first, last))
         return decide(
-            answer.logits, answer.embedding, self._manifest, self.duration_s, self._min_confidence, self._person_centres
+            answer.logits,
+            answer.embedding,
+            self._manifest,
+            self.duration_s,
+            self._min_confidence,
+            self._min_speech,
+            self._person_centres,
         )
 
 

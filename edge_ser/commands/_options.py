@@ -36,6 +36,12 @@ min_confidence_option = click.option(
     metavar="P",
     help="Answer `uncertain` below this confidence, 0 to 1; default: never.",
 )
+min_speech_option = click.option(
+    "--min-speech",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Answer `no_speech` below this probability of speech, 0 (never) to 1; default: the model's.",
+)
 profile_option = click.option(
     "--profile", type=click.Path(path_type=Path), metavar="FILE", help="What calibrate and adapt learnt (JSON)."
 )

@@ -49,6 +49,7 @@ def _card(file: ModelFile) -> Iterator[tuple[str, str]]:
     yield "embedding", f"{manifest.embedding_size} values, {len(manifest.centres)} class centres"
     yield "temperature", f"{manifest.temperature:.3f} (fitted on {training['dev_speakers']} dev speakers)"
     yield "novel speech", f"farther than {manifest.novelty_distance:.2f} from every class centre, as 1 % of the dev clips are"
+    yield "no speech", f"a probability of speech below {manifest.speech['threshold']:.2g}"
     yield (
         "trained with",
         f"preset {training['preset']}, lambda {training['lambda_center']:g}, seed {training['seed']}, "

@@ -16,6 +16,7 @@ from edge_ser.commands._options import (
     backend_option,
     configured,
     min_confidence_option,
+    min_speech_option,
     model_option,
     profile_option,
     provider_option,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 @threads_option
 @provider_option
 @min_confidence_option
+@min_speech_option
 @profile_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of the table.")
 @click.option("--embedding", is_flag=True, help="With --json: add the 64-d embedding.")
@@ -57,6 +59,7 @@ def command(
     threads: int,
     provider: str,
     min_confidence: float,
+    min_speech: float | None,
     profile: Path | None,
     as_json: bool,
     embedding: bool,
@@ -70,6 +73,8 @@ def command(
 
     An answer marked `novel` is about speech farther from what the model knows than 99 % of the speech its confidence was
     fitted on: trust it less.
+
+    Noise, tones, music or clicks, in which there probably is no speech, are answered `no_speech`.
 
     A file that cannot be answered is named on standard error, the others are still answered, and the exit status is 1.
     """
@@ -98,6 +103,7 @@ def command(
         threads=threads,
         provider=provider,
         min_confidence=min_confidence,
+        min_speech=min_speech,
         profile=profile,
     )
     if segments:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from edge_ser.commands._options import backend_option, min_confidence_option, model_option, profile_option, threads_option
+from edge_ser.commands._options import (
+    backend_option,
+    min_confidence_option,
+    min_speech_option,
+    model_option,
+    profile_option,
+    threads_option,
+)
 from edge_ser.errors import ConfigError, require_extra
 
 
@@ -18,6 +25,7 @@ from edge_ser.errors import ConfigError, require_extra
 @backend_option
 @threads_option
 @min_confidence_option
+@min_speech_option
 @profile_option
 @click.option(
     "--max-clients",
@@ -51,6 +59,7 @@ def command(
     backend: str,
     threads: int,
     min_confidence: float,
+    min_speech: float | None,
     profile: Path | None,
     max_clients: int,
     idle_s: float,
@@ -76,7 +85,9 @@ def command(
         address = parse_uri(uri)
     except ConfigError as error:
         raise click.BadParameter(str(error), param_hint="--uri") from None
-    recognizer = EmotionRecognizer(model, backend=backend, threads=threads, min_confidence=min_confidence, profile=profile)
+    recognizer = EmotionRecognizer(
+        model, backend=backend, threads=threads, min_confidence=min_confidence, min_speech=min_speech, profile=profile
+    )
     limits = Limits(max_clients, idle_s, max_duration_s)
     ended_by = asyncio.run(serve(recognizer, address, limits, lambda at: click.echo(f"listening at {at}")))
     if ended_by == signal.SIGINT:

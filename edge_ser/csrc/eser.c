@@ -168,6 +168,11 @@ static void decide(const eser_model *model, eser_result *result) {
             result->distance = distance;
     }
     result->is_novel = result->distance > model->novelty_distance;
+    float exponent = model->speech[ESER_EMBEDDING_SIZE];
+    for (uint32_t i = 0; i < ESER_EMBEDDING_SIZE; i++)
+        exponent += model->speech[i] * result->embedding[i];
+    result->speech = 1.0f / (1.0f + expf(-exponent));
+    result->is_speech = result->speech >= model->speech_threshold;
 }
 
 static eser_status answer(eser *stream, eser_result *result) {

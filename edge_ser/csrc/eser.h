@@ -80,10 +80,12 @@ typedef struct {
     const float *centres;       /* [n_labels][64], mean embedding of each class */
     float temperature;          /* divides the logits before the softmax, so that confidence means frequency */
     float novelty_distance;     /* distance to the nearest centre that 99 % of the development clips stay within */
+    const float *speech;        /* [65], weights and bias of a logistic regression on the embedding: is there speech? */
+    float speech_threshold;     /* probability of speech below which there is none to judge */
     const int16_t *winograd[2]; /* NULL, or the second and third convolution's weights once more, for speed: see eser_parts.h */
 } eser_model;
 
-#define ESER_MODEL_FORMAT 2u
+#define ESER_MODEL_FORMAT 3u
 
 typedef struct eser eser;       /* a stream */
 
@@ -97,6 +99,8 @@ typedef struct {
     float embedding[ESER_EMBEDDING_SIZE];           /* close in Euclidean distance means alike in emotion */
     float distance;                                 /* of the embedding to the nearest class centre */
     int32_t is_novel;                               /* 1: farther than speech like that of the training; trust it less */
+    float speech;                                   /* probability that there is any speech */
+    int32_t is_speech;                              /* 0: noise, a tone, music, clicks; the emotion then says nothing */
     float judged_s;                                 /* seconds of audio behind the answer */
     int32_t logits_q16[ESER_MAX_LABELS];            /* the same in units of 1/65536: bit-identical on every target */
     int32_t embedding_q16[ESER_EMBEDDING_SIZE];

@@ -53,6 +53,8 @@ class Model(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("prelu", "centres")),
         ("temperature", ctypes.c_float),
         ("novelty_distance", ctypes.c_float),
+        ("speech", ctypes.c_void_p),
+        ("speech_threshold", ctypes.c_float),
         ("winograd", ctypes.c_void_p * 2),
     )
 
@@ -69,6 +71,8 @@ class Result(ctypes.Structure):
         ("embedding", ctypes.c_float * EMBEDDING_SIZE),
         ("distance", ctypes.c_float),
         ("is_novel", ctypes.c_int32),
+        ("speech", ctypes.c_float),
+        ("is_speech", ctypes.c_int32),
         ("judged_s", ctypes.c_float),
         ("logits_q16", ctypes.c_int32 * MAX_LABELS),
         ("embedding_q16", ctypes.c_int32 * EMBEDDING_SIZE),

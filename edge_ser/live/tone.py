@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from edge_ser.errors import ConfigError
-from edge_ser.prediction import UNCERTAIN, Prediction
+from edge_ser.prediction import NO_SPEECH, UNCERTAIN, Prediction
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ class ToneTracker:
 
     def update(self, prediction: Prediction, is_final: bool = True) -> Tone | None:
         """Take the answer of the next utterance, or an estimate on the way to it; return the tone if it has changed."""
+        if prediction.label == NO_SPEECH:
+            return None  # as if nothing had been heard
         p, heard_s = prediction.probabilities, prediction.duration_s
         novel = self.config.doubt_novel and prediction.is_novel
         if novel and not is_final:

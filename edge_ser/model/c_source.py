@@ -61,6 +61,7 @@ def c_source(manifest: Manifest, constants: dict[str, npt.NDArray[Any]]) -> CSou
     text = np.frombuffer(json.dumps(json.loads(manifest.to_json())).encode("ascii") + b"\0", dtype=np.int8)
     arrays = {name: values for name, values in constants.items() if name != "shift"}
     arrays["centres"] = np.array(manifest.centres, dtype=np.float32)
+    arrays["speech"] = np.array([*manifest.speech["weights"], manifest.speech["bias"]], dtype=np.float32)
     parts = [_HEAD.format(version=__version__, sha=manifest.graph_sha256)]
     parts += [c_array(f"static const {_C_TYPES[v.dtype.name]} {name}[{v.size}]", v) for name, v in arrays.items()]
     parts.append(f"\nstatic const char *const labels[] = {{{', '.join(_c_string(x) for x in manifest.labels)}}};\n")
@@ -129,6 +130,8 @@ def _model(constants: dict[str, npt.NDArray[Any]], manifest: Manifest) -> str:
         "centres",
         _c_float(manifest.temperature),
         _c_float(manifest.novelty_distance),
+        "speech",
+        _c_float(manifest.speech["threshold"]),
         "{NULL, NULL}",
     ]
     return "\nconst eser_model eser_default_model = {\n    " + ",\n    ".join(values) + ",\n};\n"

@@ -24,7 +24,7 @@ from edge_ser.model.graph import GRAPHS, require_graph
 from edge_ser.model.statements import Check, each, interval, load_json, number, refuse, several, share, table, text, whole
 
 FORMAT = "edge-ser-model"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 ENCODER_SIZES = {128: 480, 513: 2880}
 """Length of an encoder vector by the front end's number of bins."""
@@ -49,6 +49,14 @@ _QUANTIZATION = table(
     {"scheme": text, **dict.fromkeys(("weights_int8_percent", "macs_int8_percent"), number(0, 100))},
     {"vector_scale": _POSITIVE},
 )
+SPEECH = table(
+    {
+        "weights": several(number(-_MAX_VALUE, _MAX_VALUE), EMBEDDING_SIZE),
+        "bias": number(-_MAX_VALUE, _MAX_VALUE),
+        "threshold": number(0, 1),
+    }
+)
+"""What ``Manifest.speech`` holds."""
 _SCORE = table(
     {
         **dict.fromkeys(("corpus", "split", "protocol"), text),
@@ -79,6 +87,9 @@ class Manifest:
     """Mean embedding of each class over the training clips, [n_labels][embedding_size]."""
     novelty_distance: float
     """Euclidean distance of z to the nearest class centre that 99 % of the dev clips stay within."""
+    speech: dict[str, Any]
+    """``weights`` [embedding_size] and ``bias`` of the logistic regression that tells from z whether there is speech, and the
+    ``threshold`` of its probability below which there is none to judge."""
     speech_mean: tuple[float, ...]
     """Mean of every bin over the training set's speech frames, in dB, [n_bins]."""
     speech_std: tuple[float, ...]
@@ -115,6 +126,7 @@ class Manifest:
         checks: dict[str, Check] = {
             **dict.fromkeys(("temperature", "novelty_distance"), _POSITIVE),
             "centres": several(several(number(-_MAX_VALUE, _MAX_VALUE), EMBEDDING_SIZE), n),
+            "speech": SPEECH,
             "speech_mean": several(level, n_bins),
             "speech_std": several(number(1e-6, _MAX_DB), n_bins),
             **dict.fromkeys(("speech_vector", "ordinary_vector"), several(value, encoder_size)),
@@ -138,6 +150,11 @@ class Manifest:
     def centre_points(self) -> npt.NDArray[np.float64]:
         """The class centres, [n_labels, embedding_size]."""
         return np.array(self.centres)
+
+    @cached_property
+    def speech_weights(self) -> npt.NDArray[np.float64]:
+        """The weights of the logistic regression on z, [embedding_size]."""
+        return np.array(self.speech["weights"])
 
     def to_json(self) -> str:
         """Return the manifest as JSON, keys in a fixed order."""

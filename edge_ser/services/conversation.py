@@ -235,6 +235,7 @@ def _emotion(prediction: Prediction) -> Event:
         "probabilities": prediction.probabilities,
         "distance": prediction.distance,
         "novel": prediction.is_novel,
+        "speech": prediction.speech,
         "duration_s": prediction.duration_s,
         "embedding": prediction.embedding.tolist(),
     }

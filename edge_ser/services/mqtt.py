@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from edge_ser._version import __version__
 from edge_ser.errors import ConfigError
-from edge_ser.prediction import UNCERTAIN
+from edge_ser.prediction import NO_SPEECH, UNCERTAIN
 
 _SCHEMES = {"mqtt": 1883, "mqtts": 8883}
 TOPICS = ("tone", "utterance")
@@ -95,7 +95,7 @@ class Publisher:
         self.dropped = 0
         """Events that came while there was no connection."""
         self._report, self._said = report, ""
-        self._announcements = {} if labels is None else _announcements(broker.prefix, [*labels, UNCERTAIN])
+        self._announcements = {} if labels is None else _announcements(broker.prefix, [*labels, UNCERTAIN, NO_SPEECH])
         self._online = False
         self._client = Client(CallbackAPIVersion.VERSION2)
         self._client.on_connect = self._connected

@@ -8,7 +8,7 @@ from typing import IO
 import numpy as np
 
 from edge_ser.arrays import Float64Array
-from edge_ser.prediction import UNCERTAIN
+from edge_ser.prediction import NO_SPEECH, UNCERTAIN
 from edge_ser.timeline.formats import Envelope, Segment
 
 _COLORS = {"neutral": "#9aa0a6", "angry": "#d1495b", "happy": "#edae49", "sad": "#30638e"}
@@ -50,7 +50,7 @@ def draw_timeline(
         if width >= _WORD_SHARE * duration_s:
             word = answer.label + ("\nnovel" if answer.is_novel else "")
             middle = segment.start_s + width / 2
-            style = "italic" if answer.label == UNCERTAIN else "normal"
+            style = "italic" if answer.label in (UNCERTAIN, NO_SPEECH) else "normal"
             shares.text(middle, 1.03, word, ha="center", va="bottom", fontsize=8, fontstyle=style)
     mean = f"\nmean of {duration_s / _MEANS:.3g} s" if len(segments) > _MEANS else ""
     shares.set(xlim=(0, duration_s), ylim=(0, 1.22), yticks=[0, 0.5, 1], ylabel=f"probability{mean}", xlabel="time")

@@ -63,7 +63,7 @@ def augment(
     if config.equaliser_db:
         curve = np.interp(np.linspace(0, 5, n_bins), np.arange(6), rng.normal(0, config.equaliser_db, 6))
         x = x + curve.astype(np.float32)
-    x = x + np.float32(rng.uniform(-config.gain_db, config.gain_db))
+    x = np.maximum(x + np.float32(rng.uniform(-config.gain_db, config.gain_db)), _FLOOR_DB)
     if config.noise and rng.random() < config.noise:
         x = _add_noise(x, rng.uniform(config.noise_snr_db, config.noise_snr_db + 30), rng)
     if config.band_limit and rng.random() < config.band_limit:

@@ -85,6 +85,10 @@ class SelectionConfig:
 class AugmentConfig:
     """Random changes of the training features (dB); zero turns one off."""
 
+    copies: int = 0
+    """Copies of every training clip as everyday devices might have heard it, see ``edge_ser_train.method.sounds``."""
+    copied: float = 0.0
+    """Probability that an epoch takes a copy in place of the clip as recorded."""
     gain_db: float = 0.0
     """Level: a uniform offset within +- this many dB."""
     freq_warp: float = 0.0
@@ -116,7 +120,7 @@ class AugmentConfig:
 
 
 _RANGES: dict[tuple[float, float], tuple[str, ...]] = {
-    (0, 1): ("loss.alpha", "augment.denoise", "augment.noise", "augment.reverb", "augment.band_limit"),
+    (0, 1): ("loss.alpha", "augment.copied", "augment.denoise", "augment.noise", "augment.reverb", "augment.band_limit"),
     (0, 0.99): ("model.dropout",),
     (0, 0.99999): ("optimizer.ema",),
     (0, 0.5): ("augment.freq_warp", "augment.time_stretch"),
@@ -126,7 +130,7 @@ _RANGES: dict[tuple[float, float], tuple[str, ...]] = {
     (-20, 60): ("augment.noise_snr_db",),
     (1, math.inf): ("optimizer.batch_size", "optimizer.max_steps", "selection.every_steps"),
     (0, math.inf): (
-        "loss.lambda_center", "loss.warmup_steps",
+        "loss.lambda_center", "loss.warmup_steps", "augment.copies",
         "augment.freq_masks", "augment.freq_mask_bins", "augment.time_masks", "augment.time_mask_frames",
     ),
 }  # fmt: skip
@@ -181,6 +185,8 @@ class TrainConfig:
         require(after < n_steps, "selection.after_step", after, f"less than optimizer.max_steps ({n_steps})")
         free = optimizer.init_file and self.model.batch_norm and not optimizer.frozen
         require(not free, "optimizer.init", optimizer.init, "a run's folder, or optimizer.frozen=true, or model.batch_norm=false")
+        copied = self.augment.copied
+        require(bool(self.augment.copies) == bool(copied), "augment.copied", copied, "0 without augment.copies, else more")
         shift, bins, widest = self.augment.speaker_shift, self.augment.freq_mask_bins, self.front_end_config.n_bins
         require(optimizer.frozen or not shift, "augment.speaker_shift", shift, "0 unless optimizer.frozen keeps the vectors")
         require(bins <= widest, "augment.freq_mask_bins", bins, f"at most {widest}")

@@ -163,23 +163,31 @@ class Epoch(NamedTuple):
     """One pass over the training clips."""
 
     number: int
+    features: list[Float32Array]
+    """Every clip as recorded, or one of its copies."""
     lengths: npt.NDArray[np.int64]
     """Every clip's length after its time stretch, in frames."""
     batches: list[npt.NDArray[np.intp]]
     """Clip numbers."""
 
 
-def draw_epoch(number: int, features: Sequence[Float32Array], config: TrainConfig) -> Epoch:
-    """Draw an epoch of clips with these features; the same for the same number, always."""
+def draw_epoch(
+    number: int, features: Sequence[Float32Array], copies: Sequence[Sequence[Float32Array]], config: TrainConfig
+) -> Epoch:
+    """Draw an epoch of clips with these features, and with these of their copies; the same for the same number, always."""
     rng = np.random.default_rng([config.seed, _ORDER, number])
-    lengths = stretched_lengths(np.array([len(x) for x in features]), config.augment, rng)
+    drawn = list(features)
+    if config.augment.copies:
+        for i in np.flatnonzero(rng.random(len(drawn)) < config.augment.copied).tolist():
+            drawn[i] = copies[i][int(rng.integers(config.augment.copies))]
+    lengths = stretched_lengths(np.array([len(x) for x in drawn]), config.augment, rng)
     # Vectors at hand cost little to pad, and in a small corpus what is equally long is the same sentence.
     alike = np.zeros_like(lengths) if config.optimizer.frozen else lengths
-    return Epoch(number, lengths, epoch_batches(alike, config.optimizer.batch_size, rng))
+    return Epoch(number, drawn, lengths, epoch_batches(alike, config.optimizer.batch_size, rng))
 
 
 def draw_batch(
-    step: int, epoch: Epoch, rows: npt.NDArray[np.intp], features: Sequence[Float32Array], fill: Float32Array, config: TrainConfig
+    step: int, epoch: Epoch, rows: npt.NDArray[np.intp], fill: Float32Array, config: TrainConfig
 ) -> tuple[Tensor, Tensor]:
     """Return features [B, T, n_bins] and lengths [B] of the clips ``rows``, augmented; the same for the same step, always.
 
@@ -187,7 +195,7 @@ def draw_batch(
     """
     front_end, sounds = config.front_end_config, sounds_of(step, config)
     rng = np.random.default_rng([config.seed, _CHANGES, step])
-    clips = [augment(features[i], int(epoch.lengths[i]), fill, config.augment, rng, front_end) for i in rows]
+    clips = [augment(epoch.features[i], int(epoch.lengths[i]), fill, config.augment, rng, front_end) for i in rows]
     for i in np.flatnonzero(outliers(step, len(rows), config)):
         n_samples = (len(clips[i]) - 1) * front_end.hop_samples + front_end.frame_samples
         clips[i] = extract(no_speech(n_samples, front_end.rate_hz, sounds), front_end)

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import ConfigError, RunError
+from edge_ser.frontend.features import extract
 from edge_ser.geometry import EMBEDDING_SIZE, ENCODER_FRAMES, ENCODER_STRIDE, vector_count
 from edge_ser.personal.microphone import Encoder, SpeechStatistics
 from edge_ser_train.corpora.clips import NO_CLASS, ORDINARY, class_numbers
@@ -29,6 +31,7 @@ from edge_ser_train.corpora.splits import Split, check_leaks
 from edge_ser_train.method import processes, weights
 from edge_ser_train.method import run as runs
 from edge_ser_train.method.config import AugmentConfig, OptimizerConfig, TrainConfig
+from edge_ser_train.method.copies import load_copies
 from edge_ser_train.method.dataset import (
     audio_digests,
     draw_batch,
@@ -40,14 +43,18 @@ from edge_ser_train.method.dataset import (
 )
 from edge_ser_train.method.losses import JOINT, Criterion, Losses, class_weights, update_centres
 from edge_ser_train.method.model import EmotionNet, Output, compute_type
-from edge_ser_train.method.outliers import outliers, with_outliers
+from edge_ser_train.method.outliers import no_speech, outliers, with_outliers
+from edge_ser_train.method.speech import fit_detector
 from edge_ser_train.metrics import confusion_matrix, fit_temperature, score, unweighted_accuracy
 
 Arrays = Sequence[npt.NDArray[np.float32]]
 
 _INFER_BATCH = 32
-_DROPOUT, _SPEAKERS = 2, 3  # streams of random numbers, by step; order and augmentation have the streams 0 and 1
+# Streams of random numbers, by step; order and augmentation have the streams 0 and 1, outliers the stream 4.
+_DROPOUT, _SPEAKERS, _SOUNDS = 2, 3, 5
 
+N_SOUNDS = 2000
+"""Made sounds without speech that the probability of speech is fitted on."""
 NOVELTY_QUANTILE = 0.99
 """Share of the dev clips that lie within the novelty distance of a class centre."""
 
@@ -131,6 +138,8 @@ class Trainer:
         with self.processes.first_goes_first():  # so that the others find the cache filled
             self.train_features = load_features(data.train, front_end, cache_dir)
             self.dev_features = load_features(data.dev, front_end, cache_dir)
+            self.copies = load_copies(data.train, self.train_features, config.augment.copies, front_end, cache_dir)
+            dev_copies = load_copies(data.dev, self.dev_features, min(1, config.augment.copies), front_end, cache_dir)
             digests = audio_digests(data.train, self.train_features) | audio_digests(data.dev, self.dev_features)
             digests |= audio_digests(data.test, load_features(data.test, front_end, cache_dir))
         self.leaks = [str(leak) for leak in check_leaks(data, digests, say, before)]
@@ -155,6 +164,8 @@ class Trainer:
         self.encoded = config.optimizer.frozen
         self.train_inputs: Arrays = encode(self.net, self.train_features) if self.encoded else self.train_features
         self.dev_inputs: Arrays = encode(self.net, self.dev_features) if self.encoded else self.dev_features
+        heard = [x for of_clip in dev_copies for x in of_clip]
+        self.dev_heard: Arrays = encode(self.net, heard) if self.encoded else heard
         plain = replace(config.augment, speaker_shift=0.0) == AugmentConfig() and not config.loss.outliers
         self.at_hand = self.encoded and plain
         self.means = speaker_means(data.train, self.train_inputs) if config.augment.speaker_shift else None
@@ -162,7 +173,7 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.net.trained_parameters().values(), lr=config.optimizer.lr)
         self.average = copy.deepcopy(self.net) if config.optimizer.ema else None
         self.forward = self.processes.together(self.net)
-        self._epoch = draw_epoch(0, self.train_features, config)
+        self._epoch = draw_epoch(0, self.train_features, self.copies, config)
         self.progress = weights.Progress()
         self.metrics: list[dict[str, Any]] = []
         self.answers: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
@@ -172,12 +183,12 @@ class Trainer:
         """Return features [B, T, n_bins], or encoder vectors, lengths [B] and clip numbers [B] of a step; always the same."""
         epoch, index = divmod(step, max(1, len(self.data.train) // self.config.optimizer.batch_size))
         if self._epoch.number != epoch:
-            self._epoch = draw_epoch(epoch, self.train_features, self.config)
+            self._epoch = draw_epoch(epoch, self.train_features, self.copies, self.config)
         rows = self._epoch.batches[index]
         if self.at_hand:
             x, lengths = pad_batch([self.train_inputs[i] for i in rows])
         else:
-            x, lengths = draw_batch(step, self._epoch, rows, self.train_features, self.fill, self.config)
+            x, lengths = draw_batch(step, self._epoch, rows, self.fill, self.config)
         x = x.to(self.device)
         if self.encoded and not self.at_hand:
             with torch.no_grad():
@@ -249,11 +260,17 @@ class Trainer:
         return self.net if self.average is None else self.average
 
     def look_at_dev(self) -> float:
-        """Measure dev UA, keep the weights if they are the best so far, log one line of metrics; return dev UA."""
+        """Measure dev UA, keep the weights if they are the best so far, log one line of metrics; return dev UA.
+
+        With copies, dev UA is the mean of the clips as recorded and of a copy of each.
+        """
         progress, config = self.progress, self.config
-        logits, z = infer(self.evaluated, self.dev_inputs, self.encoded)
-        predicted = self.criterion.scores(logits, z, self.centres.cpu().numpy()).argmax(axis=1)
-        ua = float(unweighted_accuracy(confusion_matrix(self.dev_y, predicted, len(config.labels))))
+        uas = []
+        for inputs in filter(None, (self.dev_inputs, self.dev_heard)):
+            logits, z = infer(self.evaluated, inputs, self.encoded)
+            predicted = self.criterion.scores(logits, z, self.centres.cpu().numpy()).argmax(axis=1)
+            uas.append(float(unweighted_accuracy(confusion_matrix(self.dev_y, predicted, len(config.labels)))))
+        ua = float(np.mean(uas))
         loss, softmax_loss, center_loss = (total / max(1, progress.loss_steps) for total in progress.loss_sums)
         eligible = progress.step > config.selection.after_step or progress.step == config.optimizer.max_steps
         if eligible and ua > progress.best_ua:
@@ -261,6 +278,7 @@ class Trainer:
             net = self.evaluated
             weights.save_model(self.folder, net.state_dict(), config, progress.step, self.centres, weights.unmeasured(net))
         line = {"step": progress.step, "loss": loss, "softmax_loss": softmax_loss, "center_loss": center_loss, "dev_ua": ua}
+        line |= {"dev_ua_recorded": uas[0], "dev_ua_heard": uas[1]} if self.dev_heard else {}
         self.metrics.append(line | {"lr": learning_rate(config.optimizer, max(0, progress.step - 1))})
         progress.loss_sums, progress.loss_steps = [0.0, 0.0, 0.0], 0
         return ua
@@ -316,12 +334,18 @@ class Trainer:
         labels = range(len(self.config.labels))
         centres = torch.from_numpy(np.stack([z[self.train_y == j].mean(axis=0) for j in labels]))
         logits = self.criterion.scores(logits, dev_z, centres.numpy())
-        temperature = fit_temperature(logits, self.dev_y)
-        distances = np.linalg.norm(dev_z[:, None] - centres.numpy(), axis=2).min(axis=1)
+        scored, scored_y, dev_sets = logits, self.dev_y, [dev_z]
+        if self.dev_heard:  # confidence is to mean frequency elsewhere, too
+            heard_logits, heard_z = infer(best.net, self.dev_heard, self.encoded)
+            scored = np.concatenate([logits, self.criterion.scores(heard_logits, heard_z, centres.numpy())])
+            scored_y, dev_sets = np.tile(self.dev_y, 2), [dev_z, heard_z]
+        temperature = fit_temperature(scored, scored_y)
+        distances = np.linalg.norm(np.concatenate(dev_sets)[:, None] - centres.numpy(), axis=2).min(axis=1)
         novelty_distance = float(np.quantile(distances, NOVELTY_QUANTILE))
-        speech = self._speech(best.net, vectors)
+        detector = self._detector(best.net, z, dev_sets)
+        measured = self._speech(best.net, vectors)
         weights.save_model(
-            self.folder, best.net.state_dict(), self.config, best.step, centres, speech, temperature, novelty_distance
+            self.folder, best.net.state_dict(), self.config, best.step, centres, measured, detector, temperature, novelty_distance
         )
         dev = score(logits, self.dev_y, [c.speaker for c in self.data.dev], temperature)
         return {
@@ -336,6 +360,16 @@ class Trainer:
             "labels": list(self.config.labels),
             "dev": asdict(dev),
         }
+
+    def _detector(self, net: EmotionNet, z: Float32Array, dev: list[Float32Array]) -> dict[str, Any]:
+        """Fit what tells speech, embeddings z [n, 64] and copies', from made sounds without any; ``dev`` sets its threshold."""
+        copies = [of_clip[0] for of_clip in self.copies if of_clip]
+        heard = np.concatenate([z, *([infer(net, copies)[1]] if copies else [])])
+        front_end, rng = self.config.front_end_config, np.random.default_rng([self.config.seed, _SOUNDS])
+        lengths = rng.integers(front_end.rate_hz // 2, 5 * front_end.rate_hz, N_SOUNDS)
+        sounds = [extract(no_speech(int(n), front_end.rate_hz, rng), front_end) for n in lengths]
+        found = fit_detector(heard, infer(net, sounds)[1], dev)
+        return {"weights": found.weights.round(6).tolist(), "bias": round(found.bias, 6), "threshold": found.threshold}
 
     def _speech(self, net: EmotionNet, vectors: Arrays) -> dict[str, Tensor]:
         """Measure the training speech, whose encoder vectors are given: levels, mean vectors of all and of ordinary speech."""

@@ -31,7 +31,20 @@ def sounds_of(step: int, config: TrainConfig) -> np.random.Generator:
 
 
 def no_speech(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Return samples [n] of -70 to -10 dBFS without speech: coloured noise, half the time with a hum or whistle, or swelling."""
+    """Return samples [n] of -85 to -10 dBFS without speech: noise, hums, notes, clicks; one time in eight next to none."""
+    kind = rng.random()
+    if kind < 0.125:
+        return (rng.integers(-2, 3, n_samples) * (rng.random(n_samples) < rng.random())).astype(np.float32) / np.float32(32768)
+    sound = _noise(n_samples, rate_hz, rng)
+    if kind > 0.75:
+        sound *= 10 ** (-rng.uniform(0, 50) / 20)
+        sound += _notes(n_samples, rate_hz, rng) if kind < 0.9 else _clicks(n_samples, rate_hz, rng)
+    scaled: npt.NDArray[np.float32] = (sound / sound.std() * 10 ** (rng.uniform(-85, -10) / 20)).astype(np.float32)
+    return np.rint(scaled * np.float32(32768)) / np.float32(32768) if rng.random() < 0.5 else scaled
+
+
+def _noise(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return coloured noise [n], half the time with a hum or whistle, half the time swelling."""
     hz = np.fft.rfftfreq(n_samples, 1 / rate_hz)
     colour = np.interp(np.linspace(0, 5, len(hz)), np.arange(6), rng.normal(0, 5, 6))
     shape = np.maximum(hz, 20) ** (-rng.uniform(0, 1)) * 10 ** (colour / 20)
@@ -41,11 +54,42 @@ def no_speech(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDA
         n, pitch_hz = np.arange(1, 1 + int(rng.integers(1, 9)))[:, None], 50 * 80 ** rng.random()
         n = n[n[:, 0] * pitch_hz < rate_hz / 2]
         tone = (np.sin(2 * np.pi * (n * pitch_hz * t + rng.random(n.shape))) / n ** rng.uniform(0.5, 2)).sum(axis=0)
-        sound = sound / sound.std() + 10 ** (rng.uniform(-10, 40) / 20) * tone
+        sound = sound / sound.std() + 10 ** (rng.uniform(-10, 60) / 20) * tone
     if rng.random() < 0.5:  # slower than syllables, which come at 2 to 8 Hz
         sound *= 10 ** (rng.uniform(0, 15) / 20 * np.sin(2 * np.pi * (rng.uniform(0.05, 1) * t + rng.random())))
-    scaled: npt.NDArray[np.float32] = (sound / sound.std() * 10 ** (rng.uniform(-70, -10) / 20)).astype(np.float32)
-    return scaled
+    unit: npt.NDArray[np.float64] = sound / sound.std()
+    return unit
+
+
+def _notes(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return notes of steady pitch on a scale of semitones, struck or held, one to four at once: samples [n] of power 1."""
+    t, sound = np.arange(n_samples) / rate_hz, np.full(n_samples, 1e-9)
+    length = rng.uniform(0.12, 0.8)
+    for start in np.arange(-rng.uniform(0, length), t[-1], length):
+        for _ in range(int(rng.integers(1, 5))):
+            pitch_hz = 65 * 2 ** (int(rng.integers(0, 60)) / 12)
+            n = np.arange(1, 1 + int(rng.integers(1, 12)))[:, None]
+            n = n[n[:, 0] * pitch_hz < rate_hz / 2]
+            since = np.maximum(0, t - start)
+            envelope = (t >= start) * np.minimum(1, since / 0.01) * np.exp(-since / rng.uniform(0.05, 2))
+            harmonics = np.sin(2 * np.pi * (n * pitch_hz * t + rng.random(n.shape))) / n ** rng.uniform(0.5, 2)
+            sound += envelope * harmonics.sum(axis=0)
+    unit: npt.NDArray[np.float64] = sound / sound.std()
+    return unit
+
+
+def _clicks(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return keys, knocks and taps, regular or not: samples [n] of power 1."""
+    sound = np.full(n_samples, 1e-9)
+    places = rng.integers(0, n_samples, int(rng.integers(1, 25)))
+    if rng.random() < 0.5:
+        places = np.arange(int(rng.integers(0, rate_hz // 2)), n_samples, int(rng.uniform(0.05, 1) * rate_hz))
+    decay = rng.uniform(0.0005, 0.03) * rate_hz
+    for at in places:
+        burst = rng.standard_normal(int(6 * decay) + 1) * np.exp(-np.arange(int(6 * decay) + 1) / decay)
+        sound[at : at + len(burst)] += rng.uniform(0.2, 1) * burst[: n_samples - at]
+    unit: npt.NDArray[np.float64] = sound / sound.std()
+    return unit
 
 
 def outlier_loss(logits: Tensor) -> Tensor:

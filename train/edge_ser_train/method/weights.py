@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from edge_ser.errors import RunError
+from edge_ser.errors import ModelFileError, RunError
 from edge_ser.frontend.features import FrontEndConfig
 from edge_ser.geometry import EMBEDDING_SIZE
+from edge_ser.model.manifest import SPEECH
 from edge_ser_train.method.config import TrainConfig, load_config
 from edge_ser_train.method.dequantize import read_network
 from edge_ser_train.method.model import EmotionNet
@@ -135,6 +136,8 @@ class TrainedModel:
     """Divides the logits before the softmax; fitted on dev when the run ends."""
     novelty_distance: float
     """Distance of z to the nearest class centre that 99 % of the dev clips stay within; measured when the run ends."""
+    speech: dict[str, Any]
+    """What tells speech from other sound: ``weights`` [64], ``bias`` and ``threshold``, see ``edge_ser_train.method.speech``."""
     speech_mean: Tensor
     """Mean per bin of the training set's speech frames, in dB, [n_bins]; measured when the run ends."""
     speech_std: Tensor
@@ -151,17 +154,18 @@ class TrainedModel:
 
 def save_model(
     folder: Path, state: dict[str, Tensor], config: TrainConfig, step: int, centres: Tensor,
-    speech: dict[str, Tensor], temperature: float = 1.0, novelty_distance: float = 1.0,
+    measured: dict[str, Tensor], detector: dict[str, Any] | None = None, temperature: float = 1.0, novelty_distance: float = 1.0,
 ) -> None:  # fmt: skip
-    """Write model.safetensors; ``speech`` by the names of :func:`unmeasured`. Before the run ends, the last three say nothing."""
+    """Write model.safetensors, ``measured`` by the names of :func:`unmeasured`; before its end, the last four say nothing."""
     metadata = {
         "labels": list(config.labels),
         "front_end": config.front_end_config.to_dict(),
         "temperature": temperature,
         "novelty_distance": novelty_distance,
+        "speech": detector or {"weights": [0.0] * EMBEDDING_SIZE, "bias": 0.0, "threshold": 0.0},
         "step": step,
     }
-    save_tensors(folder / MODEL, {**state, "centres": centres, **speech}, metadata)
+    save_tensors(folder / MODEL, {**state, "centres": centres, **measured}, metadata)
 
 
 def unmeasured(net: EmotionNet) -> dict[str, Tensor]:
@@ -206,6 +210,11 @@ def load_run(folder: Path) -> TrainedModel:
             f"{folder / MODEL}: temperature is {temperature!r} and novelty_distance {novelty_distance!r} at step {step!r}; "
             "expected positive numbers and a step"
         )
+    detector: Any = metadata.get("speech")
+    try:
+        SPEECH("speech", detector)
+    except ModelFileError as error:
+        raise RunError(f"{folder / MODEL}: {str(error).removeprefix('manifest: ')}") from None
     if not all(bool(torch.isfinite(t).all()) for t in (centres, *speech.values(), *tensors.values())):
         raise RunError(f"{folder / MODEL} holds NaN or infinity; expected finite weights")
     net.load_state_dict(tensors)
@@ -218,6 +227,7 @@ def load_run(folder: Path) -> TrainedModel:
         centres=centres,
         temperature=metadata["temperature"],
         novelty_distance=metadata["novelty_distance"],
+        speech=detector,
         **speech,
         step=step,
         weights_sha256=hashlib.sha256((folder / MODEL).read_bytes()).hexdigest(),
