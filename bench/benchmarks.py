@@ -23,11 +23,11 @@ from typing import NamedTuple
 import attainable
 import click
 import numpy as np
-import numpy.typing as npt
 import peers
 import scaling
 
 from edge_ser import EmotionRecognizer
+from edge_ser.arrays import Float32Array
 from edge_ser.commands._options import require_apart
 from edge_ser.diagnose.benchmark.clips import RATE_HZ, speech_like
 from edge_ser.diagnose.benchmark.measurement import Rule, measure
@@ -50,9 +50,9 @@ LATE_MS = 20.0
 """A stream keeps up while 99 of 100 chunks are taken before the next one is due."""
 
 
-def samples_of(seconds: float) -> npt.NDArray[np.float32]:
+def samples_of(seconds: float) -> Float32Array:
     """Return speech-like samples, float32 [n]."""
-    samples: npt.NDArray[np.float32] = speech_like(seconds) * np.float32(2**-15)
+    samples: Float32Array = speech_like(seconds) * np.float32(2**-15)
     return samples
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.errors import BackendError, did_you_mean
 from edge_ser.frontend.features import FrontEndConfig
 from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
 from edge_ser.model.manifest import ModelFile
 
-Vectors: TypeAlias = npt.NDArray[Any]
+Vectors: TypeAlias = AnyArray
 """What an engine keeps of the encoder's vectors, a row each; opaque to all others."""
 
 BACKENDS = {"onnx": ".onnx", "tflite": ".tflite", "native": ".eser"}
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
     """All encoder vectors so far, [P + N, vector_size]; the ``past`` of the next run."""
 
 
-EncoderState: TypeAlias = "tuple[npt.NDArray[Any], ...]"
+EncoderState: TypeAlias = "tuple[AnyArray, ...]"
 """What the encoder carries from one stretch of frames to the next; an engine's own affair, never changed in place."""
 
 
@@ -94,7 +94,7 @@ class TunableBackend(Backend, Protocol):
         ...
 
 
-def require_finite(engine: str, answers: dict[str, tuple[npt.NDArray[Any], tuple[int | None, ...]]]) -> None:
+def require_finite(engine: str, answers: dict[str, tuple[AnyArray, tuple[int | None, ...]]]) -> None:
     """Raise BackendError unless every answer of an engine has its shape (None: any length) and holds finite numbers."""
     for name, (values, shape) in answers.items():
         if len(values.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, values.shape, strict=True)):

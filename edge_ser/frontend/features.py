@@ -15,10 +15,9 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from edge_ser.arrays import AnyArray, Float32Array, Float64Array
+from edge_ser.arrays import AnyArray, Float32Array, Float64Array, FloatArray
 from edge_ser.errors import ConfigError, did_you_mean
 from edge_ser.frontend.spectral import SparseRows, real_dft, sparse_product
 from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
@@ -208,7 +207,7 @@ def middle_window(n_frames: int, config: FrontEndConfig) -> tuple[int, int]:
 
 
 class _Tables(NamedTuple):
-    window: npt.NDArray[np.floating[Any]]  # its dtype is the one the spectrum is computed in
+    window: FloatArray  # its dtype is the one the spectrum is computed in
     mel: SparseRows | None
 
 

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy.typing as npt
-
+from edge_ser.arrays import AnyArray
 from edge_ser.errors import AudioError, MissingExtraError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.standard_input import sound_of
@@ -27,7 +26,7 @@ _SILENT_DEVICE_S = 3.0  # a device that is gone often just stops calling; none t
 class Captured:
     """A piece of live audio."""
 
-    chunk: npt.NDArray[Any]
+    chunk: AnyArray
     """The samples (n,) or (n, channels), int16 or float32."""
     arrived: float
     """When its last sample was there, on the clock of ``time.monotonic``, in seconds."""
@@ -132,7 +131,7 @@ class Microphone:
                 raise AudioError(f"{self.name} gives no more audio; was it unplugged?")
             yield captured
 
-    def _heard(self, samples: npt.NDArray[Any], n: int, at: Any, status: Any) -> None:
+    def _heard(self, samples: AnyArray, n: int, at: Any, status: Any) -> None:
         """Run in PortAudio's own thread, which must never wait."""
         self._lost += bool(status.input_overflow)
         try:

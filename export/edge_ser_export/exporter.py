@@ -30,7 +30,7 @@ from edge_ser_export.material import Clips, Material, gather
 from edge_ser_export.quantize import LayerCoverage, QuantizedNet, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import Agreement, agree, latencies, verify
-from edge_ser_train.method.loop import infer
+from edge_ser_train.method.inference import infer
 from edge_ser_train.method.run import write_atomic
 
 LOGIT_TOLERANCE = 1e-4

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from edge_ser._version import __version__
-from edge_ser.arrays import Float32Array, Int64Array
+from edge_ser.arrays import Float32Array, IndexArray, Int64Array
 from edge_ser.engines.clib import load_library
 from edge_ser.errors import AudioError, CorpusError, ExportError, RunError, did_you_mean
 from edge_ser.files import require_writable
@@ -158,10 +157,10 @@ def _recordings(trained: TrainedModel, folder: Path) -> Clips:
     return Clips([features[i] for i in chosen], [features[i] for i in verified], None, f"recordings below {folder.name}")
 
 
-def _spread(lengths: Sequence[int], n: int) -> npt.NDArray[np.intp]:
+def _spread(lengths: Sequence[int], n: int) -> IndexArray:
     """Return the numbers of at most n clips, evenly spread over the lengths."""
     order = np.argsort(lengths, kind="stable")
-    chosen: npt.NDArray[np.intp] = order[np.unique(np.linspace(0, len(order) - 1, min(n, len(order))).astype(int))]
+    chosen: IndexArray = order[np.unique(np.linspace(0, len(order) - 1, min(n, len(order))).astype(int))]
     return chosen
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
 
 from edge_ser import EmotionRecognizer
+from edge_ser.arrays import AnyArray
 from edge_ser.cli import cli
 from edge_ser.engines import Backend
 from edge_ser.engines.clib import Result
@@ -194,7 +194,7 @@ def test_wrong_numbers_in_c_are_refused(learnt: Path, tmp_path: Path, monkeypatc
     tool("cc")
     array = firmware.c_array
 
-    def damaged(declaration: str, values: npt.NDArray[Any]) -> str:
+    def damaged(declaration: str, values: AnyArray) -> str:
         return array(declaration, -values if f" {what}[" in declaration else values)
 
     monkeypatch.setattr(firmware, "c_array", damaged)
@@ -214,7 +214,7 @@ def test_wrong_recurrent_weights_in_c_are_refused(learnt: Path, tmp_path: Path, 
     export_run(run, {"c": tmp_path / "right"}, silent, int8=True)
     array = firmware.c_array
 
-    def damaged(declaration: str, values: npt.NDArray[Any]) -> str:
+    def damaged(declaration: str, values: AnyArray) -> str:
         return array(declaration, -values if " gru_recurrent_backward_weight[" in declaration else values)
 
     monkeypatch.setattr(firmware, "c_array", damaged)

@@ -23,7 +23,8 @@ from edge_ser_export.exporter import export_run
 from edge_ser_export.verification import run_in_parts
 from edge_ser_train.corpora.splits import training_split
 from edge_ser_train.method.config import load_preset
-from edge_ser_train.method.loop import Trainer, infer
+from edge_ser_train.method.inference import infer
+from edge_ser_train.method.loop import Trainer
 from edge_ser_train.method.run import REPORT, describe_data, record_run, write_atomic
 from edge_ser_train.method.weights import load_run
 from tests.conftest import TINY_SETTINGS

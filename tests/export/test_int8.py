@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 import soundfile
@@ -18,6 +17,7 @@ import torch
 from click.testing import CliRunner
 
 from edge_ser import EmotionRecognizer
+from edge_ser.arrays import Float32Array
 from edge_ser.cli import cli
 from edge_ser.engines import open_backend
 from edge_ser.errors import BackendError, ExportError, ModelFileError
@@ -30,7 +30,7 @@ from edge_ser_export.report import FileReport
 from edge_ser_export.verification import agree, run_in_parts
 from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.method.dataset import clip_features
-from edge_ser_train.method.loop import infer
+from edge_ser_train.method.inference import infer
 from edge_ser_train.method.weights import load_run
 from tests.conftest import ROOT
 
@@ -53,13 +53,13 @@ def sample(data_dir: Path, n: int) -> list[Path]:
     return found[:: len(found) // n][:n]
 
 
-def features_of(path: Path) -> npt.NDArray[np.float32]:
+def features_of(path: Path) -> Float32Array:
     from edge_ser.frontend.features import LOGMEL_V1
 
     return clip_features(Clip("", path, "", "", ""), LOGMEL_V1)
 
 
-def disagreements(paths: list[Path], answers: dict[str, npt.NDArray[np.float32]], near: float) -> list[str]:
+def disagreements(paths: list[Path], answers: dict[str, Float32Array], near: float) -> list[str]:
     """Name every clip on which the labels differ by more than a near-tie."""
     reference = next(iter(answers.values()))
     margin = np.diff(np.sort(reference, axis=1)[:, -2:], axis=1)[:, 0]
@@ -281,7 +281,7 @@ def test_threads_share_a_recognizer(exported: tuple[dict[str, Path], list[FileRe
     recognizer = EmotionRecognizer(exported[0]["tflite"])
     clips = real_clips[:6]
     alone = [recognizer.predict(p).logits for p in clips]
-    found: dict[int, list[npt.NDArray[np.float32]]] = {}
+    found: dict[int, list[Float32Array]] = {}
 
     def answer(number: int) -> None:
         found[number] = [recognizer.predict(p).logits for p in clips]

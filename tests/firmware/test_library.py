@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 import edge_ser
+from edge_ser.arrays import Float32Array
 from edge_ser.engines.clib import SOURCES, Result
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import LOGMEL_V1, extract
@@ -76,7 +76,7 @@ def model(sources: Path) -> CModel:
     return CModel.of_sources(sources)
 
 
-def speech_of(path: Path) -> npt.NDArray[np.float32]:
+def speech_of(path: Path) -> Float32Array:
     with AudioReader(path) as reader:
         return np.concatenate(list(reader.blocks()))
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from edge_ser.arrays import AnyArray, Int64Array
 
 SAMPLES = 2000
 
 
-def draws(n_speakers: int) -> npt.NDArray[np.int64]:
+def draws(n_speakers: int) -> Int64Array:
     """Return the bootstrap's speakers, [SAMPLES, n_speakers]: whole speakers with replacement, always the same draws."""
     return np.random.default_rng(0).integers(0, n_speakers, size=(SAMPLES, n_speakers))
 
 
-def bounds(drawn: npt.NDArray[Any]) -> tuple[float, float]:
+def bounds(drawn: AnyArray) -> tuple[float, float]:
     """Return the 95 % interval of a figure that the draws gave as ``drawn`` [SAMPLES].
 
     >>> bounds(np.arange(1001))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float64Array, Int64Array
+from edge_ser.arrays import AnyArray, Float64Array, Int64Array
 from edge_ser.prediction import softmax
 from edge_ser_train.bootstrap import bounds, draws
 
@@ -29,7 +27,7 @@ def confusion_per_speaker(y: Int64Array, predicted: Int64Array, speakers: Sequen
     return {str(name): confusion_matrix(y[who == i], predicted[who == i], n_classes) for i, name in enumerate(names)}
 
 
-def unweighted_accuracy(confusion: npt.NDArray[Any]) -> Float64Array:
+def unweighted_accuracy(confusion: AnyArray) -> Float64Array:
     """Return UA, the mean recall over the classes that occur; ``confusion`` is [..., n, n], the result [...]."""
     support = confusion.sum(axis=-1)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
@@ -38,13 +36,13 @@ def unweighted_accuracy(confusion: npt.NDArray[Any]) -> Float64Array:
     return ua
 
 
-def weighted_accuracy(confusion: npt.NDArray[Any]) -> Float64Array:
+def weighted_accuracy(confusion: AnyArray) -> Float64Array:
     """Return WA, the share of clips answered right; ``confusion`` is [..., n, n], the result [...]."""
     wa: Float64Array = np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
     return wa
 
 
-def macro_f1(confusion: npt.NDArray[Any]) -> Float64Array:
+def macro_f1(confusion: AnyArray) -> Float64Array:
     """Return the mean F1 over the classes that occur; ``confusion`` is [..., n, n], the result [...]."""
     support = confusion.sum(axis=-1)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
@@ -76,7 +74,7 @@ def expected_calibration_error(probabilities: Float64Array, y: Int64Array, n_bin
     return float(np.abs(gaps).sum() / len(y))
 
 
-def fit_temperature(logits: npt.NDArray[Any], y: Int64Array) -> float:
+def fit_temperature(logits: AnyArray, y: Int64Array) -> float:
     """Return the temperature that minimises the negative log-likelihood (Guo et al. 2017), within 0.05 to 20."""
     from scipy.optimize import minimize_scalar
 
@@ -103,7 +101,7 @@ class Scores:
     confusion: list[list[int]]
 
 
-def score(logits: npt.NDArray[Any], y: Int64Array, speakers: Sequence[str], temperature: float) -> Scores:
+def score(logits: AnyArray, y: Int64Array, speakers: Sequence[str], temperature: float) -> Scores:
     """Score logits [n, n_classes] against classes y [n]."""
     per_speaker = np.stack(list(confusion_per_speaker(y, logits.argmax(axis=1), speakers, logits.shape[1]).values()))
     total, resampled = per_speaker.sum(axis=0), per_speaker[draws(len(per_speaker))].sum(axis=1)

@@ -4,9 +4,9 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import CorpusError, RunError
 from edge_ser.frontend.features import LOGMEL_V1, bin_centres_hz
 from edge_ser_train.corpora.splits import training_split
@@ -182,7 +182,7 @@ def test_the_channel_changes_what_it_says() -> None:
     x[60:] = -100  # speech, then digital silence
     fill = x.mean(axis=0)
 
-    def changed(**settings: float) -> npt.NDArray[np.float32]:
+    def changed(**settings: float) -> Float32Array:
         return augment(x, 120, fill, AugmentConfig(**settings), np.random.default_rng(0), LOGMEL_V1)  # type: ignore[arg-type]
 
     noisy = changed(noise=1.0, noise_snr_db=10.0)

@@ -21,7 +21,8 @@ from edge_ser_train.method import run as runs
 from edge_ser_train.method import weights
 from edge_ser_train.method.config import load_preset
 from edge_ser_train.method.dequantize import read_network
-from edge_ser_train.method.loop import Trainer, infer
+from edge_ser_train.method.inference import infer
+from edge_ser_train.method.loop import Trainer
 from tests.conftest import TINY_SETTINGS
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import Float32Array, Int64Array
 from edge_ser.diagnose.machine import installed_version
 from edge_ser.engines import BACKENDS, ENGINE_PACKAGES, open_backend
 from edge_ser.errors import AudioError, CorpusError
@@ -30,9 +29,7 @@ if TYPE_CHECKING:
     from edge_ser_train.method.weights import TrainedModel
 
 
-def _by_gender(
-    clips: Sequence[Clip], y: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], n_classes: int
-) -> dict[str, dict[str, Any]]:
+def _by_gender(clips: Sequence[Clip], y: Int64Array, predicted: Int64Array, n_classes: int) -> dict[str, dict[str, Any]]:
     """Return clip count and UA for every gender the corpus states; none where it states none."""
     genders = np.array([c.gender for c in clips])
     table: dict[str, dict[str, Any]] = {}
@@ -138,14 +135,14 @@ class Subject:
         change, change_95 = paired_change(self._numbers(clips), *answers, [c.speaker for c in clips], len(self.labels))
         return self.score_logits(clips, split, after) | {"change": change, "change_95": change_95}
 
-    def _numbers(self, clips: Sequence[Clip]) -> npt.NDArray[np.int64]:
+    def _numbers(self, clips: Sequence[Clip]) -> Int64Array:
         return np.array([self.labels.index(c.emotion) for c in clips], dtype=np.int64)
 
 
 def open_run_or_model(path: Path) -> Subject:
     """Open a run's folder or a model file for evaluation."""
     if path.is_dir():
-        from edge_ser_train.method.loop import encode, infer
+        from edge_ser_train.method.inference import encode, infer
         from edge_ser_train.method.weights import load_run
 
         trained = load_run(path)

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import Float32Array, IndexArray, Int64Array
 from edge_ser.errors import RunError
 from edge_ser.files import writing
 from edge_ser.frontend.audio import AudioReader
@@ -116,7 +115,7 @@ def speaker_means(clips: Sequence[Clip], vectors: Sequence[Float32Array]) -> Flo
     return means
 
 
-def epoch_batches(lengths: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> list[npt.NDArray[np.intp]]:
+def epoch_batches(lengths: Int64Array, batch_size: int, rng: np.random.Generator) -> list[IndexArray]:
     """Return one epoch as batches of clip numbers, each of clips of similar length; a last partial batch is dropped.
 
     Fewer clips than a batch make one batch of them all.
@@ -125,7 +124,7 @@ def epoch_batches(lengths: npt.NDArray[np.int64], batch_size: int, rng: np.rando
     if len(order) <= batch_size:
         return [order]
     order = order[: len(order) // batch_size * batch_size]
-    batches: list[npt.NDArray[np.intp]] = []
+    batches: list[IndexArray] = []
     for start in range(0, len(order), batch_size * _BUCKET_BATCHES):
         bucket = order[start : start + batch_size * _BUCKET_BATCHES]
         bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
@@ -163,9 +162,9 @@ class Epoch(NamedTuple):
     """One pass over the training clips."""
 
     number: int
-    lengths: npt.NDArray[np.int64]
+    lengths: Int64Array
     """Every clip's length after its time stretch, in frames."""
-    batches: list[npt.NDArray[np.intp]]
+    batches: list[IndexArray]
     """Clip numbers."""
 
 
@@ -179,7 +178,7 @@ def draw_epoch(number: int, features: Sequence[Float32Array], config: TrainConfi
 
 
 def draw_batch(
-    step: int, epoch: Epoch, rows: npt.NDArray[np.intp], features: Sequence[Float32Array], fill: Float32Array, config: TrainConfig
+    step: int, epoch: Epoch, rows: IndexArray, features: Sequence[Float32Array], fill: Float32Array, config: TrainConfig
 ) -> tuple[Tensor, Tensor]:
     """Return features [B, T, n_bins] and lengths [B] of the clips ``rows``, augmented; the same for the same step, always.
 

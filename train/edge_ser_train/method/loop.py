@@ -10,19 +10,19 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from edge_ser.arrays import Float32Array, IndexArray
 from edge_ser.errors import ConfigError, RunError
-from edge_ser.geometry import EMBEDDING_SIZE, ENCODER_FRAMES, ENCODER_STRIDE, vector_count
+from edge_ser.geometry import EMBEDDING_SIZE, ENCODER_FRAMES, ENCODER_STRIDE
 from edge_ser.personal.microphone import Encoder, SpeechStatistics
 from edge_ser_train.corpora.clips import NO_CLASS, ORDINARY, class_numbers
 from edge_ser_train.corpora.splits import Split, check_leaks
@@ -38,14 +38,12 @@ from edge_ser_train.method.dataset import (
     pad_batch,
     speaker_means,
 )
+from edge_ser_train.method.inference import encode, infer
 from edge_ser_train.method.losses import JOINT, Criterion, Losses, class_weights, update_centres
 from edge_ser_train.method.model import EmotionNet, Output, compute_type
 from edge_ser_train.method.outliers import outliers, with_outliers
 from edge_ser_train.metrics import confusion_matrix, fit_temperature, score, unweighted_accuracy
 
-Arrays = Sequence[npt.NDArray[np.float32]]
-
-_INFER_BATCH = 32
 _DROPOUT, _SPEAKERS = 2, 3  # streams of random numbers, by step; order and augmentation have the streams 0 and 1
 
 NOVELTY_QUANTILE = 0.99
@@ -67,38 +65,6 @@ def learning_rate(config: OptimizerConfig, step: int) -> float:
     else:
         start, stop, share = high, last, (step - rise) / (config.max_steps - 1 - rise)
     return stop + (start - stop) / 2 * (1 + math.cos(math.pi * share))
-
-
-@torch.inference_mode()
-def infer(net: EmotionNet, inputs: Arrays, encoded: bool = False) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return logits [n, n_classes] and embeddings [n, 64] of clips' features, or encoder vectors, in their order, in float32."""
-    logits = np.empty((len(inputs), net.fc2.out_features), dtype=np.float32)
-    z = np.empty((len(inputs), EMBEDDING_SIZE), dtype=np.float32)
-    for rows, batch, lengths in _batches(net, inputs):
-        out = net(batch, lengths, encoded)
-        logits[rows], z[rows] = out.logits.cpu().numpy(), out.z.cpu().numpy()
-    return logits, z
-
-
-@torch.inference_mode()
-def encode(net: EmotionNet, features: Arrays) -> list[npt.NDArray[np.float32]]:
-    """Return the encoder vectors of clips' features, one [N, 96·n_freq] a clip, in their order, in float32."""
-    vectors = {}
-    for rows, batch, n_frames in _batches(net, features):
-        encoded = net.encode(batch).cpu().numpy()
-        for row, x, n in zip(rows.tolist(), encoded, n_frames.tolist(), strict=True):
-            vectors[row] = x[: vector_count(n)].copy()
-    return [vectors[i] for i in range(len(features))]
-
-
-def _batches(net: EmotionNet, inputs: Arrays) -> Iterator[tuple[npt.NDArray[np.intp], Tensor, Tensor]]:
-    """Yield clips of similar length: their numbers, the padded batch and the lengths; the network is set to evaluate them."""
-    net.eval()
-    order = np.argsort([len(x) for x in inputs], kind="stable")
-    for start in range(0, len(order), _INFER_BATCH):
-        rows = order[start : start + _INFER_BATCH]
-        batch, lengths = pad_batch([inputs[i] for i in rows])
-        yield rows, batch.to(net.feature_mean.device), lengths
 
 
 class Trainer:
@@ -153,8 +119,8 @@ class Trainer:
         for convolution in self.net.convs:
             convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.encoded = config.optimizer.frozen
-        self.train_inputs: Arrays = encode(self.net, self.train_features) if self.encoded else self.train_features
-        self.dev_inputs: Arrays = encode(self.net, self.dev_features) if self.encoded else self.dev_features
+        self.train_inputs: Sequence[Float32Array] = encode(self.net, self.train_features) if self.encoded else self.train_features
+        self.dev_inputs: Sequence[Float32Array] = encode(self.net, self.dev_features) if self.encoded else self.dev_features
         plain = replace(config.augment, speaker_shift=0.0) == AugmentConfig() and not config.loss.outliers
         self.at_hand = self.encoded and plain
         self.means = speaker_means(data.train, self.train_inputs) if config.augment.speaker_shift else None
@@ -165,10 +131,10 @@ class Trainer:
         self._epoch = draw_epoch(0, self.train_features, config)
         self.progress = weights.Progress()
         self.metrics: list[dict[str, Any]] = []
-        self.answers: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
+        self.answers: dict[str, tuple[Float32Array, Float32Array]] = {}
         """Logits and z of the kept weights on train and dev, once the run has finished."""
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, npt.NDArray[np.intp]]:
+    def batch(self, step: int) -> tuple[Tensor, Tensor, IndexArray]:
         """Return features [B, T, n_bins], or encoder vectors, lengths [B] and clip numbers [B] of a step; always the same."""
         epoch, index = divmod(step, max(1, len(self.data.train) // self.config.optimizer.batch_size))
         if self._epoch.number != epoch:
@@ -190,7 +156,7 @@ class Trainer:
             x = x + torch.from_numpy(share * towards).to(self.device)[:, None]
         return x, lengths, rows
 
-    def classes(self, step: int, rows: npt.NDArray[np.intp]) -> Tensor:
+    def classes(self, step: int, rows: IndexArray) -> Tensor:
         """Return y [B] of the clips ``rows`` of a step; NO_CLASS where sound without speech has taken a clip's place."""
         y = np.where(outliers(step, len(rows), self.config), NO_CLASS, self.train_y[rows])
         return torch.from_numpy(y).to(self.device)
@@ -337,7 +303,7 @@ class Trainer:
             "dev": asdict(dev),
         }
 
-    def _speech(self, net: EmotionNet, vectors: Arrays) -> dict[str, Tensor]:
+    def _speech(self, net: EmotionNet, vectors: Sequence[Float32Array]) -> dict[str, Tensor]:
         """Measure the training speech, whose encoder vectors are given: levels, mean vectors of all and of ordinary speech."""
         encoder = Encoder(self.config.front_end_config, "", int(net.gru.input_size), lambda x: encode(net, [x])[0])
         everything, ordinary = SpeechStatistics(encoder), SpeechStatistics(encoder)

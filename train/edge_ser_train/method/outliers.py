@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_ser.arrays import BoolArray, Float32Array
 from edge_ser_train.corpora.clips import NO_CLASS
 from edge_ser_train.method.config import TrainConfig
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SOUNDS = 4  # stream of random numbers, by step; the dataset and the loop have the others
 
 
-def outliers(step: int, n_clips: int, config: TrainConfig) -> npt.NDArray[np.bool_]:
+def outliers(step: int, n_clips: int, config: TrainConfig) -> BoolArray:
     """Return which of a step's ``n_clips`` give their places to sound without speech: ``loss.outliers`` of them, rounded."""
     where = np.zeros(n_clips, dtype=np.bool_)
     where[: round(config.loss.outliers * n_clips)] = True
@@ -30,7 +30,7 @@ def sounds_of(step: int, config: TrainConfig) -> np.random.Generator:
     return np.random.default_rng([config.seed, _SOUNDS, step])
 
 
-def no_speech(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def no_speech(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float32Array:
     """Return samples [n] of -70 to -10 dBFS without speech: coloured noise, half the time with a hum or whistle, or swelling."""
     hz = np.fft.rfftfreq(n_samples, 1 / rate_hz)
     colour = np.interp(np.linspace(0, 5, len(hz)), np.arange(6), rng.normal(0, 5, 6))
@@ -44,7 +44,7 @@ def no_speech(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDA
         sound = sound / sound.std() + 10 ** (rng.uniform(-10, 40) / 20) * tone
     if rng.random() < 0.5:  # slower than syllables, which come at 2 to 8 Hz
         sound *= 10 ** (rng.uniform(0, 15) / 20 * np.sin(2 * np.pi * (rng.uniform(0.05, 1) * t + rng.random())))
-    scaled: npt.NDArray[np.float32] = (sound / sound.std() * 10 ** (rng.uniform(-70, -10) / 20)).astype(np.float32)
+    scaled: Float32Array = (sound / sound.std() * 10 ** (rng.uniform(-70, -10) / 20)).astype(np.float32)
     return scaled
 
 

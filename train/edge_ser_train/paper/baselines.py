@@ -10,12 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import Float32Array, Int64Array
 from edge_ser.errors import ConfigError, did_you_mean
 from edge_ser_train.method.config import LossConfig
 from edge_ser_train.method.losses import JOINT, Criterion, Loss, Losses, joint_loss
@@ -125,7 +124,7 @@ def centre_scores(logits: Float32Array, z: Float32Array, centres: Float32Array) 
     return scores
 
 
-def svm(z: dict[str, Float32Array], y: dict[str, npt.NDArray[np.int64]]) -> tuple[str, dict[str, Float32Array]]:
+def svm(z: dict[str, Float32Array], y: dict[str, Int64Array]) -> tuple[str, dict[str, Float32Array]]:
     """Fit an SVM on the training embeddings, C chosen on dev; return its description and its scores."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -162,7 +162,8 @@ class Trained:
 def train_cell(cell: Cell, data: Path, out: Path, cache: Path) -> Trained | None:
     """Train (or continue, or just finish) the cell's run below OUT/runs; None when Ctrl-C stopped it."""
     from edge_ser_train.method.dataset import load_features
-    from edge_ser_train.method.loop import Trainer, infer
+    from edge_ser_train.method.inference import infer
+    from edge_ser_train.method.loop import Trainer
 
     folder = out / "runs" / cell.name
     started = (folder / runs.CONFIG).is_file()
