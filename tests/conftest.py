@@ -178,8 +178,8 @@ def learnt(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run's exported model file."""
-    from edge_ser_export.exporter import export_run
+    from tests.exporting import export_run
 
     path = tmp_path_factory.mktemp("models") / "tiny.onnx"
-    export_run(tiny_run, {"onnx": path}, lambda line: None)
+    export_run(tiny_run, {"onnx": path})
     return path

@@ -216,14 +216,6 @@ class Stream:
         feed = self._library.eser_feed_i16 if samples.dtype == np.int16 else self._library.eser_feed_f32
         self._require(feed(self._stream, at(samples), len(samples)))
 
-    def push_levels(self, levels: UInt8Array) -> None:
-        """Feed frames of quantised features [T, 128]."""
-        self._require(self._library.eser_push_levels(self._stream, at(levels), len(levels)))
-
-    def push_vectors(self, vectors: UInt8Array) -> None:
-        """Feed encoder vectors [P, 480]."""
-        self._require(self._library.eser_push_vectors(self._stream, at(vectors), len(vectors)))
-
     def vectors(self) -> UInt8Array:
         """Return the encoder vectors that are kept, [P, 480]."""
         out = np.empty((vector_count(LOGMEL_V1.max_frames), ENCODER_SIZE), dtype=np.uint8)

@@ -80,11 +80,6 @@ class NativeBackend:
         self._model.winograd[i - 1] = at(weights)
         return weights
 
-    def forget_winograd(self) -> None:
-        """Compute every convolution directly from now on: the same answers, later; to compare the two."""
-        self._winograd = []
-        self._model.winograd[:] = (None, None)
-
     def transform(self, samples: Float32Array, config: FrontEndConfig) -> Float32Array:
         """Return every frame that fits into ``samples`` [n], in dB, float32 [T, 128]."""
         return clib.features(self._library, samples)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +143,17 @@ class Microphone:
     def _gone(self) -> None:
         with contextlib.suppress(queue.Full):  # the silence after what is waiting says it as well
             self._waiting.put_nowait(None)
+
+
+@contextlib.contextmanager
+def heard(recording: str | None = None) -> Iterator[tuple[int, Iterable[Captured]]]:
+    """Open the system's microphone, or a recording as if it were one; give its rate in Hz and what is heard."""
+    if recording is None:
+        with contextlib.closing(Microphone()) as microphone:
+            yield microphone.rate_hz, microphone
+    else:
+        with AudioReader(recording) as reader:
+            yield reader.rate_hz, in_real_time(reader)
 
 
 def standard_input(pipe: Any, rate_hz: int, channels: int = 1) -> Iterator[Captured]:

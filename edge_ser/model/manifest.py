@@ -177,7 +177,7 @@ def _front_end(stated: Any) -> FrontEndConfig:
             f"manifest: front end {name!a} is unknown to this version of edge-ser; expected one of {', '.join(FRONT_ENDS)} "
             "(upgrade edge-ser?)"
         )
-    expected = known.to_dict()
+    expected = asdict(known)
     for key in (*expected, *stated):
         if key not in stated or key not in expected:
             fault = "missing" if key in expected else "unknown"

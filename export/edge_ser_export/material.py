@@ -70,7 +70,12 @@ def gather(
     calibration_data: Path | None = None,
     data: Path | None = None,
 ) -> Material:
-    """Look whether ``outputs`` can be written of the run, and gather what they need; see :func:`exporter.export_run`."""
+    """Look whether ``outputs``, by format, can be written of the run's best weights, and gather what they need.
+
+    int8 files are calibrated on training clips of the run and verified on its dev clips; ``calibration_data`` is a folder of
+    recordings to calibrate on instead (and to verify on, where the run's corpora are gone), ``data`` where the corpora lie if
+    they moved. Raises RunError when the run cannot be used, ExportError when the outputs or the clips cannot.
+    """
     _check_outputs(outputs, int8)
     trained = load_run(run)
     if any(name in INTEGERS_ONLY for name in outputs):

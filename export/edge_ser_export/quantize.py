@@ -60,10 +60,6 @@ class QuantizedRows:
     scale: Float32Array
     """[n_out]"""
 
-    def dequantized(self) -> Float32Array:
-        """Return the matrix in float32."""
-        return (self.weight * self.scale[:, None]).astype(np.float32)
-
 
 @dataclass(frozen=True)
 class QuantizedNet:

@@ -70,7 +70,7 @@ def train(
     from edge_ser_train.method import run as runs
     from edge_ser_train.method.config import load_config, load_preset
     from edge_ser_train.method.dataset import default_cache_dir
-    from edge_ser_train.method.loop import Trainer
+    from edge_ser_train.method.loop import Trainer, train_run
     from edge_ser_train.method.model import with_settled_precision
     from edge_ser_train.paper.baselines import criterion
 
@@ -121,18 +121,12 @@ def train(
         say(f"left out, not among the labels: {left}")
 
     trainer = Trainer(config, found, out, cache or default_cache_dir(), say, minimised)
-    if rank == 0 and not resume:
-        runs.record_run(config, described, found, out)
-    if resume and (out / runs.CHECKPOINT).is_file():
-        trainer.load_checkpoint()
-        say(f"resuming at step {trainer.progress.step}")
-    if not trainer.train(say):
+    report = train_run(trainer, described, resume, say)
+    if trainer.progress.step < config.optimizer.max_steps:
         say(f"stopped at step {trainer.progress.step}; continue with: edge-ser train --out {out} --resume")
         raise SystemExit(130)
-    if rank > 0:
+    if report is None:
         return
-    report = trainer.finish()
-    runs.write_atomic(out / runs.REPORT, json.dumps(report, indent=1) + "\n")
     write_report(report, trainer.metrics, out)
     low, high = report["dev"]["ua_95"]
     click.echo(

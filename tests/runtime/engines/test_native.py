@@ -205,7 +205,7 @@ def test_without_the_library_one_line_says_what_to_do(monkeypatch: pytest.Monkey
 
 def test_winograd_changes_no_bit(recognizer: EmotionRecognizer, native_library: Path) -> None:
     direct = NativeBackend(read_model_file(FILE))
-    direct.forget_winograd()
+    direct._model.winograd[:] = (None, None)
     rng = np.random.default_rng(0)
     features = rng.uniform(-100, 20, (1397, 128)).astype(np.float32)
     for n in (49, 65, 297, 1397):

@@ -16,7 +16,6 @@ from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, EdgeSerError, RunError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.model.manifest import shipped_model_path
-from edge_ser_export.exporter import export_run
 from edge_ser_train.corpora.splits import PARTS
 from edge_ser_train.corpora.tables import read_corpus
 from edge_ser_train.evaluate.conditions import CONDITIONS, add_pink_noise, cut, level, telephone
@@ -33,13 +32,14 @@ from edge_ser_train.evaluate.personal import adaptation, calibration, leave_corp
 from edge_ser_train.method.run import MODEL
 from edge_ser_train.method.weights import load_run
 from tests.conftest import TINY_SETTINGS
+from tests.exporting import export_run
 
 
 @pytest.fixture(scope="module")
 def learnt_model(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a network whose answers are clear, so that rounding errors change none."""
     path = tmp_path_factory.mktemp("models") / "learnt.onnx"
-    export_run(learnt, {"onnx": path}, lambda line: None)
+    export_run(learnt, {"onnx": path})
     return path
 
 
@@ -64,7 +64,7 @@ def test_a_run_is_tested_on_its_own_split(tiny_data: Path, tmp_path: Path) -> No
     result = evaluate_run(out, tiny_data, "tiny", "test", tmp_path / "cache")
     assert (result["n_clips"], result["protocol"]) == (8, "leave-one-speaker-out s1, 4 classes")
     # A model file does not list the split: what labels.csv calls test was trained on, and the score says so.
-    export_run(out, {"onnx": tmp_path / "m.onnx"}, lambda line: None)
+    export_run(out, {"onnx": tmp_path / "m.onnx"})
     stated = evaluate_model(tmp_path / "m.onnx", tiny_data, "tiny", "test")["protocol"]
     assert stated == "seen in training, but for the test clips of leave-one-speaker-out s1"
 

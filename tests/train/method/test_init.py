@@ -141,7 +141,7 @@ def test_a_small_corpus_starts_from_the_model_that_ships(
     from click.testing import CliRunner
 
     from edge_ser.cli import cli
-    from edge_ser_export.exporter import export_run
+    from tests.exporting import export_run
 
     run = train_tiny(tmp_path / "run", "small")
     own = weights.load_run(run)
@@ -151,7 +151,7 @@ def test_a_small_corpus_starts_from_the_model_that_ships(
             assert torch.equal(own.net.state_dict()[name], value), name
     assert not torch.equal(own.net.fc2.weight, source.fc2.weight)
     # Its card names the corpora behind the convolutions and their licences, and evaluation does not call them unheard.
-    export_run(run, {"onnx": tmp_path / "mine.onnx"}, lambda line: None)
+    export_run(run, {"onnx": tmp_path / "mine.onnx"})
     card = " ".join(CliRunner().invoke(cli, ["info", str(tmp_path / "mine.onnx")]).output.split())
     assert "trained on 32 clips of 4 speakers" in card
     assert "tiny: 32 clips, " in card

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,7 +56,7 @@ def load_features(clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path
     stats = [(str(c.path.resolve()), (s := c.path.stat()).st_size, s.st_mtime_ns) for c in clips]
     if not clips:
         return []
-    key = hashlib.sha256(json.dumps([config.to_dict(), stats]).encode()).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps([asdict(config), stats]).encode()).hexdigest()[:24]
     folder = cache_dir or default_cache_dir()
     data_file, index_file = folder / f"{key}.f32", folder / f"{key}.json"
     if cache_dir is None and not _complete(data_file, index_file, config):

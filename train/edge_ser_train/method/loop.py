@@ -7,6 +7,7 @@ the best score so far are in the checkpoint. Continuing from any checkpoint ther
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
 import time
@@ -318,3 +319,25 @@ class Trainer:
             "ordinary_vector": (ordinary if ordinary.n_vectors else everything).vector,
         }
         return {name: torch.from_numpy(values) for name, values in found.items()}
+
+
+def train_run(
+    trainer: Trainer, described: dict[str, Any], resume: bool, say: Callable[[str], None] = lambda line: None,
+    stated: TrainConfig | None = None,
+) -> dict[str, Any] | None:  # fmt: skip
+    """Record what the run is, train it from where it stands to its end, and write and return its report.
+
+    None when Ctrl-C ended it first, or when another of several processes reports. ``stated`` is the configuration that the
+    run's folder keeps, where it is not the one that is trained with.
+    """
+    folder, first = trainer.folder, trainer.processes.rank == 0
+    if first and not resume:
+        runs.record_run(stated or trainer.config, described, trainer.data, folder)
+    if resume and (folder / runs.CHECKPOINT).is_file():
+        trainer.load_checkpoint()
+        say(f"resuming at step {trainer.progress.step}")
+    if not trainer.train(say) or not first:
+        return None
+    report = trainer.finish()
+    runs.write_atomic(folder / runs.REPORT, json.dumps(report, indent=1) + "\n")
+    return report

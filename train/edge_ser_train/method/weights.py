@@ -156,7 +156,7 @@ def save_model(
     """Write model.safetensors; ``speech`` by the names of :func:`unmeasured`. Before the run ends, the last three say nothing."""
     metadata = {
         "labels": list(config.labels),
-        "front_end": config.front_end_config.to_dict(),
+        "front_end": asdict(config.front_end_config),
         "temperature": temperature,
         "novelty_distance": novelty_distance,
         "step": step,
@@ -178,7 +178,7 @@ def load_run(folder: Path) -> TrainedModel:
     tensors, metadata = load_tensors(folder / MODEL)
     config = load_config(folder / CONFIG)
     front_end = config.front_end_config
-    if metadata.get("labels") != list(config.labels) or metadata.get("front_end") != front_end.to_dict():
+    if metadata.get("labels") != list(config.labels) or metadata.get("front_end") != asdict(front_end):
         raise RunError(f"{folder}: {MODEL} and {CONFIG} disagree about labels or front end; one of them was replaced")
     centres = tensors.pop("centres", torch.empty(0))
     net = EmotionNet(front_end.n_bins, len(config.labels), config.model)

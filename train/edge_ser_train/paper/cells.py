@@ -7,7 +7,6 @@ results alone, so they can be rebuilt without retraining and missing cells fille
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 from collections import defaultdict
@@ -163,7 +162,7 @@ def train_cell(cell: Cell, data: Path, out: Path, cache: Path) -> Trained | None
     """Train (or continue, or just finish) the cell's run below OUT/runs; None when Ctrl-C stopped it."""
     from edge_ser_train.method.dataset import load_features
     from edge_ser_train.method.inference import infer
-    from edge_ser_train.method.loop import Trainer
+    from edge_ser_train.method.loop import Trainer, train_run
 
     folder = out / "runs" / cell.name
     started = (folder / runs.CONFIG).is_file()
@@ -174,14 +173,9 @@ def train_cell(cell: Cell, data: Path, out: Path, cache: Path) -> Trained | None
     described = runs.describe_data(cell.split, data, corpora, config)
     runs.open_run(cell.config, described, folder, resume=started)
     trainer = Trainer(config, cell.split, folder, cache, criterion=criterion(config.loss))
-    if not started:
-        runs.record_run(cell.config, described, cell.split, folder)
-    if (folder / runs.CHECKPOINT).is_file():
-        trainer.load_checkpoint()
-    if not trainer.train(lambda line: None):
+    report = train_run(trainer, described, started, stated=cell.config)
+    if report is None:
         return None
-    report = trainer.finish()
-    runs.write_atomic(folder / runs.REPORT, json.dumps(report, indent=1) + "\n")
     best = weights.load_run(folder)
     best.net.to(trainer.device)
     heard = {"test": cell.split.test, "others": cell.others}
