@@ -26,10 +26,11 @@ def level(samples: Float32Array, db: float) -> Float32Array:
     return np.multiply(samples, 10 ** (db / 20), dtype=np.float32)
 
 
-def coloured_noise(n_samples: int, exponent: float, rng: np.random.Generator) -> Float32Array:
-    """Return noise [n_samples] whose power falls as 1 / f^exponent: 0 is white, 1 pink, 2 brown."""
+def coloured_noise(n_samples: int, exponent: float, rng: np.random.Generator, low_hz: float = 0) -> Float32Array:
+    """Return noise [n_samples] whose power falls as 1 / f^exponent: 0 is white, 1 pink, 2 brown; none lies below ``low_hz``."""
     spectrum = np.fft.rfft(rng.standard_normal(n_samples))
     spectrum *= np.maximum(1, np.arange(len(spectrum))) ** (-exponent / 2)
+    spectrum[: round(n_samples * low_hz / RATE_HZ)] = 0
     return _float32(np.fft.irfft(spectrum, n_samples))
 
 
@@ -162,7 +163,7 @@ def command(samples: Float32Array, rng: np.random.Generator) -> Float32Array:
     """Return what a device records of a short command: 0.4 to 1.3 s of the speech somewhere in 1.2 to 3.2 s of noise.
 
     Three times in five in a room: reverberation time 0.05 to 0.5 s, direct-to-reverberant ratio 0 to 12 dB. The noise is of any
-    colour from white to brown, 3 to 30 dB below the speech; the peak lies at -25 to 0 dB of full scale.
+    colour from white to brown above 50 Hz, 3 to 30 dB below the speech; the peak lies at -25 to 0 dB of full scale.
     """
     said = speech_part(samples, rng.uniform(0.4, 1.3), rng)
     n_said = len(said)
@@ -172,7 +173,7 @@ def command(samples: Float32Array, rng: np.random.Generator) -> Float32Array:
     heard = np.zeros(max(n_said, round(RATE_HZ * rng.uniform(1.2, 3.2))), dtype=np.float32)
     at = int(rng.integers(0, len(heard) - n_said + 1))
     heard[at : at + len(said)] = said[: len(heard) - at]
-    noise = coloured_noise(len(heard), rng.uniform(0, 2), rng)
+    noise = coloured_noise(len(heard), rng.uniform(0, 2), rng, low_hz=50)
     heard += noise * np.sqrt(power / _power(noise) * 10 ** (-rng.uniform(3, 30) / 10))
     return _float32(heard * (10 ** (rng.uniform(-25, 0) / 20) / max(np.abs(heard).max(), 1e-10)))
 
