@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, EdgeSerError, RunError
 from edge_ser.frontend.audio import AudioReader
+from edge_ser.frontend.features import extract
 from edge_ser.model.manifest import shipped_model_path
 from edge_ser_export.exporter import export_run
 from edge_ser_train.corpora.splits import PARTS
@@ -131,6 +133,22 @@ def test_scores_by_gender(tiny_model: Path, tiny_data: Path, tmp_path: Path) -> 
     alone = evaluate_model(tiny_model, tmp_path, "voices", "all")
     assert alone["by_gender"] == {"female": {"n_clips": 16, "ua": alone["ua"]}}
     assert alone["by_gender"]["female"] == result["by_gender"]["female"]
+
+
+def test_a_run_without_a_classifier_is_scored_by_its_centres(
+    train_tiny: Callable[..., Path], tiny_data: Path, tmp_path: Path
+) -> None:
+    run = train_tiny(tmp_path / "run", "paper", "loss.kind=triplet", "optimizer.max_steps=2")
+    dev = evaluate_run(run, tiny_data, "tiny", "dev", tmp_path / "cache")
+    report = json.loads((run / "report.json").read_text())
+    assert (dev["confusion"], dev["ece"]) == (report["dev"]["confusion"], pytest.approx(report["dev"]["ece"], abs=1e-4))
+    trained = load_run(run)
+    clips = [c for c in read_corpus(tiny_data, "tiny") if c.split == "dev"]
+    subject = open_run_or_model(run)
+    logits, z = subject.answer([extract(soundfile.read(c.path, dtype="float32")[0], subject.front_end) for c in clips])
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (z, trained.centres.numpy())]
+    squared = np.square(unit[0][:, None] - unit[1]).sum(axis=2)
+    assert logits == pytest.approx(-squared, abs=1e-5)
 
 
 @pytest.mark.parametrize("what", ["run", "model"])

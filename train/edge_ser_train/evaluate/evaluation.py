@@ -157,20 +157,27 @@ class Subject:
 
 
 def open_run_or_model(path: Path) -> Subject:
-    """Open a run's folder or a model file for evaluation."""
+    """Open a run's folder or a model file for evaluation.
+
+    A run of a loss that trains no FC2 answers with the class whose centre is nearest, as it does on dev while it is trained.
+    """
     if path.is_dir():
         from edge_ser_train.method.loop import encode, infer
+        from edge_ser_train.method.losses import WITHOUT_CLASSIFIER, centre_scores
         from edge_ser_train.method.weights import load_run
 
         trained = load_run(path)
+        centres = trained.centres.numpy()
 
         def infer_shifted(
             features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /
         ) -> tuple[Float32Array, Float32Array]:
             if offsets is None:
-                return infer(trained.net, features)
-            vectors = [v + offset for v, offset in zip(encode(trained.net, features), offsets, strict=True)]
-            return infer(trained.net, vectors, encoded=True)
+                logits, z = infer(trained.net, features)
+            else:
+                vectors = [v + offset for v, offset in zip(encode(trained.net, features), offsets, strict=True)]
+                logits, z = infer(trained.net, vectors, encoded=True)
+            return centre_scores(logits, z, centres) if trained.config.loss.kind in WITHOUT_CLASSIFIER else logits, z
 
         return Subject(
             path,
@@ -181,7 +188,7 @@ def open_run_or_model(path: Path) -> Subject:
             _training_of_run(path, trained),
             trained.speech_vector.numpy(),
             trained.ordinary_vector.numpy(),
-            trained.centres.numpy(),
+            centres,
             trained.novelty_distance,
             infer_shifted,
             lambda features: encode(trained.net, features),
