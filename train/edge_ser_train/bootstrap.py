@@ -16,6 +16,17 @@ def draws(n_speakers: int) -> Int64Array:
     return np.random.default_rng(0).integers(0, n_speakers, size=(SAMPLES, n_speakers))
 
 
+def resampled(per_speaker: AnyArray) -> AnyArray:
+    """Return the sum over the speakers of every draw, [SAMPLES, ...]; ``per_speaker`` is [n_speakers, ...].
+
+    >>> resampled(np.ones((5, 2, 2))).shape
+    (2000, 2, 2)
+    """
+    n = len(per_speaker)
+    counts = np.stack([np.bincount(who, minlength=n) for who in draws(n)])
+    return np.tensordot(counts.astype(np.float64), per_speaker, axes=1)
+
+
 def bounds(drawn: AnyArray) -> tuple[float, float]:
     """Return the 95 % interval of a figure that the draws gave as ``drawn`` [SAMPLES].
 

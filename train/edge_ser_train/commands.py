@@ -141,7 +141,7 @@ def train(
 @click.option("--corpus", metavar="NAME", help="Corpus below --data.")
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="train, dev, test, or all.")
 @click.option("--leave-corpus-out", is_flag=True, help="Every corpus below --data not trained on, without and with calibration.")
-@click.option("--robustness", is_flag=True, help="The same clips at other levels, in noise, over a telephone.")
+@click.option("--robustness", is_flag=True, help="The same clips as commands in rooms, in noise, cut, clipped, by telephone.")
 @click.option("--calibration", is_flag=True, help="Without and with a microphone calibrated on a minute of other clips.")
 @click.option("--adaptation", is_flag=True, help="Without and with adaptation to the speaker by some other clips of theirs.")
 @click.option("--json", "as_json", is_flag=True, help="The scores as JSON, one object a line.")
@@ -160,10 +160,11 @@ def evaluate(
     record: bool,
     cache: Path | None,
 ) -> None:
-    """Print UA, WA, macro-F1, the confusion matrix and 95 % intervals over speakers.
+    """Print UA, WA, macro-F1, the confusion matrix and 95 % intervals over speakers (over clips where there is one speaker).
 
-    RUN_OR_MODEL is the folder of a training run (scored in torch; the scores are kept in it and travel with an export) or an
-    exported model file (scored through the runtime, as a device would; with --record `edge-ser info` tells them from then on).
+    RUN_OR_MODEL is the folder of a training run (scored in torch; the scores are kept in it, with a picture of confusion and
+    confidence, and travel with an export) or an exported model file (scored through the runtime, as a device would; with
+    --record `edge-ser info` tells them from then on). Classes that the corpus lacks count nowhere.
     """
     if run_or_model.is_dir():
         require_extra("train", *_TORCH)
@@ -206,10 +207,13 @@ def evaluate(
             record_score(run_or_model, results[0], evaluation.engine_of(run_or_model))
     click.echo("\n".join(json.dumps(r, ensure_ascii=False) for r in results) if as_json else text)
     if run_or_model.is_dir():
+        from edge_ser_train.evaluate.pictures import write_evaluation
         from edge_ser_train.method.run import write_atomic
 
-        content = results[0] if name.startswith("evaluation") else results
-        write_atomic(run_or_model / f"{name}.json", json.dumps(content, indent=1) + "\n")
+        alone = name.startswith("evaluation")
+        write_atomic(run_or_model / f"{name}.json", json.dumps(results[0] if alone else results, indent=1) + "\n")
+        if alone:
+            write_evaluation(results[0], run_or_model / f"{name}.png")
 
 
 @click.group(short_help="Look a corpus over.")

@@ -158,8 +158,8 @@ def test_a_small_corpus_starts_from_the_model_that_ships(
     assert "cremad: 2576 clips (of what it builds on), ODbL 1.0 + DbCL 1.0" in card
     for trained in (open_run_or_model(run).training, open_run_or_model(tmp_path / "mine.onnx").training):
         assert (trained.corpora, trained.earlier) == (("tiny",), ("cremad", "emodb"))
-        assert trained.protocol("cremad", "test", 4) == "corpus not trained on, but by what it builds on, 4 classes"
-        assert trained.protocol("ravdess", "all", 4) == "zero-shot (corpus not trained on), 4 classes"
+        assert trained.protocol("cremad", "test", "abcd") == "corpus not trained on, but by what it builds on, 4 classes"
+        assert trained.protocol("ravdess", "all", "abcd") == "zero-shot (corpus not trained on), 4 classes"
     # And so do the runs that start from it, which take over its normalisation.
     config = load_preset("small").with_settings((*TINY_SETTINGS, f"optimizer.init={run}"))
     data = training_split(tiny_data, ["tiny"], config.labels)

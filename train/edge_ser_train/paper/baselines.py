@@ -17,7 +17,7 @@ from torch import Tensor
 from edge_ser.arrays import Float32Array, Int64Array
 from edge_ser.errors import ConfigError, did_you_mean
 from edge_ser_train.method.config import LossConfig
-from edge_ser_train.method.losses import JOINT, Criterion, Loss, Losses, joint_loss
+from edge_ser_train.method.losses import JOINT, Criterion, Loss, Losses, centre_scores, joint_loss
 from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
 
 MARGIN = 0.2
@@ -107,21 +107,6 @@ def criterion(config: LossConfig) -> Criterion:
     if config.kind not in known:
         raise ConfigError(f"loss.kind is {config.kind!r}{did_you_mean(config.kind, known)}; expected one of {', '.join(known)}")
     return known[config.kind]
-
-
-WITHOUT_CLASSIFIER = ("triplet", "cosine_pairs")
-"""Kinds that train no FC2: an SVM classifies their embeddings."""
-
-
-def centre_scores(logits: Float32Array, z: Float32Array, centres: Float32Array) -> Float32Array:
-    """Return minus the squared distances [n, n_classes] of unit-length z [n, 64] and centres [n_classes, 64]."""
-
-    def unit(x: Float32Array) -> Float32Array:
-        length: Float32Array = np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        return x / length
-
-    scores: Float32Array = 2 * unit(z) @ unit(centres).T - 2
-    return scores
 
 
 def svm(z: dict[str, Float32Array], y: dict[str, Int64Array]) -> tuple[str, dict[str, Float32Array]]:

@@ -28,6 +28,7 @@ from edge_ser_train.corpora.tables import read_corpus
 from edge_ser_train.method import run as runs
 from edge_ser_train.method import weights
 from edge_ser_train.method.config import TrainConfig, config_from_table, load_config, load_preset
+from edge_ser_train.method.losses import WITHOUT_CLASSIFIER
 from edge_ser_train.metrics import (
     confusion_matrix,
     confusion_per_speaker,
@@ -35,7 +36,7 @@ from edge_ser_train.metrics import (
     fit_temperature,
     unweighted_accuracy,
 )
-from edge_ser_train.paper.baselines import WITHOUT_CLASSIFIER, criterion, svm
+from edge_ser_train.paper.baselines import criterion, svm
 from edge_ser_train.paper.experiments import ABLATIONS, EXPERIMENTS, FIGURES, PLANS, Lasting
 from edge_ser_train.paper.table import cell_name, read_results, write_result
 
