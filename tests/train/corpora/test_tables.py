@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner
 
+from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, RunError
 from edge_ser.frontend.features import LOGMEL_V1, bin_centres_hz
 from edge_ser_train.corpora.splits import training_split
-from edge_ser_train.corpora.tables import read_corpus, select
+from edge_ser_train.corpora.tables import corpus_facts, label_map_of, read_corpus, select
 from edge_ser_train.method.augment import augment, stretched_lengths
-from edge_ser_train.method.config import AugmentConfig
+from edge_ser_train.method.config import AugmentConfig, load_config
 from edge_ser_train.method.dataset import (
     clip_features,
     crop_batch,
@@ -21,6 +23,8 @@ from edge_ser_train.method.dataset import (
     load_features,
     normalisation,
 )
+from edge_ser_train.method.run import CONFIG, read_data
+from tests.conftest import TINY_SETTINGS
 
 LABELS = ("neutral", "angry", "happy", "sad")
 
@@ -94,6 +98,31 @@ def test_cremad_has_no_speaker_in_two_splits(data_dir: Path) -> None:
     assert [len(s) for s in speakers.values()] == [48, 10, 14]
     assert not speakers["train"] & speakers["dev"]
     assert not (speakers["train"] | speakers["dev"]) & speakers["test"]
+
+
+@pytest.mark.parametrize("name", ["iemocap", "IEMOCAP_full_release"])
+def test_excited_is_happy_on_iemocap_where_it_is_no_label_of_its_own(name: str) -> None:
+    assert label_map_of(["cremad", name], LABELS) == {"excited": "happy"}
+    assert label_map_of([name], ("excited", *LABELS)) == label_map_of([name], ("neutral", "sad")) == {}
+    assert label_map_of(["cremad"], LABELS) == {}
+    assert corpus_facts(name).licence == "by request from its authors"
+
+
+@pytest.mark.parametrize(("settings", "happy", "left_out"), [((), 24, 20), (("label_map.frustrated=angry",), 24, 0)])
+def test_any_preset_trains_on_iemocap_by_its_own_custom(
+    iemocap_data: Path, tmp_path: Path, settings: tuple[str, ...], happy: int, left_out: int
+) -> None:
+    command = ["train", "--data", str(iemocap_data), "--corpus", "iemocap", "--preset", "paper", "--out", str(tmp_path / "run")]
+    command += ["--protocol", "leave-one-session-out", "--fold", "1", "--cache", str(tmp_path / "cache")]
+    command += [x for setting in (*TINY_SETTINGS, "optimizer.max_steps=2", *settings) for x in ("--set", setting)]
+    result = CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    data = read_data(tmp_path / "run")
+    assert data["train"]["per_label"]["happy"] == happy
+    assert sum(data["left_out"].values()) == left_out
+    assert load_config(tmp_path / "run" / CONFIG).label_map["excited"] == data["label_map"]["excited"] == "happy"
+    resumed = CliRunner().invoke(cli, ["train", "--out", str(tmp_path / "run"), "--resume"], catch_exceptions=False)
+    assert resumed.exit_code == 0, resumed.output
 
 
 def test_cached_features_are_the_runtimes_and_change_with_the_file(tiny_data: Path, tmp_path: Path) -> None:
