@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,11 @@ import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
 
+from edge_ser.arrays import Float32Array
 from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, RunError
-from edge_ser.frontend.features import LOGMEL_V1, bin_centres_hz
+from edge_ser.frontend.features import LOGMEL_V1, FrontEndConfig, bin_centres_hz
+from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.splits import training_split
 from edge_ser_train.corpora.tables import corpus_facts, label_map_of, read_corpus, select
 from edge_ser_train.method.augment import augment, stretched_lengths
@@ -142,6 +147,40 @@ def test_cached_features_are_the_runtimes_and_change_with_the_file(tiny_data: Pa
     clips[0].path.touch()
     load_features(clips, LOGMEL_V1, tmp_path)
     assert len(list(tmp_path.glob("*.f32"))) == 2
+
+
+def test_a_clip_is_cached_once_whatever_list_it_stands_in(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = read_corpus(tiny_data, "tiny")
+    computed: list[str] = []
+
+    def counted(clip: Clip, config: FrontEndConfig) -> Float32Array:
+        computed.append(clip.key)
+        return clip_features(clip, config)
+
+    monkeypatch.setattr("edge_ser_train.method.dataset.clip_features", counted)
+    (tmp_path / "0123456789abcdef01234567.json").write_text("[49, 50]")  # of a version that cached lists
+    (tmp_path / "0123456789abcdef01234567.f32").write_bytes(bytes(99 * LOGMEL_V1.n_bins * 4))
+    lists = [clips[:5], clips[3:8], clips[7:1:-1], [clips[0], clips[9], clips[0]]]
+    for listed in lists:
+        for clip, x in zip(listed, load_features(listed, LOGMEL_V1, tmp_path), strict=True):
+            assert np.array_equal(x, clip_features(clip, LOGMEL_V1))
+    assert computed == [c.key for c in [*clips[:8], clips[9]]]
+    load_features(clips[:1], replace(LOGMEL_V1, name="other", n_mels=64), tmp_path)
+    assert computed[-1] == clips[0].key
+    assert len(list(tmp_path.glob("*-*.f32"))) == 4
+
+
+def test_processes_fill_one_cache_together(tiny_data: Path, tmp_path: Path) -> None:
+    clips = read_corpus(tiny_data, "tiny")
+    lists = [clips[:20], clips[10:30], clips[:20], clips[5:40]]
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(load_features, lists, [LOGMEL_V1] * 4, [tmp_path] * 4))
+    for listed, features in zip(lists, found, strict=True):
+        for clip, x in zip(listed, features, strict=True):
+            assert np.array_equal(x, clip_features(clip, LOGMEL_V1))
+    assert {path.suffix for path in tmp_path.iterdir()} == {".f32", ".json"}
 
 
 def test_features_that_nobody_asked_to_keep_are_kept_nowhere(
