@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -65,6 +66,7 @@ def train(
     require_extra("train", *_TORCH)
     from edge_ser.errors import ConfigError, RunError
     from edge_ser_train.corpora.splits import training_split
+    from edge_ser_train.corpora.tables import label_map_of
     from edge_ser_train.evaluate.pictures import write_report
     from edge_ser_train.method import processes
     from edge_ser_train.method import run as runs
@@ -85,7 +87,8 @@ def train(
         raise click.UsageError("give --preset or --config, not both")
     if resume and not (out / runs.CONFIG).is_file():
         raise RunError(f"{out} holds no run to resume; start one without --resume")
-    if resume and not (preset or config_file or settings):
+    as_saved = resume and not (preset or config_file or settings)
+    if as_saved:
         config = load_config(out / runs.CONFIG)
     else:
         config = (load_config(config_file) if config_file else load_preset(preset or "edge")).with_settings(settings)
@@ -105,6 +108,8 @@ def train(
     if len(set(corpora)) != len(corpora):
         raise ConfigError(f"--corpus names {', '.join(corpora)}; expected each corpus once")
 
+    if not as_saved:
+        config = replace(config, label_map=label_map_of(corpora, config.labels) | config.label_map)
     require_apart([out / runs.SPLIT] if not resume else [], [split_file])
     minimised = criterion(config.loss)
     found = training_split(data, corpora, config.labels, config.label_map, protocol, fold, split_file)

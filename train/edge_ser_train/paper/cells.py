@@ -24,7 +24,7 @@ from edge_ser.errors import ConfigError, RunError, did_you_mean
 from edge_ser.prediction import softmax
 from edge_ser_train.corpora.clips import Clip, class_numbers
 from edge_ser_train.corpora.splits import Split, make_splits, relabel
-from edge_ser_train.corpora.tables import read_corpus
+from edge_ser_train.corpora.tables import label_map_of, read_corpus
 from edge_ser_train.method import run as runs
 from edge_ser_train.method import weights
 from edge_ser_train.method.config import TrainConfig, config_from_table, load_config, load_preset
@@ -79,7 +79,7 @@ def plan_cells(
     plan = PLANS.get((corpus, n_classes or 4), PLANS["cremad", 4])
     if known and n_classes not in known:
         raise ConfigError(f"corpus {corpus} with {n_classes} classes; expected {' or '.join(map(str, known))}")
-    label_map = {"excited": "happy"} if corpus == "iemocap" else {}
+    label_map = label_map_of([corpus], plan.labels)
     everything = read_corpus(data, corpus)
     clips, left_out = relabel(everything, label_map, plan.labels)
     unlabelled = [c for c in everything if c.emotion not in (*plan.labels, *label_map)]
