@@ -46,6 +46,8 @@ class Backend(Protocol):
 
     provider: str
     """What it runs on: ``cpu``, or the provider that was asked for where that is there."""
+    kernel: str
+    """Name of the inner loops that it chose for this processor; empty where the engine does not tell."""
 
     vector_size: int
     """Length of what it keeps of an encoder vector."""
@@ -115,9 +117,10 @@ def require_cpu(engine: str, provider: str) -> None:
 
 
 def shipped_backend(threads: int = 1, provider: str = "cpu") -> str:
-    """Return the engine that answers soonest here with the model that ships, as far as that was measured.
+    """Return the engine that answers for the model that ships.
 
-    One thread of a processor with AVX2: the C library; else, and where that is not installed, ONNX Runtime.
+    On one thread the C library, wherever it is installed with vector kernels for the processor; ONNX Runtime where a provider
+    or several threads are asked for, or there is no such library.
     """
     if threads > 1 or provider != "cpu":
         return "onnx"

@@ -41,6 +41,7 @@ class TfliteBackend:
     """A model in LiteRT, on the CPU; an interpreter serves one thread, so every thread gets its own."""
 
     provider = "cpu"
+    kernel = ""
     transform = staticmethod(transform)
     vector_dtype: npt.DTypeLike = np.float32
     block_frames, kept_frames = 4 * ENCODER_STRIDE, ENCODER_STRIDE
