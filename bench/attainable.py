@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.geometry import CHANNELS, KERNELS
 
 SHAPES = ((64, 64, 64, 128), (128, 128, 32, 64), (256, 256, 32, 32))
@@ -21,7 +21,7 @@ def single_convolution(channels_in: int, channels_out: int, height: int, width: 
     """Return a function that runs one 3x3 QLinearConv (uint8 x int8, per channel), and its multiply-accumulates."""
     rng = np.random.default_rng(0)
     weight = rng.integers(-63, 64, (channels_out, channels_in, 3, 3)).astype(np.int8)
-    constants: dict[str, npt.NDArray[Any]] = {
+    constants: dict[str, AnyArray] = {
         "x_scale": np.float32(0.02),
         "x_zero": np.uint8(0),
         "w": weight,
@@ -46,7 +46,7 @@ def single_convolution(channels_in: int, channels_out: int, height: int, width: 
     return lambda: session.run(None, {"x": x}), channels_out * height * width * channels_in * 9
 
 
-def encoder(model: Path, folder: Path, features: npt.NDArray[np.float32]) -> Callable[[], object]:
+def encoder(model: Path, folder: Path, features: Float32Array) -> Callable[[], object]:
     """Return a function that runs the encoder of an ONNX ``model`` alone on ``features`` [T, n_bins]."""
     loaded = onnx.load(model)
     part = folder / "encoder.onnx"

@@ -23,11 +23,11 @@ from typing import NamedTuple
 import attainable
 import click
 import numpy as np
-import numpy.typing as npt
 import peers
 import scaling
 
 from edge_ser import EmotionRecognizer
+from edge_ser.arrays import Float32Array
 from edge_ser.commands._options import require_apart
 from edge_ser.diagnose.benchmark.clips import RATE_HZ, speech_like
 from edge_ser.diagnose.benchmark.measurement import Rule, measure
@@ -50,9 +50,9 @@ LATE_MS = 20.0
 """A stream keeps up while 99 of 100 chunks are taken before the next one is due."""
 
 
-def samples_of(seconds: float) -> npt.NDArray[np.float32]:
+def samples_of(seconds: float) -> Float32Array:
     """Return speech-like samples, float32 [n]."""
-    samples: npt.NDArray[np.float32] = speech_like(seconds) * np.float32(2**-15)
+    samples: Float32Array = speech_like(seconds) * np.float32(2**-15)
     return samples
 
 
@@ -156,7 +156,7 @@ def against_the_machine(rounds: int, folder: Path) -> tuple[list[str], float]:
     calls = {"encoder, ONNX Runtime": attainable.encoder(shipped_model_path(), folder, features)}
     if library_path() is not None:
         native, direct = (NativeBackend(read_model_file(shipped_model_path(".eser"))) for _ in range(2))
-        direct.forget_winograd()
+        direct._model.winograd[:] = (None, None)  # every convolution directly
         for name, backend in (("encoder, the C library", native), ("encoder, the C library without Winograd", direct)):
             name = f"{name}, the GRU's input products included"
             macs[name], calls[name] = macs["encoder, ONNX Runtime"], partial(backend.encode, features)

@@ -81,6 +81,15 @@ def holding(path: Path) -> Iterator[bool]:
             path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def sharing(path: Path, alone: bool = False) -> Iterator[None]:
+    """Hold the lock file ``path``, made where there is none, together with others or ``alone``; wait until that may be."""
+    with path.open("a+b") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
 def _refusal(path: Path, what: str, error: type[EdgeSerError], failure: OSError) -> EdgeSerError:
     name = "standard output" if path == STANDARD_OUTPUT else path
     return error(f"cannot write {f'{what} ' if what else ''}{name}: {failure.strerror or failure}")

@@ -44,7 +44,16 @@ def encoder_frequencies(n_bins: int) -> int:
     return n
 
 
-ENCODER_SIZE = CHANNELS[-1] * encoder_frequencies(N_BINS)
+def encoder_size(n_bins: int) -> int:
+    """Return the length of an encoder vector of features of ``n_bins``.
+
+    >>> encoder_size(N_BINS), encoder_size(513)
+    (480, 2880)
+    """
+    return CHANNELS[-1] * encoder_frequencies(n_bins)
+
+
+ENCODER_SIZE = encoder_size(N_BINS)
 """Length of an encoder vector of log-Mel features, 480: 96 channels at five frequencies."""
 
 

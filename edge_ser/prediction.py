@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array, Float64Array
+from edge_ser.arrays import AnyArray, Float32Array, Float64Array
 from edge_ser.model.manifest import Manifest
 from edge_ser.personal.person import evidence
 
@@ -58,11 +57,11 @@ class Prediction:
         }
 
 
-def softmax(logits: npt.NDArray[Any], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+def softmax(logits: AnyArray, temperature: float = 1.0) -> Float64Array:
     """Return probabilities [..., n_labels] of logits [..., n_labels] divided by ``temperature``."""
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    probabilities: Float64Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return probabilities
 
 
@@ -86,8 +85,8 @@ def decide(
     Below a probability of speech of ``min_speech``, None is the model's own threshold, the label is `no_speech`.
     Where a person's class centres are given, [n_labels, 64], what their move says is added to the logits.
     """
-    centres: npt.NDArray[Any] = manifest.centre_points
-    scores: npt.NDArray[Any] = logits
+    centres: AnyArray = manifest.centre_points
+    scores: AnyArray = logits
     if person_centres is not None:
         scores = logits + manifest.temperature * evidence(embedding, centres, person_centres, manifest.novelty_distance)
         centres = person_centres

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterable
@@ -92,6 +93,11 @@ class EmotionRecognizer:
     def labels(self) -> tuple[str, ...]:
         """The emotions this model knows, in logit order."""
         return self.manifest.labels
+
+    @property
+    def model_sha256(self) -> str:
+        """SHA-256 of the model file."""
+        return hashlib.sha256(self._file.content).hexdigest()
 
     @property
     def provider(self) -> str:

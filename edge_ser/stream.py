@@ -11,12 +11,12 @@ sample is that block and the head.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array, Float64Array
+from edge_ser.arrays import AnyArray, Float32Array, Float64Array
 from edge_ser.engines import Backend, EncoderState
 from edge_ser.errors import AudioError
 from edge_ser.frontend.audio import AudioStream
@@ -201,7 +201,7 @@ class _Window:
         self._base = self._first = 0  # the row that lies at the front of the memory, and the first one not forgotten
         self._rows = np.empty((128, width), dtype=dtype)
 
-    def extend(self, rows: npt.NDArray[Any]) -> None:
+    def extend(self, rows: AnyArray) -> None:
         """Append rows [n, width]."""
         kept = self.stop - self._first
         if self.stop - self._base + len(rows) > len(self._rows):
@@ -217,6 +217,6 @@ class _Window:
         """Forget the rows before ``first``."""
         self._first = max(self._first, first)
 
-    def part(self, start: int, stop: int) -> npt.NDArray[Any]:
+    def part(self, start: int, stop: int) -> AnyArray:
         """Return rows [start, stop), a view."""
         return self._rows[start - self._base : stop - self._base]

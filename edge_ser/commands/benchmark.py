@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from edge_ser.terminal import columns, complain
 
 if TYPE_CHECKING:
     from edge_ser.diagnose.benchmark.limits import Limit
-    from edge_ser.diagnose.benchmark.results import Report, Subject
+    from edge_ser.diagnose.benchmark.results import Report
 
 
 def _numbers(kind: type[int] | type[float], least: float, most: float) -> Callable[..., tuple[float, ...]]:
@@ -115,9 +116,12 @@ def command(
     else:
         if any(limit.unit == "x" for limit in limits):
             raise click.UsageError("a limit in x relates two benchmarks; give --compare A.json B.json")
+        from edge_ser.diagnose.benchmark.measurement import Rule, measure
+
         names: Iterable[str | None] = map(str, models) if models else (None,)
         subjects = [Subject(m, b, t, p) for m in names for b in backends for t in threads for p in providers]
-        report = _measured(subjects, seconds, audio, runs, duration, starts, json_file, plot_file)
+        rule = Rule(runs, duration)
+        report = _measured(partial(measure, subjects, seconds, audio, rule, starts), json_file, plot_file)
     broken = [line for limit in limits for line in limit.broken(report, reference)]
     for line in broken:
         complain(ConfigError(f"limit broken: {line}"))
@@ -125,19 +129,9 @@ def command(
         sys.exit(1)
 
 
-def _measured(
-    subjects: list[Subject],
-    seconds: tuple[float, ...],
-    audio: Path | None,
-    runs: int | None,
-    duration: float,
-    starts: int,
-    json_file: Path | None,
-    plot_file: Path | None,
-) -> Report:
+def _measured(run: Callable[..., Report], json_file: Path | None, plot_file: Path | None) -> Report:
     """Measure, print the table, write the files."""
     from edge_ser.diagnose.benchmark.histogram import draw_histogram
-    from edge_ser.diagnose.benchmark.measurement import Rule, measure
     from edge_ser.diagnose.benchmark.results import write_report
     from edge_ser.diagnose.benchmark.table import format_report
 
@@ -156,8 +150,7 @@ def _measured(
                 shown.label, shown.pos = what, 0
             shown.update(max(0, round(1000 * min(share, 1.0)) - shown.pos))
 
-        rule = Rule(runs, duration)
-        report = measure(subjects, seconds, audio, rule, starts, progress=progress)
+        report = run(progress=progress)
     click.echo(format_report(report, columns()), err=STANDARD_OUTPUT in (json_file, plot_file))
     if json_file is not None:
         write_report(report, json_file)

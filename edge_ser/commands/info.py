@@ -67,7 +67,9 @@ def _card(file: ModelFile) -> Iterator[tuple[str, str]]:
             f"ECE {score['ece']:.3f}",
         )
         measured = f"this file in {score['engine']}" if "engine" in score else "the network before it was exported"
-        yield "", f"{score['n_clips']} clips, {score['n_speakers']} speakers; {score['protocol']}; {measured}"
+        several = score["n_speakers"] > 1
+        speakers = f"{score['n_speakers']} speakers" if several else "no two speakers told apart, interval over clips"
+        yield "", f"{score['n_clips']} clips, {speakers}; {score['protocol']}; {measured}"
         if score["by_gender"]:
             genders = score["by_gender"].items()
             yield "", ", ".join(f"{gender}: UA {of['ua']:.1%} on {of['n_clips']} clips" for gender, of in genders)

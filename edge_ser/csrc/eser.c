@@ -63,14 +63,14 @@ static void push_features(eser *stream, const float *db) {
     int silent = 1;
     for (int i = 0; i < ESER_N_BINS; i++)
         silent &= db[i] <= SILENCE_DB;
-    eser_quantise(stream->model, db, levels);
+    stream->kernels->quantise(stream->model, db, levels);
     push_levels(stream, levels, silent);
 }
 
 /* The frame is full: transform it and keep what the next one shares with it. */
 static void end_frame(eser *stream) {
     float db[ESER_N_BINS];
-    eser_features(stream->samples, db, &stream->scratch);
+    stream->kernels->features(stream->samples, db, &stream->scratch);
     push_features(stream, db);
     memmove(stream->samples, stream->samples + ESER_HOP, (ESER_FRAME - ESER_HOP) * sizeof *stream->samples);
     stream->n_samples_held = ESER_FRAME - ESER_HOP;

@@ -11,9 +11,12 @@ void eser_sizes(uint32_t *sizes) {
     sizes[4] = (uint32_t)sizeof(eser_projected);
 }
 
-void eser_features_batch(const float *samples, size_t n_frames, float *db, eser_scratch *scratch) {
-    for (size_t i = 0; i < n_frames; i++)
-        eser_features(samples + i * ESER_HOP, db + i * ESER_N_BINS, scratch);
+void eser_features_batch_of(const eser_kernels *kernels, const float *samples, size_t n_frames, float *db, eser_scratch *scratch) {
+    size_t i = 0;
+    for (; kernels->features_side_by_side != NULL && i + ESER_LANES <= n_frames; i += ESER_LANES)
+        kernels->features_side_by_side(samples + i * ESER_HOP, db + i * ESER_N_BINS);
+    for (; i < n_frames; i++)
+        kernels->features(samples + i * ESER_HOP, db + i * ESER_N_BINS, scratch);
 }
 
 size_t eser_encode_batch(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, const float *db,
@@ -23,7 +26,7 @@ size_t eser_encode_batch(eser_encoder *encoder, const eser_model *model, const e
     uint32_t held = 0;
     uint8_t vectors[ESER_GRU_BLOCK][ESER_VECTOR], levels[ESER_N_BINS];
     for (size_t i = 0; i < n_frames; i++) {
-        eser_quantise(model, db + i * ESER_N_BINS, levels);
+        kernels->quantise(model, db + i * ESER_N_BINS, levels);
         if (eser_encode(encoder, model, kernels, levels, scratch) && n + held < room)
             memcpy(vectors[held++], encoder->vector, ESER_VECTOR);
         if (held == ESER_GRU_BLOCK || (held > 0 && i + 1 == n_frames)) {
@@ -41,7 +44,7 @@ size_t eser_vectors_batch(eser_encoder *encoder, const eser_model *model, const 
     size_t n = 0;
     uint8_t levels[ESER_N_BINS];
     for (size_t i = 0; i < n_frames; i++) {
-        eser_quantise(model, db + i * ESER_N_BINS, levels);
+        kernels->quantise(model, db + i * ESER_N_BINS, levels);
         if (eser_encode(encoder, model, kernels, levels, scratch) && n < room)
             memcpy(vectors + n++ * ESER_VECTOR, encoder->vector, ESER_VECTOR);
     }

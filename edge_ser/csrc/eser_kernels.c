@@ -124,8 +124,17 @@ void eser_gru_step_scalar(const int32_t *input, const int32_t *recurrent, int16_
     }
 }
 
-static const eser_kernels SCALAR_SET = {"scalar", dot, dot, eser_dot_16_scalar, eser_activate_scalar, eser_rescale_scalar,
-                                        eser_gru_step_scalar, NULL};
+static const eser_kernels SCALAR_SET = {
+    .name = "scalar",
+    .dot = dot,
+    .dot_wide = dot,
+    .dot_16 = eser_dot_16_scalar,
+    .activate = eser_activate_scalar,
+    .rescale = eser_rescale_scalar,
+    .gru_step = eser_gru_step_scalar,
+    .features = eser_features_scalar,
+    .quantise = eser_quantise_scalar,
+};
 
 #if !defined(ESER_X86) && !defined(ESER_NEON) && !defined(ESER_HAS_DSP)
 uint32_t eser_kernels_simd(const eser_kernels **found) {

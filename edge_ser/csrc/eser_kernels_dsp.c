@@ -58,8 +58,17 @@ static void dot(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_
     }
 }
 
-static const eser_kernels DSP_SET = {"dsp", dot, dot, eser_dot_16_scalar, eser_activate_scalar, eser_rescale_scalar,
-                                     eser_gru_step_scalar, NULL};
+static const eser_kernels DSP_SET = {
+    .name = "dsp",
+    .dot = dot,
+    .dot_wide = dot,
+    .dot_16 = eser_dot_16_scalar,
+    .activate = eser_activate_scalar,
+    .rescale = eser_rescale_scalar,
+    .gru_step = eser_gru_step_scalar,
+    .features = eser_features_scalar,
+    .quantise = eser_quantise_scalar,
+};
 
 uint32_t eser_kernels_simd(const eser_kernels **found) {
     found[0] = &DSP_SET;

@@ -160,10 +160,28 @@ static void activate_neon(uint8_t *out, int32_t out_step, const int32_t *acc, in
     }
 }
 
-static const eser_kernels NEON_SET = {"neon", dot_neon, dot_neon, dot_16_neon, activate_neon, eser_rescale_scalar,
-                                      eser_gru_step_scalar, NULL};
-static const eser_kernels DOTPROD_SET = {"dotprod", dot_dotprod, dot_dotprod, dot_16_neon, activate_neon, eser_rescale_scalar,
-                                         eser_gru_step_scalar, NULL};
+static const eser_kernels NEON_SET = {
+    .name = "neon",
+    .dot = dot_neon,
+    .dot_wide = dot_neon,
+    .dot_16 = dot_16_neon,
+    .activate = activate_neon,
+    .rescale = eser_rescale_scalar,
+    .gru_step = eser_gru_step_scalar,
+    .features = eser_features_scalar,
+    .quantise = eser_quantise_scalar,
+};
+static const eser_kernels DOTPROD_SET = {
+    .name = "dotprod",
+    .dot = dot_dotprod,
+    .dot_wide = dot_dotprod,
+    .dot_16 = dot_16_neon,
+    .activate = activate_neon,
+    .rescale = eser_rescale_scalar,
+    .gru_step = eser_gru_step_scalar,
+    .features = eser_features_scalar,
+    .quantise = eser_quantise_scalar,
+};
 
 uint32_t eser_kernels_simd(const eser_kernels **found) {
     found[0] = &NEON_SET;

@@ -1,4 +1,4 @@
-/* The inner loops for x86-64: AVX2, and the same with the dot products of VNNI.
+/* The inner loops for x86-64: AVX2, the same with the dot products of VNNI, and the choice among all of them.
  *
  * Every function names the instructions it needs, so that one build without -m options serves all processors.
  */
@@ -59,11 +59,6 @@ AVX2 INLINE __m256i accumulate_wide(__m256i sum, __m256i x, __m256i w) {
 #else
 #define HAS_AVXVNNI 0
 #endif
-
-#define DOT dot_vnni512
-#define TARGET __attribute__((target("avx2,avx512f,avx512vl,avx512vnni")))
-#define ACCUMULATE _mm256_dpbusd_epi32
-#include "eser_kernels_x86.h"
 
 /* Sixteen numbers at a time: four inputs against those of four channels, whose sums of two are added up at the end. */
 AVX2 static void dot_16_avx2(int32_t *acc, const int16_t *x, int32_t n, const int8_t *w) {
@@ -170,25 +165,91 @@ AVX2 static void gru_step_avx2(const int32_t *input, const int32_t *recurrent, i
     }
 }
 
-static const eser_kernels AVX2_SET = {"avx2",       dot_avx2,     dot_wide_avx2, dot_16_avx2,
-                                      eser_activate_avx2, rescale_avx2, gru_step_avx2, eser_winograd_avx2};
+AVX2 static void quantise_avx2(const eser_model *model, const float *db, uint8_t *levels) {
+    for (int i = 0; i < ESER_N_BINS; i += 16) {
+        __m256i level[2];
+        for (int half = 0; half < 2; half++) {
+            const int at = i + 8 * half;
+            const __m256 x = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(db + at), _mm256_loadu_ps(model->feature_gain + at)),
+                                           _mm256_loadu_ps(model->feature_offset + at));
+            const __m256 within = _mm256_min_ps(_mm256_max_ps(x, _mm256_setzero_ps()), _mm256_set1_ps(255.0f)); /* NaN is 0 */
+            level[half] = _mm256_cvttps_epi32(_mm256_add_ps(within, _mm256_set1_ps(0.5f)));
+        }
+        const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(level[0], level[1]), _MM_SHUFFLE(3, 1, 2, 0));
+        _mm_storeu_si128((__m128i *)(levels + i),
+                         _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+    }
+}
+
+static const eser_kernels AVX2_SET = {
+    .name = "avx2",
+    .dot = dot_avx2,
+    .dot_wide = dot_wide_avx2,
+    .dot_16 = dot_16_avx2,
+    .activate = eser_activate_avx2,
+    .rescale = rescale_avx2,
+    .gru_step = gru_step_avx2,
+    .features = eser_features_avx2,
+    .quantise = quantise_avx2,
+    .features_side_by_side = eser_features_side_by_side_avx2,
+    .winograd = eser_winograd_avx2,
+};
 #if HAS_AVXVNNI
-static const eser_kernels VNNI_SET = {"avxvnni", dot_vnni, dot_vnni, dot_16_avx2, eser_activate_avx2, rescale_avx2, gru_step_avx2, NULL};
+static const eser_kernels VNNI_SET = {
+    .name = "avxvnni",
+    .dot = dot_vnni,
+    .dot_wide = dot_vnni,
+    .dot_16 = dot_16_avx2,
+    .activate = eser_activate_avx2,
+    .rescale = rescale_avx2,
+    .gru_step = gru_step_avx2,
+    .features = eser_features_avx2,
+    .quantise = quantise_avx2,
+    .features_side_by_side = eser_features_side_by_side_avx2,
+};
 #endif
-static const eser_kernels VNNI512_SET = {"avx512vnni", dot_vnni512, dot_vnni512, dot_16_avx2, eser_activate_avx2, rescale_avx2, gru_step_avx2, NULL};
+static const eser_kernels VNNI512_SET = {
+    .name = "avx512vnni",
+    .dot = eser_dot_vnni512,
+    .dot_wide = eser_dot_vnni512,
+    .dot_16 = dot_16_avx2,
+    .activate = eser_activate_avx2,
+    .rescale = rescale_avx2,
+    .gru_step = gru_step_avx2,
+    .features = eser_features_avx2,
+    .quantise = quantise_avx2,
+    .features_side_by_side = eser_features_side_by_side_avx2,
+    .convolve = eser_convolve_vnni512,
+    .winograd = eser_winograd_vnni512,
+};
+
+#define OSXSAVE (1u << 27)
+#define YMM_STATE 0x06u /* that the system saves, in XCR0 */
+#define ZMM_STATE 0xe6u
+
+/* What the system saves of the registers, whatever the compiler's runtime library knows of processors. */
+static uint32_t saved_state(void) {
+    uint32_t a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE))
+        return 0;
+    __asm__("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    return a;
+}
 
 uint32_t eser_kernels_simd(const eser_kernels **found) {
-    uint32_t n = 0;
-    if (__builtin_cpu_supports("avx2")) {
-        found[n++] = &AVX2_SET;
+    uint32_t n = 0, a, b = 0, c = 0, d;
+    const uint32_t saved = saved_state();
+    if ((saved & YMM_STATE) != YMM_STATE || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b >> 5 & 1))
+        return 0;
+    found[n++] = &AVX2_SET;
 #if HAS_AVXVNNI
-        uint32_t a, b, c, d; /* not every compiler has a name for this one */
-        if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1)
-            found[n++] = &VNNI_SET;
+    uint32_t others;
+    if (a >= 1 && __get_cpuid_count(7, 1, &others, &a, &a, &d) && others >> 4 & 1)
+        found[n++] = &VNNI_SET;
 #endif
-        if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
-            found[n++] = &VNNI512_SET;
-    }
+    /* AVX-512 F, BW, VL and VNNI. */
+    if ((saved & ZMM_STATE) == ZMM_STATE && b >> 16 & 1 && b >> 30 & 1 && b >> 31 && c >> 11 & 1)
+        found[n++] = &VNNI512_SET;
     return n;
 }
 #endif

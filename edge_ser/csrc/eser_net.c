@@ -20,6 +20,10 @@ static const conv_shape SHAPES[4] = {
 
 static void convolve(const conv_shape *shape, const eser_layer *layer, const eser_kernels *kernels, const uint8_t *const *rows,
                      uint8_t *out, int keep, int32_t *acc) {
+    if (kernels->convolve != NULL) {
+        kernels->convolve(out, rows, shape->n_runs, shape->run, shape->step, shape->n_positions, shape->pool, layer, keep);
+        return;
+    }
     for (int32_t o = 0; o < layer->n_out; o += ESER_PANEL) {
         kernels->dot(acc, rows, shape->n_runs, shape->run, shape->step, shape->n_positions * shape->pool,
                      layer->weight + o * layer->n_in);

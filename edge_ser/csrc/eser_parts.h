@@ -1,6 +1,6 @@
 /* The parts of a stream, for tests, for language bindings and for whoever adds a faster kernel; firmware needs eser.h alone.
  *
- *     640 samples -> eser_features -> 128 dB -> eser_quantise -> 128 levels 0..255 -> eser_encode -> a vector of 480 every 16 frames
+ *     640 samples -> features -> 128 dB -> quantise -> 128 levels 0..255 -> eser_encode -> a vector of 480 every 16 frames
  *     vectors -> eser_head -> embedding, logits
  *
  * The encoder is a pipeline of rows over time; every row of every layer is computed once, and rings keep what the next layer needs:
@@ -23,6 +23,7 @@ extern "C" {
 
 #define ESER_FRAME 640              /* samples a frame, 40 ms */
 #define ESER_HOP 160                /* samples between two frames, 10 ms */
+#define ESER_POWER_FLOOR 1e-10f     /* what a Mel band has at least, before the decibels */
 #define ESER_FIRST_FRAMES 49        /* frames behind the first vector */
 #define ESER_STRIDE 16              /* frames between two vectors */
 #define ESER_VECTOR 480
@@ -30,6 +31,8 @@ extern "C" {
 #define ESER_GRU 128
 #define ESER_PANEL 16               /* output channels that a kernel computes side by side */
 #define ESER_GRU_BLOCK 4            /* vectors whose input products are computed side by side */
+
+typedef union eser_scratch eser_scratch;
 
 /* The inner loops: what a SIMD version replaces. All of them exact, so every version gives the same bits.
  *
@@ -56,10 +59,21 @@ typedef struct {
     void (*rescale)(int32_t *out, const int32_t *acc, const int32_t *bias, const int32_t *multiplier, int32_t shift);
     /* One step of a GRU: h [128] in 1/32768 moves, by input and recurrent [384] in 1/65536, gates r, z, n, within ESER_Q16_LIMIT. */
     void (*gru_step)(const int32_t *input, const int32_t *recurrent, int16_t *h);
+    /* One frame's features: 640 samples to 128 levels in dB. */
+    void (*features)(const float *samples, float *db, eser_scratch *scratch);
+    /* 128 levels in dB to 0..255, as the encoder takes them; rounded half up, NaN becomes 0. */
+    void (*quantise)(const eser_model *model, const float *db, uint8_t *levels);
+    /* NULL, or features of ESER_LANES frames side by side, the first at samples[0], the next ESER_HOP later: [ESER_LANES][128]. */
+    void (*features_side_by_side)(const float *samples, float *db);
+    /* NULL, or dot and activate for all outputs of a layer: n positions, which pool sums each make. */
+    void (*convolve)(uint8_t *out, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, int32_t pool,
+                     const eser_layer *layer, int32_t keep);
     /* NULL, or four rows of a 3x3 convolution and their pooling, from six rows of inputs to two of n positions, out of weights that
      * eser_winograd_weights made: the same bits as dot and activate give. */
     void (*winograd)(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 } eser_kernels;
+
+#define ESER_LANES 8
 
 #define ESER_Q16_LIMIT (1 << 29) /* 8192 in 1/65536: two of them add up within 32 bits */
 
@@ -71,6 +85,8 @@ void eser_activate_scalar(uint8_t *out, int32_t out_step, const int32_t *acc, in
                           const int32_t *multiplier, int32_t keep);
 void eser_rescale_scalar(int32_t *out, const int32_t *acc, const int32_t *bias, const int32_t *multiplier, int32_t shift);
 void eser_gru_step_scalar(const int32_t *input, const int32_t *recurrent, int16_t *h);
+void eser_features_scalar(const float *samples, float *db, eser_scratch *scratch);
+void eser_quantise_scalar(const eser_model *model, const float *db, uint8_t *levels);
 
 /* Cortex-M4, M7, M33 and above have instructions for two 16-bit products at a time. */
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
@@ -95,6 +111,12 @@ const eser_kernels *eser_kernels_at(uint32_t i);
 #ifdef ESER_X86
 #define ESER_ROWS 6 /* that a ring holds */
 void eser_winograd_avx2(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
+void eser_winograd_vnni512(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
+void eser_dot_vnni512(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, const int8_t *panel);
+void eser_convolve_vnni512(uint8_t *out, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, int32_t pool,
+                           const eser_layer *layer, int32_t keep);
+void eser_features_avx2(const float *samples, float *db, eser_scratch *scratch);
+void eser_features_side_by_side_avx2(const float *samples, float *db);
 void eser_activate_avx2(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                         const int32_t *multiplier, int32_t keep);
 #else
@@ -118,7 +140,7 @@ typedef struct {
 } eser_encoder;
 
 /* Working memory of one call; holds nothing between calls. */
-typedef union {
+union eser_scratch {
     struct {
         float re[2][512], im[2][512];
     } spectrum;
@@ -129,7 +151,7 @@ typedef union {
         int32_t acc[ESER_GRU_BLOCK * ESER_PANEL];
         int16_t h[2 * ESER_GRU];
     } head;
-} eser_scratch;
+};
 
 struct eser {
     const eser_model *model;
@@ -144,12 +166,6 @@ struct eser {
     eser_encoder encoder;
     eser_scratch scratch;
 };
-
-/* One frame's features: 640 samples to 128 levels in dB. */
-void eser_features(const float *samples, float *db, eser_scratch *scratch);
-
-/* 128 levels in dB to 0..255, as the encoder takes them; rounded half up, NaN becomes 0. */
-void eser_quantise(const eser_model *model, const float *db, uint8_t *levels);
 
 void eser_encoder_reset(eser_encoder *encoder);
 
@@ -195,7 +211,7 @@ void eser_winograd_weights(const eser_model *model, int i, int16_t *weights);
 void eser_sizes(uint32_t *sizes);
 
 /* Features of n_frames frames, the first at samples[0], the next ESER_HOP later: [n_frames][128] in dB. */
-void eser_features_batch(const float *samples, size_t n_frames, float *db, eser_scratch *scratch);
+void eser_features_batch_of(const eser_kernels *kernels, const float *samples, size_t n_frames, float *db, eser_scratch *scratch);
 
 /* Encode frames [n_frames][128] in dB; project the vectors they complete, at most room, and return how many those are. The vector
  * before, or NULL, is as for eser_project. */

@@ -27,6 +27,7 @@ from edge_ser.terminal import keyed
 FORMAT = "edge-ser-doctor"
 FORMAT_VERSION = 1
 
+_CLEARLY = 0.8  # of another engine's time: ten answers in a process of their own tell no less
 _TIMEOUT_S = 180  # TensorRT builds its engines on the first run
 _KEY_WIDTH = 18
 
@@ -54,6 +55,8 @@ class EngineCheck:
     """How many of the graph's nodes ran where, as ONNX Runtime tells."""
     xnnpack: bool | None = None
     """Whether LiteRT says that it made an XNNPACK delegate, whose kernels are twice as fast as its own."""
+    kernel: str = ""
+    """The C library's kernels that answered."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,9 @@ def diagnose(root: Path = ROOT) -> Diagnosis:
     """Look at everything; what does not work is a finding, never an error."""
     machine, condition, jetson = read_machine(root), read_condition(root), read_jetson(root)
     engines = tuple(check_engines())
-    problems = (*_engine_problems(engines), *known_problems(machine, condition, jetson))
-    around = shipped_backend(), _microphone(), missing_extras()
-    return Diagnosis(__version__, machine, condition, jetson, engines, *around, problems)
+    auto = shipped_backend()
+    problems = (*_engine_problems(engines), *faster_engines(engines, auto), *known_problems(machine, condition, jetson))
+    return Diagnosis(__version__, machine, condition, jetson, engines, auto, _microphone(), missing_extras(), problems)
 
 
 _ANSWER = """
@@ -143,6 +146,7 @@ if backend == "onnx":
     nodes = Counter(ran.values())
 print(json.dumps({
     "label": answer.label, "logits": answer.logits.tolist(), "median_ms": sorted(times[1:])[5], "nodes": nodes or None,
+    "kernel": recognizer._backend.kernel,
 }))
 """
 
@@ -187,6 +191,7 @@ def check_engines() -> Iterator[EngineCheck]:
             median_ms=found["median_ms"],
             nodes=found["nodes"],
             xnnpack="XNNPACK delegate" in log if backend == "tflite" else None,
+            kernel=found["kernel"],
         )
 
 
@@ -277,6 +282,17 @@ def _engine_problems(engines: tuple[EngineCheck, ...]) -> Iterator[str]:
             yield f"{e.package} does not answer: {e.reason}"
 
 
+def faster_engines(engines: tuple[EngineCheck, ...], auto: str) -> Iterator[str]:
+    """Yield which engines answered clearly sooner on the CPU than the one that ``auto`` takes."""
+    ms = {e.backend: e.median_ms for e in engines if e.works and e.same_label and e.provider == "cpu" and e.median_ms is not None}
+    for name, median_ms in ms.items():
+        if auto in ms and median_ms < _CLEARLY * ms[auto]:
+            yield (
+                f"{name} answered in {median_ms:.1f} ms, {auto}, which auto takes, in {ms[auto]:.1f} ms: use --backend {name} "
+                "here, and report this screen"
+            )
+
+
 def known_problems(machine: Machine, condition: Condition, jetson: Jetson | None) -> Iterator[str]:
     """Yield what is known to go wrong with what is installed, and what slows the machine down, and how to mend it."""
     installed = machine.packages
@@ -322,4 +338,5 @@ def _engine_line(e: EngineCheck) -> str:
     agreement = "same label" if e.same_label else "ANOTHER LABEL"
     nodes = "" if e.nodes is None else "; nodes: " + ", ".join(f"{n} on {where}" for where, n in e.nodes.items())
     xnnpack = "" if e.xnnpack is None else "; with XNNPACK" if e.xnnpack else "; without XNNPACK"
-    return f"works: {e.package}, {e.median_ms:.1f} ms for 3 s; {agreement}, logits within {e.logit_error:.2g}{nodes}{xnnpack}"
+    package = f"{e.package} ({e.kernel})" if e.kernel else e.package
+    return f"works: {package}, {e.median_ms:.1f} ms for 3 s; {agreement}, logits within {e.logit_error:.2g}{nodes}{xnnpack}"

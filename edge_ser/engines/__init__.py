@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.errors import BackendError, did_you_mean
 from edge_ser.frontend.features import FrontEndConfig
 from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
 from edge_ser.model.manifest import ModelFile
 
-Vectors: TypeAlias = npt.NDArray[Any]
+Vectors: TypeAlias = AnyArray
 """What an engine keeps of the encoder's vectors, a row each; opaque to all others."""
 
 BACKENDS = {"onnx": ".onnx", "tflite": ".tflite", "native": ".eser"}
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
     """All encoder vectors so far, [P + N, vector_size]; the ``past`` of the next run."""
 
 
-EncoderState: TypeAlias = "tuple[npt.NDArray[Any], ...]"
+EncoderState: TypeAlias = "tuple[AnyArray, ...]"
 """What the encoder carries from one stretch of frames to the next; an engine's own affair, never changed in place."""
 
 
@@ -46,6 +46,8 @@ class Backend(Protocol):
 
     provider: str
     """What it runs on: ``cpu``, or the provider that was asked for where that is there."""
+    kernel: str
+    """Name of the inner loops that it chose for this processor; empty where the engine does not tell."""
 
     vector_size: int
     """Length of what it keeps of an encoder vector."""
@@ -94,7 +96,7 @@ class TunableBackend(Backend, Protocol):
         ...
 
 
-def require_finite(engine: str, answers: dict[str, tuple[npt.NDArray[Any], tuple[int | None, ...]]]) -> None:
+def require_finite(engine: str, answers: dict[str, tuple[AnyArray, tuple[int | None, ...]]]) -> None:
     """Raise BackendError unless every answer of an engine has its shape (None: any length) and holds finite numbers."""
     for name, (values, shape) in answers.items():
         if len(values.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, values.shape, strict=True)):
@@ -115,9 +117,10 @@ def require_cpu(engine: str, provider: str) -> None:
 
 
 def shipped_backend(threads: int = 1, provider: str = "cpu") -> str:
-    """Return the engine that answers soonest here with the model that ships, as far as that was measured.
+    """Return the engine that answers for the model that ships.
 
-    One thread of a processor with AVX2: the C library; else, and where that is not installed, ONNX Runtime.
+    On one thread the C library, wherever it is installed with vector kernels for the processor; ONNX Runtime where a provider
+    or several threads are asked for, or there is no such library.
     """
     if threads > 1 or provider != "cpu":
         return "onnx"

@@ -7,6 +7,7 @@ until the call returns.
 from __future__ import annotations
 
 import ctypes
+import os
 import pkgutil
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from edge_ser.arrays import AnyArray, Float32Array, UInt8Array
-from edge_ser.errors import BackendError
+from edge_ser.errors import BackendError, did_you_mean
 from edge_ser.frontend.features import LOGMEL_V1
 from edge_ser.geometry import EMBEDDING_SIZE, ENCODER_SIZE, N_BINS, vector_count
 from edge_ser.model.eser_file import FORMAT, MAX_LABELS
@@ -26,6 +27,9 @@ LIBRARY = "libeser.so"
 _PACKAGE = Path(__file__).parents[1]
 SOURCES = _PACKAGE / "csrc"
 """The folder of the C sources, which come with the package."""
+KERNEL_VARIABLE = "EDGE_SER_KERNEL"
+"""The environment variable that names the kernels to use, for tests and bug reports; without it the fastest are used."""
+_LINE_BYTES = 64
 
 _WITHOUT = (
     "the C library is not installed: there was no C compiler when edge-ser was; install one (apt install gcc), then "
@@ -101,7 +105,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     # Its parts.
     "eser_sizes": (None, (_P,)),
     "eser_kernels_at": (_P, (_U32,)),
-    "eser_features_batch": (None, (_P, _N, _P, _P)),
+    "eser_features_batch_of": (None, (_P, _P, _N, _P, _P)),
     "eser_encoder_reset": (None, (_P,)),
     "eser_encode_batch": (_N, (_P, _P, _P, _P, _N, _P, _P, _N, _P)),
     "eser_vectors_batch": (_N, (_P, _P, _P, _P, _N, _P, _N, _P)),
@@ -172,10 +176,23 @@ def kernels(library: ctypes.CDLL | None = None) -> list[str]:
     return found
 
 
+def kernel_in_use(library: ctypes.CDLL | None = None) -> tuple[int, str]:
+    """Return the name of the inner loops in use and where they lie: the fastest, or those that EDGE_SER_KERNEL names.
+
+    BackendError where the processor does not run those.
+    """
+    library = library or load_library()
+    names = kernels(library)
+    name = os.environ.get(KERNEL_VARIABLE) or names[-1]
+    if name not in names:
+        raise BackendError(f"{KERNEL_VARIABLE} is {name!r}{did_you_mean(name, names)}; this processor runs {', '.join(names)}")
+    return library.eser_kernels_at(names.index(name)), name
+
+
 def is_fast() -> bool:
-    """Return whether the library is there and has kernels for this processor that were measured against ONNX Runtime's."""
+    """Return whether the library is there and has vector kernels for this processor, or kernels were asked for by name."""
     try:
-        return kernels()[-1] == "avx2"
+        return len(kernels()) > 1 or bool(os.environ.get(KERNEL_VARIABLE))
     except BackendError:
         return False
 
@@ -192,12 +209,21 @@ def words(n_bytes: int) -> ctypes.Array[Any]:
     return (ctypes.c_uint64 * -(-n_bytes // 8))()
 
 
-def features(library: ctypes.CDLL, samples: Float32Array) -> Float32Array:
-    """Return every frame that fits into ``samples`` [n], 16 kHz, in dB, float32 [T, 128]."""
+def on_a_line(values: AnyArray) -> AnyArray:
+    """Return a copy that begins where a cache line does, so that no vector of weights lies across two of them."""
+    memory = np.empty(values.nbytes + _LINE_BYTES, dtype=np.uint8)
+    start = -memory.ctypes.data % _LINE_BYTES
+    copy = memory[start : start + values.nbytes].view(values.dtype)
+    copy[:] = values
+    return copy
+
+
+def features(library: ctypes.CDLL, kernels: int, samples: Float32Array) -> Float32Array:
+    """Return every frame that fits into ``samples`` [n], 16 kHz, in dB, float32 [T, 128], computed by ``kernels``."""
     samples = np.ascontiguousarray(samples, dtype=np.float32)
     n_frames = max(0, 1 + (len(samples) - LOGMEL_V1.frame_samples) // LOGMEL_V1.hop_samples)
     out = np.empty((n_frames, N_BINS), dtype=np.float32)
-    library.eser_features_batch(at(samples), n_frames, at(out), words(struct_sizes(library)[1]))
+    library.eser_features_batch_of(kernels, at(samples), n_frames, at(out), words(struct_sizes(library)[1]))
     return out
 
 
@@ -219,14 +245,6 @@ class Stream:
         """Feed samples [n], int16 or float32."""
         feed = self._library.eser_feed_i16 if samples.dtype == np.int16 else self._library.eser_feed_f32
         self._require(feed(self._stream, at(samples), len(samples)))
-
-    def push_levels(self, levels: UInt8Array) -> None:
-        """Feed frames of quantised features [T, 128]."""
-        self._require(self._library.eser_push_levels(self._stream, at(levels), len(levels)))
-
-    def push_vectors(self, vectors: UInt8Array) -> None:
-        """Feed encoder vectors [P, 480]."""
-        self._require(self._library.eser_push_vectors(self._stream, at(vectors), len(vectors)))
 
     def vectors(self) -> UInt8Array:
         """Return the encoder vectors that are kept, [P, 480]."""

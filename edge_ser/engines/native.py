@@ -44,9 +44,10 @@ class NativeBackend:
         library = clib.load_library()
         _check(model)
         try:
-            self._constants = parse(model.content, len(model.manifest.labels))
+            constants = parse(model.content, len(model.manifest.labels))
         except ModelFileError as error:
             raise ModelFileError(f"{model.path}: {error}") from None
+        self._constants = {name: clib.on_a_line(v) if name.endswith("_weight") else v for name, v in constants.items()}
         self._vector_scale = float(model.manifest.quantization["vector_scale"])
         self._use(library, self._struct(model.manifest))
         self._winograd = [self._transformed(i) for i in (1, 2)]
@@ -56,7 +57,7 @@ class NativeBackend:
         self._library, self._model = library, model
         self._encoder_bytes, self._scratch_bytes, projected_bytes = clib.struct_sizes(library)
         self.vector_size = projected_bytes // 4
-        self._kernels = library.eser_kernels_at(len(clib.kernels(library)) - 1)
+        self._kernels, self.kernel = clib.kernel_in_use(library)
 
     def _struct(self, manifest: Manifest) -> Model:
         """Return the ``eser_model`` that points at the constants."""
@@ -75,21 +76,17 @@ class NativeBackend:
 
     def _transformed(self, i: int) -> Int16Array:
         """Give the model the weights of convolution ``i`` a second time, transformed for speed, and return them."""
-        weights = np.empty(self._library.eser_winograd_size(ctypes.byref(self._model), self._kernels, i), dtype=np.int16)
+        size = self._library.eser_winograd_size(ctypes.byref(self._model), self._kernels, i)
+        weights = clib.on_a_line(np.zeros(size, dtype=np.int16))
         if len(weights) == 0:  # no use for them here
             return weights
         self._library.eser_winograd_weights(ctypes.byref(self._model), i, at(weights))
         self._model.winograd[i - 1] = at(weights)
         return weights
 
-    def forget_winograd(self) -> None:
-        """Compute every convolution directly from now on: the same answers, later; to compare the two."""
-        self._winograd = []
-        self._model.winograd[:] = (None, None)
-
     def transform(self, samples: Float32Array, config: FrontEndConfig) -> Float32Array:
         """Return every frame that fits into ``samples`` [n], in dB, float32 [T, 128]."""
-        return clib.features(self._library, samples)
+        return clib.features(self._library, self._kernels, samples)
 
     def run(self, features: Float32Array, past: Vectors | None = None, state: EncoderState | None = None) -> Answer:
         """Answer for features [T, 128], following on encoder vectors ``past`` [P, vector_size]."""

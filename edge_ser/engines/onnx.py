@@ -25,6 +25,7 @@ class OnnxBackend:
     Its threads never spin while they wait: that would burn the cores of an idle device.
     """
 
+    kernel = ""
     transform = staticmethod(transform)
     vector_dtype: npt.DTypeLike = np.float32
     block_frames, kept_frames = 4 * ENCODER_STRIDE, ENCODER_STRIDE

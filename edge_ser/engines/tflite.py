@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.engines import Answer, EncoderState, require_cpu, require_finite, whole_blocks
 from edge_ser.errors import BackendError, first_line
 from edge_ser.frontend.features import transform
@@ -41,6 +41,7 @@ class TfliteBackend:
     """A model in LiteRT, on the CPU; an interpreter serves one thread, so every thread gets its own."""
 
     provider = "cpu"
+    kernel = ""
     transform = staticmethod(transform)
     vector_dtype: npt.DTypeLike = np.float32
     block_frames, kept_frames = 4 * ENCODER_STRIDE, ENCODER_STRIDE
@@ -97,7 +98,7 @@ class TfliteBackend:
         other._offset = frequency_major(offset)
         return other
 
-    def _call(self, signature: str, **inputs: npt.NDArray[Any]) -> dict[str, Any]:
+    def _call(self, signature: str, **inputs: AnyArray) -> dict[str, Any]:
         runners = getattr(self._of_thread, "runners", None) or self._load()
         try:
             found: dict[str, Any] = runners[signature](**inputs)

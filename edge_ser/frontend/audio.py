@@ -16,7 +16,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.errors import AudioError
 from edge_ser.frontend.containers import open_recording
 from edge_ser.frontend.samples import (
@@ -179,7 +179,7 @@ class AudioReader:
         return decoded[: self.n_source_frames - position]
 
 
-def _checked_array(source: tuple[Any, ...]) -> tuple[npt.NDArray[Any], int]:
+def _checked_array(source: tuple[Any, ...]) -> tuple[AnyArray, int]:
     if len(source) != 2 or not is_array(source[0]):
         given = ", ".join(type(part).__name__ for part in source)
         raise AudioError(f"got a tuple of ({given}); expected (samples, rate_hz) with samples a numpy array")
@@ -207,7 +207,7 @@ class AudioStream:
         """Samples added so far, per channel."""
         self.n_waiting = 0
         """Those of them that wait for :meth:`take`."""
-        self._waiting: list[npt.NDArray[Any]] = []
+        self._waiting: list[AnyArray] = []
         self._balance = ChannelBalance("the stream", self.source_rate_hz)
         self._resampler: Any = None
         if self.source_rate_hz != rate_hz:
@@ -227,7 +227,7 @@ class AudioStream:
         """
         # Integers cannot be wrong; of floats the sum of squares mostly tells at once that none is NaN or far beyond full scale.
         if type(chunk) is np.ndarray and chunk.ndim == 1 and (chunk.dtype is _INT16 or are_small(chunk)):
-            samples: npt.NDArray[Any] = chunk.copy()
+            samples: AnyArray = chunk.copy()
         else:
             samples = self._checked(chunk)
         if len(samples) == 0:

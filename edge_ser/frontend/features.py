@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from edge_ser.arrays import AnyArray, Float32Array, Float64Array
-from edge_ser.errors import ConfigError, did_you_mean
+from edge_ser.arrays import AnyArray, Float32Array, Float64Array, FloatArray
+from edge_ser.errors import ConfigError
 from edge_ser.frontend.spectral import SparseRows, real_dft, sparse_product
 from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
 
@@ -73,8 +72,6 @@ class FrontEndConfig:
     def _problem(self) -> str:
         if self.kind not in ("logmel", "logstft"):
             return f"kind is {self.kind!r}; expected 'logmel' or 'logstft'"
-        if self.rate_hz < 1000:
-            return f"rate_hz is {self.rate_hz}; expected at least 1000"
         if not 0 < self.hop_samples <= self.frame_samples <= self.n_fft:
             return (
                 f"hop_samples {self.hop_samples}, frame_samples {self.frame_samples}, n_fft {self.n_fft}; "
@@ -104,25 +101,6 @@ class FrontEndConfig:
     def min_samples(self) -> int:
         """Samples needed for one encoder vector; shorter audio is padded with silence to this length."""
         return (ENCODER_FRAMES - 1) * self.hop_samples + self.frame_samples
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-able values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, table: dict[str, Any]) -> FrontEndConfig:
-        """Rebuild from :meth:`to_dict`; raise ConfigError for an unknown or missing field."""
-        known = [f.name for f in fields(cls)]
-        for key in table:
-            if key not in known:
-                raise ConfigError(f"front end: unknown field {key!r}{did_you_mean(key, known)}")
-        missing = [name for name in known if name not in table]
-        if missing:
-            raise ConfigError(f"front end: missing field {missing[0]!r}")
-        try:
-            return cls(**table)
-        except TypeError as error:
-            raise ConfigError(f"front end: {error}") from None
 
 
 LOGMEL_V1 = FrontEndConfig(name="logmel-v1", kind="logmel")
@@ -208,7 +186,7 @@ def middle_window(n_frames: int, config: FrontEndConfig) -> tuple[int, int]:
 
 
 class _Tables(NamedTuple):
-    window: npt.NDArray[np.floating[Any]]  # its dtype is the one the spectrum is computed in
+    window: FloatArray  # its dtype is the one the spectrum is computed in
     mel: SparseRows | None
 
 

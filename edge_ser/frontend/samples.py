@@ -12,9 +12,8 @@ import warnings
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.errors import AudioError, AudioWarning
 
 MAX_CHANNELS = 64
@@ -33,9 +32,9 @@ def is_array(given: Any) -> bool:
     return isinstance(given, (np.ndarray, list)) or hasattr(given, "__array__")
 
 
-def checked_samples(given: Any) -> npt.NDArray[Any]:
+def checked_samples(given: Any) -> AnyArray:
     """Return samples (n,) or (n, channels) of an accepted dtype; AudioError for what are none, see the top of this module."""
-    samples: npt.NDArray[Any] = given
+    samples: AnyArray = given
     if not isinstance(given, np.ndarray):
         try:
             samples = np.asarray(given)
@@ -67,12 +66,12 @@ def checked_rate(rate: Any, name: str) -> int:
     return int(rate)
 
 
-def are_small(samples: npt.NDArray[Any]) -> bool:
+def are_small(samples: AnyArray) -> bool:
     """Return whether these are float32 samples and it is plain that none is NaN or beyond the highest peak."""
     return samples.dtype is _FLOAT32 and bool(np.dot(samples, samples) <= _MAX_PEAK**2)
 
 
-def full_scale(samples: npt.NDArray[Any]) -> Float32Array:
+def full_scale(samples: AnyArray) -> Float32Array:
     """Return samples of any accepted dtype as float32, integers divided by their full scale."""
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity and is refused as such
         floats: Float32Array = samples.astype(np.float32, copy=False)

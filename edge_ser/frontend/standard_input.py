@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_ser.arrays import AnyArray, Int16Array
 from edge_ser.errors import AudioError
 from edge_ser.frontend.audio import AudioReader, AudioStream
 from edge_ser.frontend.mpeg import frame_header
@@ -29,7 +29,7 @@ _UNKNOWN_BYTES = 0x7FFF0000  # what recorders write into a header before they kn
 _PIECE = 1 << 16
 
 
-def sound_of(pipe: Any, rate_hz: int, channels: int = 1) -> Iterator[npt.NDArray[Any]]:
+def sound_of(pipe: Any, rate_hz: int, channels: int = 1) -> Iterator[AnyArray]:
     """Yield the sound on a binary ``pipe`` with ``read1`` as it comes, at ``rate_hz``: (n,) or (n, channels).
 
     Raw PCM is taken to be 16-bit little-endian of this rate and these channels; a frame that is cut off at its end is left out.
@@ -54,7 +54,7 @@ def sound_of(pipe: Any, rate_hz: int, channels: int = 1) -> Iterator[npt.NDArray
         yield from _pcm(pipe, start, channels, None)
 
 
-def _pcm(pipe: Any, rest: bytes, channels: int, left: int | None) -> Iterator[npt.NDArray[np.int16]]:
+def _pcm(pipe: Any, rest: bytes, channels: int, left: int | None) -> Iterator[Int16Array]:
     """Yield ``rest`` and what follows on the pipe, at most ``left`` bytes, as int16 (n, channels)."""
     begun = False
     while True:

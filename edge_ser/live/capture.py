@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy.typing as npt
-
+from edge_ser.arrays import AnyArray
 from edge_ser.errors import AudioError, MissingExtraError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.standard_input import sound_of
@@ -27,7 +26,7 @@ _SILENT_DEVICE_S = 3.0  # a device that is gone often just stops calling; none t
 class Captured:
     """A piece of live audio."""
 
-    chunk: npt.NDArray[Any]
+    chunk: AnyArray
     """The samples (n,) or (n, channels), int16 or float32."""
     arrived: float
     """When its last sample was there, on the clock of ``time.monotonic``, in seconds."""
@@ -132,7 +131,7 @@ class Microphone:
                 raise AudioError(f"{self.name} gives no more audio; was it unplugged?")
             yield captured
 
-    def _heard(self, samples: npt.NDArray[Any], n: int, at: Any, status: Any) -> None:
+    def _heard(self, samples: AnyArray, n: int, at: Any, status: Any) -> None:
         """Run in PortAudio's own thread, which must never wait."""
         self._lost += bool(status.input_overflow)
         try:
@@ -144,6 +143,17 @@ class Microphone:
     def _gone(self) -> None:
         with contextlib.suppress(queue.Full):  # the silence after what is waiting says it as well
             self._waiting.put_nowait(None)
+
+
+@contextlib.contextmanager
+def heard(recording: str | None = None) -> Iterator[tuple[int, Iterable[Captured]]]:
+    """Open the system's microphone, or a recording as if it were one; give its rate in Hz and what is heard."""
+    if recording is None:
+        with contextlib.closing(Microphone()) as microphone:
+            yield microphone.rate_hz, microphone
+    else:
+        with AudioReader(recording) as reader:
+            yield reader.rate_hz, in_real_time(reader)
 
 
 def standard_input(pipe: Any, rate_hz: int, channels: int = 1) -> Iterator[Captured]:

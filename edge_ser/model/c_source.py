@@ -9,12 +9,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_ser._version import __version__
+from edge_ser.arrays import AnyArray
 from edge_ser.errors import ModelFileError
 from edge_ser.files import writing
 from edge_ser.model.eser_file import FORMAT, matrices, parse
@@ -55,7 +54,7 @@ def source_of(path: Path | None = None) -> CSource:
     return c_source(file.manifest, constants)
 
 
-def c_source(manifest: Manifest, constants: dict[str, npt.NDArray[Any]]) -> CSource:
+def c_source(manifest: Manifest, constants: dict[str, AnyArray]) -> CSource:
     """Return the source of ``constants``, by their names in :mod:`edge_ser.model.eser_file`, and of their manifest."""
     # As numbers: C compilers need not take strings longer than 4095 characters.
     text = np.frombuffer(json.dumps(json.loads(manifest.to_json())).encode("ascii") + b"\0", dtype=np.int8)
@@ -102,7 +101,7 @@ extern const char eser_model_manifest[];
 """
 
 
-def _model(constants: dict[str, npt.NDArray[Any]], manifest: Manifest) -> str:
+def _model(constants: dict[str, AnyArray], manifest: Manifest) -> str:
     """Return the definition of the ``eser_model``."""
 
     named = matrices(len(manifest.labels))
@@ -137,7 +136,7 @@ def _model(constants: dict[str, npt.NDArray[Any]], manifest: Manifest) -> str:
     return "\nconst eser_model eser_default_model = {\n    " + ",\n    ".join(values) + ",\n};\n"
 
 
-def c_array(declaration: str, values: npt.NDArray[Any]) -> str:
+def c_array(declaration: str, values: AnyArray) -> str:
     """Return the definition of a constant array, in lines of at most 130 characters."""
     flat = values.reshape(-1)
     texts = [_c_float(v) for v in flat] if flat.dtype.kind == "f" else [str(v) for v in flat.tolist()]

@@ -15,20 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_ser.arrays import Float64Array
 from edge_ser.errors import ModelFileError
 from edge_ser.frontend.features import FRONT_ENDS, FrontEndConfig
+from edge_ser.geometry import EMBEDDING_SIZE, encoder_size
 from edge_ser.model.containers import CONTAINERS
 from edge_ser.model.graph import GRAPHS, require_graph
 from edge_ser.model.statements import Check, each, interval, load_json, number, refuse, several, share, table, text, whole
 
 FORMAT = "edge-ser-model"
 FORMAT_VERSION = 5
-
-ENCODER_SIZES = {128: 480, 513: 2880}
-"""Length of an encoder vector by the front end's number of bins."""
-EMBEDDING_SIZE = 64
 
 _MAX_FILE = 64_000_000  # bytes; the largest network, of 513 bins in float32, has 12 million
 _MAX_DB, _MAX_VALUE = 1000.0, 1e6  # beyond them a level is no level, and float32 soon at its end
@@ -118,8 +115,8 @@ class Manifest:
         n = len(self.labels)
         if n < 2 or len(set(self.labels)) != n:
             refuse("labels", list(self.labels), "two or more different names")
-        n_bins, encoder_size = self.front_end.n_bins, ENCODER_SIZES[self.front_end.n_bins]
-        for name, expected in (("encoder_size", encoder_size), ("embedding_size", EMBEDDING_SIZE)):
+        n_bins = self.front_end.n_bins
+        for name, expected in (("encoder_size", encoder_size(n_bins)), ("embedding_size", EMBEDDING_SIZE)):
             if getattr(self, name) != expected:
                 refuse(name, getattr(self, name), f"{expected}, as a graph of {n_bins} bins has")
         level, value = number(-_MAX_DB, _MAX_DB), number(0, _MAX_VALUE)
@@ -129,7 +126,7 @@ class Manifest:
             "speech": SPEECH,
             "speech_mean": several(level, n_bins),
             "speech_std": several(number(1e-6, _MAX_DB), n_bins),
-            **dict.fromkeys(("speech_vector", "ordinary_vector"), several(value, encoder_size)),
+            **dict.fromkeys(("speech_vector", "ordinary_vector"), several(value, self.encoder_size)),
             "quantization": _QUANTIZATION,
             "training": _TRAINING,
             "scores": several(_SCORE),
@@ -147,12 +144,12 @@ class Manifest:
         return "float32" if self.quantization["scheme"] == "float32" else "int8"
 
     @cached_property
-    def centre_points(self) -> npt.NDArray[np.float64]:
+    def centre_points(self) -> Float64Array:
         """The class centres, [n_labels, embedding_size]."""
         return np.array(self.centres)
 
     @cached_property
-    def speech_weights(self) -> npt.NDArray[np.float64]:
+    def speech_weights(self) -> Float64Array:
         """The weights of the logistic regression on z, [embedding_size]."""
         return np.array(self.speech["weights"])
 
@@ -197,7 +194,7 @@ def _front_end(stated: Any) -> FrontEndConfig:
             f"manifest: front end {name!a} is unknown to this version of edge-ser; expected one of {', '.join(FRONT_ENDS)} "
             "(upgrade edge-ser?)"
         )
-    expected = known.to_dict()
+    expected = asdict(known)
     for key in (*expected, *stated):
         if key not in stated or key not in expected:
             fault = "missing" if key in expected else "unknown"

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array, Float64Array
+from edge_ser.arrays import BoolArray, Float32Array, Float64Array
 from edge_ser.errors import ConfigError
 from edge_ser.frontend.features import LOGMEL_V1, FrontEndConfig
 from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
@@ -59,7 +58,7 @@ def silence_db(front_end: FrontEndConfig) -> float:
     return 10 * math.log10(front_end.floor) + 1e-3
 
 
-def speech_frames(features: Float32Array, front_end: FrontEndConfig = LOGMEL_V1) -> npt.NDArray[np.bool_]:
+def speech_frames(features: Float32Array, front_end: FrontEndConfig = LOGMEL_V1) -> BoolArray:
     """Return which frames of ``features`` [T, n_bins], in dB, hold speech: bool [T].
 
     Those whose mean over the bins lies within 30 dB of the loudest frame's and above digital silence.
@@ -70,11 +69,11 @@ def speech_frames(features: Float32Array, front_end: FrontEndConfig = LOGMEL_V1)
     if len(features) == 0:
         return np.zeros(0, dtype=np.bool_)
     level = features.mean(axis=1, dtype=np.float64)
-    found: npt.NDArray[np.bool_] = (level >= level.max() - SPEECH_RANGE_DB) & (level > silence_db(front_end))
+    found: BoolArray = (level >= level.max() - SPEECH_RANGE_DB) & (level > silence_db(front_end))
     return found
 
 
-def speech_vectors(features: Float32Array, front_end: FrontEndConfig = LOGMEL_V1) -> npt.NDArray[np.bool_]:
+def speech_vectors(features: Float32Array, front_end: FrontEndConfig = LOGMEL_V1) -> BoolArray:
     """Return which encoder vectors of ``features`` [T, n_bins], in dB, stand for speech: bool [N].
 
     Those at least half of whose 49 frames lie within ``MARGIN_S`` of a frame of speech. What is judged is utterances with some
@@ -91,7 +90,7 @@ def speech_vectors(features: Float32Array, front_end: FrontEndConfig = LOGMEL_V1
     near = np.convolve(speech_frames(features, front_end), np.ones(2 * margin + 1))[margin : margin + len(features)] > 0.5
     so_far = np.concatenate([[0], near.cumsum()])
     starts = np.arange(0, len(features) - ENCODER_FRAMES + 1, ENCODER_STRIDE)
-    found: npt.NDArray[np.bool_] = so_far[starts + ENCODER_FRAMES] - so_far[starts] > ENCODER_FRAMES / 2
+    found: BoolArray = so_far[starts + ENCODER_FRAMES] - so_far[starts] > ENCODER_FRAMES / 2
     return found
 
 

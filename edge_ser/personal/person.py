@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float64Array
+from edge_ser.arrays import Float64Array, FloatArray
 from edge_ser.errors import ConfigError, did_you_mean
 
 SHARED = 4.0
@@ -67,7 +66,7 @@ class Person:
     utterances: Mapping[str, Heard] = field(default_factory=dict)
     """What was heard, by label."""
 
-    def hear(self, label: str, embedding: npt.NDArray[np.floating]) -> Person:
+    def hear(self, label: str, embedding: FloatArray) -> Person:
         """Return the person after one more utterance, of emotion ``label`` and embedding z [embedding_size]."""
         z = embedding.astype(np.float64)
         before = self.utterances.get(label)
@@ -82,7 +81,7 @@ class Person:
                 f"{weights_sha256[:12]}…); adapt this model to the person anew"
             )
 
-    def centres(self, labels: Sequence[str], centres: npt.NDArray[np.floating]) -> Float64Array:
+    def centres(self, labels: Sequence[str], centres: FloatArray) -> Float64Array:
         """Return this person's class centres, float64 [n_labels, embedding_size], from the model's ``centres``.
 
         Every emotion has moved by what all share, plus what is its own. Both are the most probable values (MAP) where moves
@@ -114,9 +113,7 @@ def require_label(label: str, labels: Sequence[str]) -> None:
         raise ConfigError(f"label is {label!r}{did_you_mean(str(label), labels)}; expected one of {', '.join(labels)}")
 
 
-def evidence(
-    embedding: npt.NDArray[np.floating], centres: npt.NDArray[np.floating], moved: Float64Array, novelty_distance: float
-) -> Float64Array:
+def evidence(embedding: FloatArray, centres: FloatArray, moved: Float64Array, novelty_distance: float) -> Float64Array:
     """Return what the move of the centres says for each label, float64 [..., n_labels], to be added to logits / T.
 
     EVIDENCE · (|z - c|² - |z - c'|²) / novelty_distance²: the log ratio of two Gaussians, one around the person's centre c'

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
 from wyoming.event import Event, async_read_event, async_write_event
 from wyoming.info import Describe
 from wyoming.ping import Ping, Pong
 
+from edge_ser.arrays import AnyArray
 from edge_ser.errors import AudioError, EdgeSerError
 from edge_ser.frontend.samples import MAX_CHANNELS
 from edge_ser.prediction import Prediction
@@ -183,7 +183,7 @@ class Conversation:
         payload = event.payload or b""
         if len(payload) % (width * channels):
             raise AudioError(f"an audio-chunk has {len(payload)} bytes; expected a multiple of {width * channels}")
-        samples: npt.NDArray[Any] = np.frombuffer(payload, dtype=_DTYPES[width]).reshape(-1, channels)
+        samples: AnyArray = np.frombuffer(payload, dtype=_DTYPES[width]).reshape(-1, channels)
         duration_s = len(samples) / rate_hz
         if self._stream.duration_s + duration_s > self._limits.max_duration_s:
             longest = f"{self._limits.max_duration_s:g} s (serve --max-duration)"

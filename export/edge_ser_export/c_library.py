@@ -71,7 +71,7 @@ class CModel(NativeBackend):
 
     def features(self, samples: Float32Array) -> Float32Array:
         """Return the features of samples [n], 16 kHz, in dB, [T, 128]."""
-        return clib.features(self.library, samples)
+        return clib.features(self.library, clib.kernel_in_use(self.library)[0], samples)
 
 
 def require_same_in_chunks(model: CModel) -> None:

@@ -68,4 +68,4 @@ def export(run: Path, int8: bool, formats: str | None, calibration_data: Path | 
     times = time_files(material, outputs)
     click.echo(format_report(reports, times))
     if int8:
-        click.echo(format_coverage(reports[0].layers))
+        click.echo(format_coverage(reports))

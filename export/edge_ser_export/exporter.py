@@ -26,11 +26,11 @@ from edge_ser.engines import Backend
 from edge_ser.errors import ExportError
 from edge_ser_export.c_library import CModel, require_same_in_chunks
 from edge_ser_export.formats import FORMATS, INTEGERS_ONLY, Format, install
-from edge_ser_export.material import Clips, Material, gather
+from edge_ser_export.material import Clips, Material
 from edge_ser_export.quantize import LayerCoverage, QuantizedNet, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import Agreement, agree, latencies, verify
-from edge_ser_train.method.loop import infer
+from edge_ser_train.method.inference import infer
 from edge_ser_train.method.run import write_atomic
 
 LOGIT_TOLERANCE = 1e-4
@@ -41,29 +41,14 @@ INTEGER_TOLERANCE = 0.1
 """Largest mean difference of a logit between the C library and ONNX Runtime with the same integers."""
 
 
-def export_run(
-    run: Path,
-    outputs: Mapping[str, Path],
-    say: Callable[[str], None],
-    int8: bool = False,
-    calibration_data: Path | None = None,
-    data: Path | None = None,
-    report: Path | None = None,
-) -> list[FileReport]:
-    """Write the run's best weights as verified model files, ``outputs`` by format (a name of FORMATS), atomically.
-
-    int8 files are calibrated on training clips of the run and verified on its dev clips; ``calibration_data`` is a folder of
-    recordings to calibrate on instead (and to verify on, where the run's corpora are gone), ``data`` where the corpora lie if
-    they moved. ``report`` (JSON) is written also when a file fails. Raises RunError when the run cannot be used, ExportError
-    when a file cannot be written or does not answer as the network does; then no model file is left behind.
-    """
-    return make_files(gather(run, outputs, say, int8, calibration_data, data), outputs, say, report)
-
-
 def make_files(
     material: Material, outputs: Mapping[str, Path], say: Callable[[str], None], report: Path | None = None
 ) -> list[FileReport]:
-    """Write what was gathered as verified model files; see :func:`export_run`."""
+    """Write what was gathered as verified model files, ``outputs`` by format (a name of FORMATS), atomically.
+
+    ``report`` (JSON) is written also when a file fails. Raises ExportError when a file cannot be written or does not answer as
+    the network does; then no model file is left behind.
+    """
     net, quantized = material.trained.net, None
     if material.clips is not None:
         quantized = quantize(net, activation_ranges(net, material.clips.calibration))

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from edge_ser._version import __version__
-from edge_ser.arrays import Float32Array, Int64Array
+from edge_ser.arrays import Float32Array, IndexArray, Int64Array
 from edge_ser.engines.clib import load_library
 from edge_ser.errors import AudioError, CorpusError, ExportError, RunError, did_you_mean
 from edge_ser.files import require_writable
@@ -71,7 +70,12 @@ def gather(
     calibration_data: Path | None = None,
     data: Path | None = None,
 ) -> Material:
-    """Look whether ``outputs`` can be written of the run, and gather what they need; see :func:`exporter.export_run`."""
+    """Look whether ``outputs``, by format, can be written of the run's best weights, and gather what they need.
+
+    int8 files are calibrated on training clips of the run and verified on its dev clips; ``calibration_data`` is a folder of
+    recordings to calibrate on instead (and to verify on, where the run's corpora are gone), ``data`` where the corpora lie if
+    they moved. Raises RunError when the run cannot be used, ExportError when the outputs or the clips cannot.
+    """
     _check_outputs(outputs, int8)
     trained = load_run(run)
     if any(name in INTEGERS_ONLY for name in outputs):
@@ -158,10 +162,10 @@ def _recordings(trained: TrainedModel, folder: Path) -> Clips:
     return Clips([features[i] for i in chosen], [features[i] for i in verified], None, f"recordings below {folder.name}")
 
 
-def _spread(lengths: Sequence[int], n: int) -> npt.NDArray[np.intp]:
+def _spread(lengths: Sequence[int], n: int) -> IndexArray:
     """Return the numbers of at most n clips, evenly spread over the lengths."""
     order = np.argsort(lengths, kind="stable")
-    chosen: npt.NDArray[np.intp] = order[np.unique(np.linspace(0, len(order) - 1, min(n, len(order))).astype(int))]
+    chosen: IndexArray = order[np.unique(np.linspace(0, len(order) - 1, min(n, len(order))).astype(int))]
     return chosen
 
 

@@ -21,10 +21,9 @@ import hashlib
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
-from edge_ser.arrays import Int8Array
+from edge_ser.arrays import AnyArray, Float32Array, Int8Array
 from edge_ser.geometry import CHANNELS, EMBEDDING_SIZE, GRU_SIZE
 from edge_ser.model.graph import METADATA_KEY
 from edge_ser.model.manifest import Manifest
@@ -60,7 +59,7 @@ class _Graph:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
 
-    def weight(self, name: str, value: Tensor | npt.NDArray[Any]) -> str:
+    def weight(self, name: str, value: Tensor | AnyArray) -> str:
         from onnx import numpy_helper
 
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
@@ -80,7 +79,7 @@ class _Graph:
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
 
-    def expanded(self, name: str, rows: npt.NDArray[np.int8], scale: npt.NDArray[np.float32]) -> str:
+    def expanded(self, name: str, rows: Int8Array, scale: Float32Array) -> str:
         from onnx import TensorProto
 
         # Engines fold Cast and Mul of constants when they load a file; DequantizeLinear they would run every time.
@@ -242,12 +241,12 @@ def _head(g: _Graph, net: EmotionNet, matrices: list[str], x: str) -> None:
     g.node("Gemm", [x, fc2, g.weight("fc2.bias", net.fc2.bias)], "logits", transB=1)
 
 
-def _gates(gru: nn.GRU, name: str) -> npt.NDArray[np.float32]:
+def _gates(gru: nn.GRU, name: str) -> Float32Array:
     """Return a parameter of both directions, [2, 3·128, ...], gates in ONNX's order."""
     return _onnx_order([getattr(gru, f"{name}{d}").detach().cpu().numpy() for d in ("", "_reverse")])
 
 
-def _onnx_order(directions: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def _onnx_order(directions: list[AnyArray]) -> AnyArray:
     """Stack two directions [3·128, ...] and reorder torch's gates (r, z, n) to ONNX's (z, r, h)."""
     reordered = []
     for values in directions:

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_ser.arrays import Float32Array, Int8Array
+from edge_ser.arrays import AnyArray, Float32Array, Int8Array, Int32Array
 from edge_ser.errors import ExportError
 from edge_ser.geometry import GRU_SIZE
 from edge_ser_train.method.model import EmotionNet, ShiftNorm
@@ -46,7 +45,7 @@ class QuantizedConv:
     """[c_out, c_in, k, k]"""
     scale: Float32Array
     """[c_out]"""
-    bias: npt.NDArray[np.int32]
+    bias: Int32Array
     """[c_out], in units of input scale · weight scale."""
     stride: int
     out: Activation
@@ -60,10 +59,6 @@ class QuantizedRows:
     """[n_out, n_in]"""
     scale: Float32Array
     """[n_out]"""
-
-    def dequantized(self) -> Float32Array:
-        """Return the matrix in float32."""
-        return (self.weight * self.scale[:, None]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -137,7 +132,7 @@ def quantize(net: EmotionNet, ranges: Sequence[tuple[float, float]]) -> Quantize
     return QuantizedNet(mean, (1 / std).astype(np.float32), activations[0], tuple(convs), gru, fc1, fc2)
 
 
-def _rows(weight: npt.NDArray[Any], limit: int) -> QuantizedRows:
+def _rows(weight: AnyArray, limit: int) -> QuantizedRows:
     scale = (np.maximum(np.abs(weight).max(axis=1), 1e-12) / limit).astype(np.float32)
     q = np.clip(np.rint(weight / scale[:, None]), -limit, limit).astype(np.int8)
     return QuantizedRows(q, scale)

@@ -66,11 +66,16 @@ def format_report(reports: Sequence[FileReport], times: dict[str, dict[str, floa
     return "\n".join(lines)
 
 
-def format_coverage(layers: Sequence[LayerCoverage]) -> str:
-    """Return the coverage layer by layer as text."""
-    lines = [f"  {'layer':<22}{'weights':>9}{'int8':>8}{'kMAC/s':>10}{'int8':>8}"]
-    for x in layers:
-        weights = 100 * x.int8_weights / x.weights
-        macs = f"{100 * x.int8_macs_per_s / x.macs_per_s:.0f} %" if x.macs_per_s else "-"
-        lines.append(f"  {x.layer:<22}{x.weights:>9}{weights:>6.0f} %{x.macs_per_s / 1e3:>10.0f}{macs:>8}")
+def format_coverage(reports: Sequence[FileReport]) -> str:
+    """Return the coverage layer by layer as text, one table for all formats that have the same."""
+    tables: dict[tuple[LayerCoverage, ...], list[str]] = {}
+    for r in reports:
+        tables.setdefault(r.layers, []).append(r.format)
+    lines = []
+    for layers, formats in tables.items():
+        lines.append(f"  {'layer (' + ', '.join(formats) + ')':<32}{'weights':>9}{'int8':>8}{'kMAC/s':>10}{'int8':>8}")
+        for x in layers:
+            weights = 100 * x.int8_weights / x.weights
+            macs = f"{100 * x.int8_macs_per_s / x.macs_per_s:.0f} %" if x.macs_per_s else "-"
+            lines.append(f"  {x.layer:<32}{x.weights:>9}{weights:>6.0f} %{x.macs_per_s / 1e3:>10.0f}{macs:>8}")
     return "\n".join(lines)

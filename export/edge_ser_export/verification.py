@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import Float32Array, Int64Array
 from edge_ser.engines import Backend, EncoderState
 from edge_ser.errors import ExportError
 from edge_ser.frontend.features import frame_count
 from edge_ser.geometry import ENCODER_STRIDE, LEAD_FRAMES, vector_count
-from edge_ser_train.method.loop import infer
+from edge_ser_train.method.inference import infer
 from edge_ser_train.method.weights import TrainedModel
 from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
 
@@ -92,7 +91,7 @@ def run_in_parts(backend: Backend, features: Float32Array, rng: np.random.Genera
 
 
 def agree(
-    expected: Float32Array, backend: Backend, clips: Sequence[Float32Array], y: npt.NDArray[np.int64] | None, described: str
+    expected: Float32Array, backend: Backend, clips: Sequence[Float32Array], y: Int64Array | None, described: str
 ) -> Agreement:
     """Compare a file's answers on clips' features with the logits ``expected``; ``y`` are their classes, where known."""
     found = np.stack([backend.run(np.ascontiguousarray(x)).logits for x in clips])

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterable
-from contextlib import ExitStack, closing
 
 from gpiozero import RGBLED
 
 from edge_ser import EdgeSerError, EmotionRecognizer
-from edge_ser.frontend.audio import AudioReader
-from edge_ser.live.capture import Captured, Microphone, in_real_time
+from edge_ser.live.capture import heard
 from edge_ser.live.listener import Event, Listener, SpeechStarted, ToneChanged, UtteranceAnswered
 
 PINS = (17, 27, 22)  # red, green, blue, as GPIO numbers
@@ -38,16 +35,8 @@ def show(event: Event, led: RGBLED) -> None:
 
 def main(recording: str | None = None) -> None:
     """Listen to the microphone, or to a recording as if it were one, and let the LED go out at the end."""
-    with ExitStack() as stack:
-        captured: Iterable[Captured]
-        if recording:
-            reader = stack.enter_context(AudioReader(recording))
-            rate_hz, captured = reader.rate_hz, in_real_time(reader)
-        else:
-            microphone = stack.enter_context(closing(Microphone()))
-            rate_hz, captured = microphone.rate_hz, microphone
+    with heard(recording) as (rate_hz, captured), RGBLED(*PINS) as led:
         recognizer = EmotionRecognizer()
-        led = stack.enter_context(RGBLED(*PINS))
         print("listening", flush=True)
         listener = Listener(recognizer, rate_hz)
         for piece in captured:

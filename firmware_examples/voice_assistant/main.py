@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_ser import EdgeSerError, EmotionRecognizer, Prediction
-from edge_ser.frontend.audio import AudioReader
-from edge_ser.live.capture import Captured, Microphone, in_real_time
+from edge_ser.live.capture import heard
 from edge_ser.live.segmenter import Segmenter, SpeechAudio, SpeechEnd, SpeechStart
 
 MIN_CONFIDENCE = 0.6  # below it an answer is `uncertain`; the README of edge-ser says what each threshold costs
@@ -89,14 +87,7 @@ def say(answer: Prediction) -> None:
 def main(recording: str | None = None) -> None:
     """Assist whoever speaks into the microphone, or on the recording."""
     recognizer = EmotionRecognizer(min_confidence=MIN_CONFIDENCE)
-    with ExitStack() as stack:
-        captured: Iterable[Captured]
-        if recording:
-            reader = stack.enter_context(AudioReader(recording))
-            rate_hz, captured = reader.rate_hz, in_real_time(reader)
-        else:
-            microphone = stack.enter_context(closing(Microphone()))
-            rate_hz, captured = microphone.rate_hz, microphone
+    with heard(recording) as (rate_hz, captured):
         assistant = Assistant(recognizer, rate_hz, say)
         for piece in captured:
             assistant.feed(piece.chunk)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
 
 from edge_ser import EmotionRecognizer
+from edge_ser.arrays import AnyArray
 from edge_ser.cli import cli
 from edge_ser.engines import Backend
 from edge_ser.engines.clib import Result
@@ -23,23 +23,19 @@ from edge_ser.model import c_source as firmware
 from edge_ser.model.manifest import Manifest, read_model_file
 from edge_ser_export import c_source, exporter, formats
 from edge_ser_export.c_library import CModel
-from edge_ser_export.exporter import export_run
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import Agreement, agree
 from edge_ser_train.method.run import MODEL
 from edge_ser_train.method.weights import load_tensors, save_tensors
+from tests.exporting import export_run
 from tests.firmware.test_library import tool
-
-
-def silent(line: str) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
 def exported(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FileReport]:
     tool("cc")
     folder = tmp_path_factory.mktemp("exported") / "c"
-    (report,) = export_run(learnt, {"c": folder}, silent, int8=True)
+    (report,) = export_run(learnt, {"c": folder}, int8=True)
     return folder, report
 
 
@@ -52,7 +48,7 @@ def of_real_speech(learnt: Path, data_dir: Path, tmp_path_factory: pytest.TempPa
     for path in sorted((data_dir / "cremad").glob("audio/*.flac"))[5::200]:
         (folder / "clips" / path.name).symlink_to(path)
     outputs = {"onnx": folder / "m.onnx", "c": folder / "m"}
-    reports = export_run(learnt, outputs, silent, int8=True, calibration_data=folder / "clips")
+    reports = export_run(learnt, outputs, int8=True, calibration_data=folder / "clips")
     return CModel.of_sources(folder / "m"), folder / "m.onnx", reports[1]
 
 
@@ -105,7 +101,7 @@ def test_the_report_says_how_it_agrees(of_real_speech: tuple[CModel, Path, FileR
 
 @pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(learnt: Path, exported: tuple[Path, FileReport], tmp_path: Path) -> None:
-    export_run(learnt, {"c": tmp_path / "again"}, silent, int8=True)
+    export_run(learnt, {"c": tmp_path / "again"}, int8=True)
     for name in ("eser_model.c", "eser_model.h"):
         assert (tmp_path / "again" / name).read_bytes() == (exported[0] / name).read_bytes()
 
@@ -137,7 +133,7 @@ def test_the_command_writes_all_formats_beside_one_another(learnt: Path, tiny_da
     # Into a folder that holds an older export and something else.
     (tmp_path / "m" / "main.c").write_text("kept")
     (tmp_path / "m" / "eser_model.h").write_text("old")
-    export_run(learnt, {"c": tmp_path / "m"}, silent, int8=True)
+    export_run(learnt, {"c": tmp_path / "m"}, int8=True)
     assert (tmp_path / "m" / "main.c").read_text() == "kept"
     assert "ESER_MODEL_SHA256" in (tmp_path / "m" / "eser_model.h").read_text()
 
@@ -148,21 +144,21 @@ def test_mistakes_are_one_line_and_leave_nothing(
     tool("cc")
     out = tmp_path / "c"
     with pytest.raises(ExportError, match="add --int8"):
-        export_run(learnt, {"c": out}, silent)
+        export_run(learnt, {"c": out})
     (tmp_path / "file").touch()
     with pytest.raises(ExportError, match="source files into a folder"):
-        export_run(learnt, {"c": tmp_path / "file"}, silent, int8=True)
+        export_run(learnt, {"c": tmp_path / "file"}, int8=True)
     stft = train_tiny(tmp_path / "run", "edge", "front_end=logstft-v1", "optimizer.max_steps=2")
     with pytest.raises(ExportError, match="has the front end logmel-v1; this run was trained with logstft-v1"):
-        export_run(stft, {"c": out}, silent, int8=True)
+        export_run(stft, {"c": out}, int8=True)
     with pytest.raises(ExportError, match="room for 16 labels; this run has 17"):
         c_source.require_c("logmel-v1", 17)
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(ExportError, match="no C compiler 'no-such-compiler'; install one"):
-        export_run(learnt, {"c": out}, silent, int8=True)
+        export_run(learnt, {"c": out}, int8=True)
     monkeypatch.setenv("CC", "false")
     with pytest.raises(ExportError, match="the C compiler false refused the exported model"):
-        export_run(learnt, {"c": out}, silent, int8=True)
+        export_run(learnt, {"c": out}, int8=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "run"]
 
 
@@ -185,7 +181,7 @@ def test_a_library_that_agrees_too_rarely_is_refused(
 
     monkeypatch.setattr(exporter, "agree", agreement)
     with pytest.raises(ExportError, match=message):
-        export_run(learnt, {"c": tmp_path / "c"}, silent, int8=True)
+        export_run(learnt, {"c": tmp_path / "c"}, int8=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -194,12 +190,12 @@ def test_wrong_numbers_in_c_are_refused(learnt: Path, tmp_path: Path, monkeypatc
     tool("cc")
     array = firmware.c_array
 
-    def damaged(declaration: str, values: npt.NDArray[Any]) -> str:
+    def damaged(declaration: str, values: AnyArray) -> str:
         return array(declaration, -values if f" {what}[" in declaration else values)
 
     monkeypatch.setattr(firmware, "c_array", damaged)
     with pytest.raises(ExportError, match=r"same label|same integers"):
-        export_run(learnt, {"c": tmp_path / "c"}, silent, int8=True)
+        export_run(learnt, {"c": tmp_path / "c"}, int8=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -211,15 +207,15 @@ def test_wrong_recurrent_weights_in_c_are_refused(learnt: Path, tmp_path: Path, 
     for name in ("gru.weight_hh_l0", "gru.weight_hh_l0_reverse"):
         tensors[name] = 4 * tensors[name]
     save_tensors(run / MODEL, tensors, metadata)
-    export_run(run, {"c": tmp_path / "right"}, silent, int8=True)
+    export_run(run, {"c": tmp_path / "right"}, int8=True)
     array = firmware.c_array
 
-    def damaged(declaration: str, values: npt.NDArray[Any]) -> str:
+    def damaged(declaration: str, values: AnyArray) -> str:
         return array(declaration, -values if " gru_recurrent_backward_weight[" in declaration else values)
 
     monkeypatch.setattr(firmware, "c_array", damaged)
     with pytest.raises(ExportError, match=r"same label|same integers"):
-        export_run(run, {"c": tmp_path / "wrong"}, silent, int8=True)
+        export_run(run, {"c": tmp_path / "wrong"}, int8=True)
 
 
 def test_a_front_end_that_differs_is_refused(learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +231,7 @@ def test_a_front_end_that_differs_is_refused(learnt: Path, tmp_path: Path, monke
 
     monkeypatch.setitem(formats.FORMATS, "c", replace(formats.FORMATS["c"], open=detuned))
     with pytest.raises(ExportError, match=r"the C front end differs from numpy's by 0\.1"):
-        export_run(learnt, {"c": tmp_path / "c"}, silent, int8=True)
+        export_run(learnt, {"c": tmp_path / "c"}, int8=True)
     assert list(tmp_path.iterdir()) == []
 
 

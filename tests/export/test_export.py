@@ -19,14 +19,15 @@ from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import FRONT_ENDS, extract_blocks
 from edge_ser.model.manifest import read_model_file
 from edge_ser_export import formats, onnx_graph
-from edge_ser_export.exporter import export_run
 from edge_ser_export.verification import run_in_parts
 from edge_ser_train.corpora.splits import training_split
 from edge_ser_train.method.config import load_preset
-from edge_ser_train.method.loop import Trainer, infer
+from edge_ser_train.method.inference import infer
+from edge_ser_train.method.loop import Trainer
 from edge_ser_train.method.run import REPORT, describe_data, record_run, write_atomic
 from edge_ser_train.method.weights import load_run
 from tests.conftest import TINY_SETTINGS
+from tests.exporting import export_run
 
 
 def test_torch_checkpoint_and_onnx_agree_on_real_clips(tiny_data: Path, tmp_path: Path, real_clips: list[Path]) -> None:
@@ -39,7 +40,7 @@ def test_torch_checkpoint_and_onnx_agree_on_real_clips(tiny_data: Path, tmp_path
     assert trainer.train(lambda line: None)
     write_atomic(run / REPORT, json.dumps(trainer.finish()))
     trained = load_run(run)
-    export_run(run, {"onnx": tmp_path / "model.onnx"}, lambda line: None)
+    export_run(run, {"onnx": tmp_path / "model.onnx"})
     recognizer = EmotionRecognizer(tmp_path / "model.onnx")
     lengths = set()
     for clip in real_clips:
@@ -62,7 +63,7 @@ def test_every_front_end_and_both_presets_export(
 ) -> None:
     preset = "paper" if front_end.endswith("paper") else "edge"
     run = train_tiny(tmp_path / "run", preset, f"front_end={front_end}", "optimizer.max_steps=2")
-    (report,) = export_run(run, {"onnx": tmp_path / "model.onnx"}, lambda line: None)
+    (report,) = export_run(run, {"onnx": tmp_path / "model.onnx"})
     assert report.verification.max_logit_error < 1e-4
     recognizer = EmotionRecognizer(tmp_path / "model.onnx")
     assert recognizer.manifest.front_end == FRONT_ENDS[front_end]
@@ -89,7 +90,7 @@ def test_streaming_equals_offline_exactly(tiny_model: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_bytes(tiny_run: Path, tiny_model: Path, tmp_path: Path) -> None:
-    export_run(tiny_run, {"onnx": tmp_path / "again.onnx"}, lambda line: None)
+    export_run(tiny_run, {"onnx": tmp_path / "again.onnx"})
     assert (tmp_path / "again.onnx").read_bytes() == tiny_model.read_bytes()
 
 
@@ -117,12 +118,12 @@ def test_scores_of_these_weights_travel_in_the_manifest(tiny_run: Path, tiny_dat
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
     kept = tiny_run / "evaluation-tiny-test.json"
     try:
-        export_run(tiny_run, {"onnx": tmp_path / "scored.onnx"}, lambda line: None)
+        export_run(tiny_run, {"onnx": tmp_path / "scored.onnx"})
         (score,) = EmotionRecognizer(tmp_path / "scored.onnx").manifest.scores
         assert (score["corpus"], score["split"], score["n_clips"]) == ("tiny", "test", 8)
         assert score["by_gender"] == {}
         kept.write_text(kept.read_text().replace(load_run(tiny_run).weights_sha256, "of other weights"))
-        export_run(tiny_run, {"onnx": tmp_path / "unscored.onnx"}, lambda line: None)
+        export_run(tiny_run, {"onnx": tmp_path / "unscored.onnx"})
         assert EmotionRecognizer(tmp_path / "unscored.onnx").manifest.scores == ()
     finally:
         kept.unlink()
@@ -140,7 +141,7 @@ def test_a_graph_that_answers_otherwise_is_not_written(tiny_run: Path, tmp_path:
 
     monkeypatch.setattr(formats, "build_graph", with_swapped_gates)
     with pytest.raises(ExportError, match="differs from the network"):
-        export_run(tiny_run, {"onnx": tmp_path / "wrong.onnx"}, lambda line: None)
+        export_run(tiny_run, {"onnx": tmp_path / "wrong.onnx"})
     assert not list(tmp_path.iterdir())
 
 
@@ -149,14 +150,14 @@ def test_an_unfinished_run_is_not_exported(tiny_run: Path, tmp_path: Path) -> No
     shutil.copytree(tiny_run, run)
     (run / REPORT).unlink()
     with pytest.raises(RunError, match="not finished"):
-        export_run(run, {"onnx": tmp_path / "model.onnx"}, lambda line: None)
+        export_run(run, {"onnx": tmp_path / "model.onnx"})
 
 
 def test_mistakes_are_one_line(tiny_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"ending in \.onnx"):
-        export_run(tiny_run, {"onnx": tmp_path / "model.bin"}, lambda line: None)
+        export_run(tiny_run, {"onnx": tmp_path / "model.bin"})
     with pytest.raises(ExportError, match="cannot write"):
-        export_run(tiny_run, {"onnx": tmp_path / "missing" / "model.onnx"}, lambda line: None)
+        export_run(tiny_run, {"onnx": tmp_path / "missing" / "model.onnx"})
     with pytest.raises(RunError, match="is not a folder"):
-        export_run(tmp_path / "gone", {"onnx": tmp_path / "model.onnx"}, lambda line: None)
+        export_run(tmp_path / "gone", {"onnx": tmp_path / "model.onnx"})
     assert not list(tmp_path.iterdir())

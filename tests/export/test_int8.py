@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 import soundfile
@@ -18,34 +17,31 @@ import torch
 from click.testing import CliRunner
 
 from edge_ser import EmotionRecognizer
+from edge_ser.arrays import Float32Array
 from edge_ser.cli import cli
 from edge_ser.engines import open_backend
 from edge_ser.errors import BackendError, ExportError, ModelFileError
 from edge_ser.model.manifest import read_model_file
 from edge_ser_export import exporter
-from edge_ser_export.exporter import export_run
 from edge_ser_export.material import _recordings
 from edge_ser_export.quantize import CONV_LIMIT, activation_ranges, coverage, percent, quantize
 from edge_ser_export.report import FileReport
 from edge_ser_export.verification import agree, run_in_parts
 from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.method.dataset import clip_features
-from edge_ser_train.method.loop import infer
+from edge_ser_train.method.inference import infer
 from edge_ser_train.method.weights import load_run
 from tests.conftest import ROOT
+from tests.exporting import export_run
 
 FORMATS = ("onnx", "tflite")
-
-
-def silent(line: str) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
 def exported(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], list[FileReport]]:
     folder = tmp_path_factory.mktemp("int8")
     outputs = {name: folder / f"m.{name}" for name in FORMATS}
-    return outputs, export_run(learnt, outputs, silent, int8=True, report=folder / "report.json")
+    return outputs, export_run(learnt, outputs, int8=True, report=folder / "report.json")
 
 
 def sample(data_dir: Path, n: int) -> list[Path]:
@@ -53,13 +49,13 @@ def sample(data_dir: Path, n: int) -> list[Path]:
     return found[:: len(found) // n][:n]
 
 
-def features_of(path: Path) -> npt.NDArray[np.float32]:
+def features_of(path: Path) -> Float32Array:
     from edge_ser.frontend.features import LOGMEL_V1
 
     return clip_features(Clip("", path, "", "", ""), LOGMEL_V1)
 
 
-def disagreements(paths: list[Path], answers: dict[str, npt.NDArray[np.float32]], near: float) -> list[str]:
+def disagreements(paths: list[Path], answers: dict[str, Float32Array], near: float) -> list[str]:
     """Name every clip on which the labels differ by more than a near-tie."""
     reference = next(iter(answers.values()))
     margin = np.diff(np.sort(reference, axis=1)[:, -2:], axis=1)[:, 0]
@@ -82,7 +78,7 @@ def test_both_formats_and_torch_agree_on_real_clips(learnt: Path, data_dir: Path
         if path not in paths:
             (tmp_path / "speech" / path.name).symlink_to(path)
     outputs = {name: tmp_path / f"m.{name}" for name in FORMATS}
-    export_run(learnt, outputs, silent, int8=True, calibration_data=tmp_path / "speech")
+    export_run(learnt, outputs, int8=True, calibration_data=tmp_path / "speech")
     features = [features_of(p) for p in paths]
     answers = {"torch": infer(trained.net, features)[0]}
     for name, path in outputs.items():
@@ -95,7 +91,7 @@ def test_both_formats_and_torch_agree_on_real_clips(learnt: Path, data_dir: Path
 
 
 def test_the_float_tflite_file_is_the_network(learnt: Path, tmp_path: Path) -> None:
-    (report,) = export_run(learnt, {"tflite": tmp_path / "m.tflite"}, silent)
+    (report,) = export_run(learnt, {"tflite": tmp_path / "m.tflite"})
     assert report.verification.max_logit_error < 1e-4
     assert report.verification.max_embedding_error < 1e-4
     assert report.verification.max_streaming_error == 0
@@ -144,7 +140,7 @@ def test_integers_are_within_half_a_step(learnt: Path) -> None:
     assert ranges[0] == (min(float(x.min()) for x in normalised), max(float(x.max()) for x in normalised))
     quantized = quantize(net, ranges)
     for name, rows in quantized.gru.items():
-        error = np.abs(rows.dequantized() - dict(net.gru.named_parameters())[name].detach().numpy())
+        error = np.abs(rows.weight * rows.scale[:, None] - dict(net.gru.named_parameters())[name].detach().numpy())
         assert (error <= 0.5001 * rows.scale[:, None]).all()
     for conv in quantized.convs:
         assert np.abs(conv.weight).max() <= CONV_LIMIT
@@ -156,7 +152,7 @@ def test_the_same_run_gives_the_same_bytes(
     learnt: Path, exported: tuple[dict[str, Path], list[FileReport]], tmp_path: Path
 ) -> None:
     outputs = {name: tmp_path / f"m.{name}" for name in FORMATS}
-    export_run(learnt, outputs, silent, int8=True)
+    export_run(learnt, outputs, int8=True)
     for name, path in outputs.items():
         assert path.read_bytes() == exported[0][name].read_bytes()
 
@@ -179,7 +175,7 @@ def test_a_file_that_agrees_too_rarely_is_refused(learnt: Path, tmp_path: Path, 
     monkeypatch.setattr(exporter, "agree", lambda *compared: replace(agree(*compared), argmax=0.98))
     report = tmp_path / "report.json"
     with pytest.raises(ExportError, match=r"same label as the network on 98\.0% of 8 clips; expected at least 98\.5%"):
-        export_run(learnt, {"onnx": tmp_path / "m.onnx"}, silent, True, report=report)
+        export_run(learnt, {"onnx": tmp_path / "m.onnx"}, int8=True, report=report)
     assert list(tmp_path.iterdir()) == [report]
     (found,) = json.loads(report.read_text())
     assert found["agreement"]["argmax"] == 0.98
@@ -190,23 +186,23 @@ def test_mistakes_are_one_line_and_leave_nothing(learnt: Path, tmp_path: Path, m
     bad = tmp_path / "recordings"
     bad.mkdir()
     with pytest.raises(ExportError, match="holds no recordings"):
-        export_run(learnt, {"onnx": out}, silent, True, bad)
+        export_run(learnt, {"onnx": out}, int8=True, calibration_data=bad)
     (bad / "a.wav").write_text("no audio")
     with pytest.raises(ExportError, match=r"calibration data: .*a\.wav"):
-        export_run(learnt, {"onnx": out}, silent, True, bad)
+        export_run(learnt, {"onnx": out}, int8=True, calibration_data=bad)
     with pytest.raises(ExportError, match=r"unknown format 'onxn' .did you mean 'onnx'"):
-        export_run(learnt, {"onxn": out}, silent)
+        export_run(learnt, {"onxn": out})
     with pytest.raises(ExportError, match=r"expected a name ending in \.tflite"):
-        export_run(learnt, {"tflite": out}, silent)
+        export_run(learnt, {"tflite": out})
     with pytest.raises(ExportError, match="give --data"):
-        export_run(learnt, {"onnx": out}, silent, True, data=tmp_path / "gone")
+        export_run(learnt, {"onnx": out}, int8=True, data=tmp_path / "gone")
 
     def full(path: Path, content: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ExportError, match="No space left on device"):
-        export_run(learnt, {"onnx": out}, silent)
+        export_run(learnt, {"onnx": out})
     monkeypatch.undo()
     assert not list(tmp_path.glob("*.onnx"))
     assert not list(tmp_path.glob(".*"))
@@ -216,7 +212,7 @@ def test_mistakes_are_one_line_and_leave_nothing(learnt: Path, tmp_path: Path, m
 def test_runs_of_another_loss_are_not_exported(train_tiny: Callable[..., Path], tmp_path: Path, kind: str) -> None:
     run = train_tiny(tmp_path / "run", "paper", f"loss.kind={kind}", "optimizer.max_steps=2")
     with pytest.raises(ExportError, match=f"loss.kind {kind}; only runs of kind joint are exported"):
-        export_run(run, {"onnx": tmp_path / "m.onnx"}, silent)
+        export_run(run, {"onnx": tmp_path / "m.onnx"})
 
 
 @pytest.mark.parametrize(
@@ -281,7 +277,7 @@ def test_threads_share_a_recognizer(exported: tuple[dict[str, Path], list[FileRe
     recognizer = EmotionRecognizer(exported[0]["tflite"])
     clips = real_clips[:6]
     alone = [recognizer.predict(p).logits for p in clips]
-    found: dict[int, list[npt.NDArray[np.float32]]] = {}
+    found: dict[int, list[Float32Array]] = {}
 
     def answer(number: int) -> None:
         found[number] = [recognizer.predict(p).logits for p in clips]

@@ -47,7 +47,7 @@ static int compute(const eser_kernels *set) {
     for (uint32_t at = 0; at + ESER_FRAME <= clip_samples; at += ESER_HOP) {
         for (int i = 0; i < ESER_FRAME; i++)
             samples[i] = (float)clip[at + i] / 32768.0f;
-        eser_features(samples, db, &stream->scratch);
+        set->features(samples, db, &stream->scratch);
         features = hashed(features, db, ESER_N_BINS);
     }
 

@@ -123,6 +123,80 @@ static void compare_gru_step(const eser_kernels *plain, const eser_kernels *kern
     }
 }
 
+/* Samples of any size, silence and the loudest there may be among them. */
+static void compare_features(const eser_kernels *plain, const eser_kernels *kernels) {
+    static float samples[ESER_FRAME + (ESER_LANES - 1) * ESER_HOP];
+    static float expected[ESER_LANES][ESER_N_BINS], found[ESER_LANES][ESER_N_BINS];
+    static eser_scratch scratch;
+    for (int round = 0; round < 40; round++) {
+        const float size = round % 4 ? 8.0f / (float)(1u << any(24)) : round % 8 ? 8.0f : 0.0f;
+        for (size_t i = 0; i < sizeof samples / sizeof *samples; i++)
+            samples[i] = round == 8 ? (any(2) ? size : -size) : size * ((float)any(1u << 24) / (float)(1 << 23) - 1.0f);
+        for (int lane = 0; lane < ESER_LANES; lane++) {
+            plain->features(samples + lane * ESER_HOP, expected[lane], &scratch);
+            kernels->features(samples + lane * ESER_HOP, found[lane], &scratch);
+        }
+        require(memcmp(expected, found, sizeof found) == 0, kernels, "features");
+        memset(found, 0, sizeof found);
+        if (kernels->features_side_by_side != NULL) {
+            kernels->features_side_by_side(samples, found[0]);
+            require(memcmp(expected, found, sizeof found) == 0, kernels, "features_side_by_side");
+        }
+    }
+}
+
+static void compare_quantise(const eser_kernels *plain, const eser_kernels *kernels) {
+    static const uint32_t special[] = {0x7fc00000, 0xffc00000, 0x7f800000, 0xff800000, 0, 0x80000000, 0x7f7fffff, 0x00000001};
+    static float gain[ESER_N_BINS], offset[ESER_N_BINS], db[ESER_N_BINS];
+    uint8_t expected[ESER_N_BINS], found[ESER_N_BINS];
+    eser_model model;
+    memset(&model, 0, sizeof model);
+    model.feature_gain = gain;
+    model.feature_offset = offset;
+    for (int round = 0; round < 3000; round++) {
+        for (int i = 0; i < ESER_N_BINS; i++) {
+            gain[i] = round % 2 ? 1.0f : (float)any(1000) / 200.0f;
+            offset[i] = round % 2 ? 0.0f : (float)any(1000) - 500.0f;
+            db[i] = round % 3 ? (float)any(1024) / 4.0f : (float)any(1u << 24) / (float)(1 << 16);
+            if (any(8) == 0)
+                memcpy(&db[i], &special[any(8)], sizeof db[i]);
+        }
+        plain->quantise(&model, db, expected);
+        kernels->quantise(&model, db, found);
+        require(memcmp(expected, found, sizeof found) == 0, kernels, "quantise");
+    }
+}
+
+/* Whole rows: positions, pooling and layers of any size. */
+static void compare_convolve(const eser_kernels *plain, const eser_kernels *kernels) {
+    static uint8_t inputs[62 * 96 + 480], expected[61 * 96], found[61 * 96];
+    static int8_t weights[7 * 480 * 96];
+    static int32_t bias[96], multiplier[96], acc[2 * 61 * ESER_PANEL];
+    const uint8_t *runs[7];
+    for (int round = 0; round < 200; round++) {
+        const int32_t pool = 1 + round % 2, n_runs = 1 + (int32_t)any(7), run = 8 * (1 + (int32_t)any(pool == 2 ? 30 : 8));
+        const int32_t n = 1 + (int32_t)any(pool == 2 ? 30 : 61), step = (int32_t)any(97), keep = (int32_t)any(2);
+        const eser_layer layer = {weights, bias, multiplier, 31, n_runs * run, ESER_PANEL * (1 + (int32_t)any(6))};
+        /* The runs end where memory does. */
+        for (int r = 0; r < n_runs; r++)
+            runs[r] = inputs + sizeof inputs - (size_t)((n * pool - 1) * step + run) - (r ? any(20) * (round % 3 == 0) : 0);
+        fill(inputs, sizeof inputs, 0, 255);
+        fill(weights, sizeof weights, -63, 63);
+        for (int o = 0; o < 96; o++) {
+            bias[o] = (int32_t)any(2000001) - 1000000;
+            multiplier[o] = (int32_t)any(1u << (1 + any(31)));
+        }
+        fill(expected, sizeof expected, 0, 255);
+        memcpy(found, expected, sizeof found);
+        for (int32_t o = 0; o < layer.n_out; o += ESER_PANEL) {
+            plain->dot(acc, runs, n_runs, run, step, n * pool, weights + o * layer.n_in);
+            plain->activate(expected + o, layer.n_out, acc, n, pool, bias + o, multiplier + o, keep);
+        }
+        kernels->convolve(found, runs, n_runs, run, step, n, pool, &layer, keep);
+        require(memcmp(expected, found, sizeof found) == 0, kernels, "convolve");
+    }
+}
+
 /* A network of random weights whose levels neither die nor saturate all over. */
 static eser_layer random_layer(int32_t n_in, int32_t n_out, int limit, int32_t multiplier, int32_t shift) {
     static int8_t weights[640000];
@@ -233,6 +307,10 @@ int main(void) {
         compare_activate(plain, kernels);
         compare_rescale(plain, kernels);
         compare_gru_step(plain, kernels);
+        compare_features(plain, kernels);
+        compare_quantise(plain, kernels);
+        if (kernels->convolve != NULL)
+            compare_convolve(plain, kernels);
         if (kernels->winograd != NULL)
             compare_winograd(plain, kernels);
         for (int once_more = 0; once_more < 1 + (kernels->winograd != NULL); once_more++) {

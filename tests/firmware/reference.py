@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Int64Array
+from edge_ser.arrays import Int64Array, UInt8Array
 from edge_ser_export.quantize import QuantizedNet, QuantizedRows
 from edge_ser_train.method.model import EmotionNet
 
@@ -17,7 +16,7 @@ def half_up(x: Int64Array, multiplier: Any, shift: int) -> Int64Array:
     return np.asarray((x * multiplier + (1 << (shift - 1))) >> shift, dtype=np.int64)
 
 
-def encode(quantized: QuantizedNet, levels: npt.NDArray[np.uint8]) -> Int64Array:
+def encode(quantized: QuantizedNet, levels: UInt8Array) -> Int64Array:
     """Return the vectors [N, 480], frequency-major, of quantised features [T, 128]."""
     x = levels.astype(np.int64)[None]  # [C, T, F]
     given = quantized.input

@@ -15,8 +15,9 @@ from typing import Any
 
 import librosa
 import numpy as np
-import numpy.typing as npt
 import soundfile
+
+from edge_ser.arrays import Float64Array
 
 HERE = Path(__file__).parent
 SPEECH = HERE / "synthetic_speech.flac"
@@ -33,7 +34,7 @@ def make_speech() -> None:
     soundfile.write(SPEECH, samples, 16000, subtype="PCM_16")
 
 
-def reference(samples: npt.NDArray[np.float64], mel: bool, paper: bool) -> npt.NDArray[np.float64]:
+def reference(samples: Float64Array, mel: bool, paper: bool) -> Float64Array:
     """Return features [T, n_bins] in dB by librosa."""
     # librosa centres the window inside the DFT, so its uncentred frame i starts 192 samples late.
     signal = samples if paper else np.pad(samples, (192, 192))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 from hypothesis import given, settings
@@ -14,11 +13,10 @@ from hypothesis import strategies as st
 
 from edge_ser import AudioError, EmotionRecognizer, Prediction
 from edge_ser import stream as streaming_module
+from edge_ser.arrays import AnyArray
 from edge_ser.frontend.audio import AudioStream
 from edge_ser.personal.microphone import Microphone
 from edge_ser.personal.profile import Profile
-
-Samples = npt.NDArray[Any]
 
 
 @pytest.fixture(scope="module", params=["onnx", "tflite", "native"])
@@ -31,13 +29,13 @@ def recognizer(request: pytest.FixtureRequest) -> EmotionRecognizer:
 
 
 @pytest.fixture(scope="module")
-def clips(real_clips: list[Path]) -> list[tuple[Samples, int]]:
+def clips(real_clips: list[Path]) -> list[tuple[AnyArray, int]]:
     return [soundfile.read(path, dtype="float32") for path in real_clips[::5]]
 
 
-def cut(samples: Samples, sizes: Sequence[int]) -> list[Samples]:
+def cut(samples: AnyArray, sizes: Sequence[int]) -> list[AnyArray]:
     """Return ``samples`` in chunks of the sizes given, over and over."""
-    chunks: list[Samples] = []
+    chunks: list[AnyArray] = []
     start = 0
     while start < len(samples):
         size = sizes[len(chunks) % len(sizes)]
@@ -55,7 +53,7 @@ def same(a: Prediction, b: Prediction) -> bool:
     )
 
 
-def as_dtype(samples: Samples, dtype: str) -> Samples:
+def as_dtype(samples: AnyArray, dtype: str) -> AnyArray:
     scale = {"int16": 2**15 - 1, "int32": 2**31 - 1}.get(dtype, 1)
     return (np.clip(samples, -1, 1).astype(np.float64) * scale).astype(dtype)
 
@@ -63,7 +61,7 @@ def as_dtype(samples: Samples, dtype: str) -> Samples:
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_a_stream_answers_what_predict_answers(
-    recognizer: EmotionRecognizer, clips: list[tuple[Samples, int]], data: st.DataObject
+    recognizer: EmotionRecognizer, clips: list[tuple[AnyArray, int]], data: st.DataObject
 ) -> None:
     samples, _ = data.draw(st.sampled_from(clips), label="clip")
     rate = data.draw(st.sampled_from([8000, 16000, 22050, 44100, 48000]), label="played at")
@@ -79,7 +77,7 @@ def test_a_stream_answers_what_predict_answers(
         assert same(stream.finish(), recognizer.predict((samples, rate)))
 
 
-def test_one_sample_at_a_time(recognizer: EmotionRecognizer, clips: list[tuple[Samples, int]]) -> None:
+def test_one_sample_at_a_time(recognizer: EmotionRecognizer, clips: list[tuple[AnyArray, int]]) -> None:
     samples = clips[0][0][:12_000]
     with recognizer.stream() as stream:
         for i in range(len(samples)):
@@ -88,7 +86,7 @@ def test_one_sample_at_a_time(recognizer: EmotionRecognizer, clips: list[tuple[S
 
 
 def test_an_estimate_is_the_answer_for_the_samples_so_far(
-    recognizer: EmotionRecognizer, clips: list[tuple[Samples, int]]
+    recognizer: EmotionRecognizer, clips: list[tuple[AnyArray, int]]
 ) -> None:
     samples = np.concatenate([clip for clip, _ in clips])[: 40 * 16000]
     with recognizer.stream() as stream:
@@ -104,7 +102,7 @@ def test_an_estimate_is_the_answer_for_the_samples_so_far(
 
 
 def test_beyond_the_exact_length_the_last_14_s_are_judged(
-    clips: list[tuple[Samples, int]], monkeypatch: pytest.MonkeyPatch
+    clips: list[tuple[AnyArray, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming_module, "EXACT_S", 20)
     recognizer = EmotionRecognizer()
@@ -134,7 +132,7 @@ def test_memory_does_not_grow_with_the_stream(monkeypatch: pytest.MonkeyPatch) -
     assert max(sizes[20:]) <= max(sizes[:20])
 
 
-def test_a_profile_and_a_confidence_limit_hold_for_streams_too(clips: list[tuple[Samples, int]]) -> None:
+def test_a_profile_and_a_confidence_limit_hold_for_streams_too(clips: list[tuple[AnyArray, int]]) -> None:
     recognizer = EmotionRecognizer(min_confidence=1.0)
     vector = np.linspace(0, 3, 480, dtype=np.float32)
     recognizer.profile = Profile(Microphone(recognizer.manifest.training["weights_sha256"], vector, n_vectors=100))
@@ -147,7 +145,7 @@ def test_a_profile_and_a_confidence_limit_hold_for_streams_too(clips: list[tuple
     assert same(final, recognizer.predict((samples, rate)))
 
 
-def test_streams_of_one_recognizer_run_side_by_side(recognizer: EmotionRecognizer, clips: list[tuple[Samples, int]]) -> None:
+def test_streams_of_one_recognizer_run_side_by_side(recognizer: EmotionRecognizer, clips: list[tuple[AnyArray, int]]) -> None:
     found: dict[int, Prediction] = {}
 
     def listen(i: int) -> None:
@@ -165,7 +163,7 @@ def test_streams_of_one_recognizer_run_side_by_side(recognizer: EmotionRecognize
     assert all(same(found[i], recognizer.predict(clips[i])) for i in found)
 
 
-def test_bytes_are_int16(clips: list[tuple[Samples, int]]) -> None:
+def test_bytes_are_int16(clips: list[tuple[AnyArray, int]]) -> None:
     samples = as_dtype(clips[0][0], "int16")
     recognizer = EmotionRecognizer()
     with recognizer.stream() as stream:
@@ -174,7 +172,7 @@ def test_bytes_are_int16(clips: list[tuple[Samples, int]]) -> None:
         assert same(stream.finish(), recognizer.predict((samples, 16000)))
 
 
-def test_a_chunk_may_be_overwritten_once_it_was_fed(clips: list[tuple[Samples, int]]) -> None:
+def test_a_chunk_may_be_overwritten_once_it_was_fed(clips: list[tuple[AnyArray, int]]) -> None:
     recognizer = EmotionRecognizer()
     samples = clips[0][0]
     buffer = np.empty(512, dtype=np.float32)
@@ -186,7 +184,7 @@ def test_a_chunk_may_be_overwritten_once_it_was_fed(clips: list[tuple[Samples, i
         assert same(stream.finish(), recognizer.predict((samples, 16000)))
 
 
-def test_a_stream_serves_one_utterance_after_another(clips: list[tuple[Samples, int]]) -> None:
+def test_a_stream_serves_one_utterance_after_another(clips: list[tuple[AnyArray, int]]) -> None:
     recognizer = EmotionRecognizer()
     stream = recognizer.stream()
     for samples, _ in clips[:3]:
@@ -210,7 +208,7 @@ def test_a_stream_serves_one_utterance_after_another(clips: list[tuple[Samples, 
         (np.zeros((2, 2, 2)), "shape"),
     ],
 )
-def test_a_wrong_chunk_is_refused_and_changes_nothing(chunk: Any, message: str, clips: list[tuple[Samples, int]]) -> None:
+def test_a_wrong_chunk_is_refused_and_changes_nothing(chunk: Any, message: str, clips: list[tuple[AnyArray, int]]) -> None:
     recognizer = EmotionRecognizer()
     samples = clips[0][0]
     with recognizer.stream() as stream:

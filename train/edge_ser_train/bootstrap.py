@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from edge_ser.arrays import AnyArray, Int64Array
 
 SAMPLES = 2000
 
 
-def draws(n_speakers: int) -> npt.NDArray[np.int64]:
+def draws(n_speakers: int) -> Int64Array:
     """Return the bootstrap's speakers, [SAMPLES, n_speakers]: whole speakers with replacement, always the same draws."""
     return np.random.default_rng(0).integers(0, n_speakers, size=(SAMPLES, n_speakers))
 
 
-def bounds(drawn: npt.NDArray[Any]) -> tuple[float, float]:
+def resampled(per_speaker: AnyArray) -> AnyArray:
+    """Return the sum over the speakers of every draw, [SAMPLES, ...]; ``per_speaker`` is [n_speakers, ...].
+
+    >>> resampled(np.ones((5, 2, 2))).shape
+    (2000, 2, 2)
+    """
+    n = len(per_speaker)
+    counts = np.stack([np.bincount(who, minlength=n) for who in draws(n)])
+    return np.tensordot(counts.astype(np.float64), per_speaker, axes=1)
+
+
+def bounds(drawn: AnyArray) -> tuple[float, float]:
     """Return the 95 % interval of a figure that the draws gave as ``drawn`` [SAMPLES].
 
     >>> bounds(np.arange(1001))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -65,12 +66,13 @@ def train(
     require_extra("train", *_TORCH)
     from edge_ser.errors import ConfigError, RunError
     from edge_ser_train.corpora.splits import training_split
+    from edge_ser_train.corpora.tables import label_map_of
     from edge_ser_train.evaluate.pictures import write_report
     from edge_ser_train.method import processes
     from edge_ser_train.method import run as runs
     from edge_ser_train.method.config import load_config, load_preset
     from edge_ser_train.method.dataset import default_cache_dir
-    from edge_ser_train.method.loop import Trainer
+    from edge_ser_train.method.loop import Trainer, train_run
     from edge_ser_train.method.model import with_settled_precision
     from edge_ser_train.paper.baselines import criterion
 
@@ -85,7 +87,8 @@ def train(
         raise click.UsageError("give --preset or --config, not both")
     if resume and not (out / runs.CONFIG).is_file():
         raise RunError(f"{out} holds no run to resume; start one without --resume")
-    if resume and not (preset or config_file or settings):
+    as_saved = resume and not (preset or config_file or settings)
+    if as_saved:
         config = load_config(out / runs.CONFIG)
     else:
         config = (load_config(config_file) if config_file else load_preset(preset or "edge")).with_settings(settings)
@@ -105,6 +108,8 @@ def train(
     if len(set(corpora)) != len(corpora):
         raise ConfigError(f"--corpus names {', '.join(corpora)}; expected each corpus once")
 
+    if not as_saved:
+        config = replace(config, label_map=label_map_of(corpora, config.labels) | config.label_map)
     require_apart([out / runs.SPLIT] if not resume else [], [split_file])
     minimised = criterion(config.loss)
     found = training_split(data, corpora, config.labels, config.label_map, protocol, fold, split_file)
@@ -121,18 +126,12 @@ def train(
         say(f"left out, not among the labels: {left}")
 
     trainer = Trainer(config, found, out, cache or default_cache_dir(), say, minimised)
-    if rank == 0 and not resume:
-        runs.record_run(config, described, found, out)
-    if resume and (out / runs.CHECKPOINT).is_file():
-        trainer.load_checkpoint()
-        say(f"resuming at step {trainer.progress.step}")
-    if not trainer.train(say):
+    report = train_run(trainer, described, resume, say)
+    if trainer.progress.step < config.optimizer.max_steps:
         say(f"stopped at step {trainer.progress.step}; continue with: edge-ser train --out {out} --resume")
         raise SystemExit(130)
-    if rank > 0:
+    if report is None:
         return
-    report = trainer.finish()
-    runs.write_atomic(out / runs.REPORT, json.dumps(report, indent=1) + "\n")
     write_report(report, trainer.metrics, out)
     low, high = report["dev"]["ua_95"]
     click.echo(
@@ -147,7 +146,7 @@ def train(
 @click.option("--corpus", metavar="NAME", help="Corpus below --data.")
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="train, dev, test, or all.")
 @click.option("--leave-corpus-out", is_flag=True, help="Every corpus below --data not trained on, without and with calibration.")
-@click.option("--robustness", is_flag=True, help="The same clips at other levels, in noise, over a telephone.")
+@click.option("--robustness", is_flag=True, help="The same clips as commands in rooms, in noise, cut, clipped, by telephone.")
 @click.option("--calibration", is_flag=True, help="Without and with a microphone calibrated on a minute of other clips.")
 @click.option("--adaptation", is_flag=True, help="Without and with adaptation to the speaker by some other clips of theirs.")
 @click.option("--json", "as_json", is_flag=True, help="The scores as JSON, one object a line.")
@@ -166,10 +165,11 @@ def evaluate(
     record: bool,
     cache: Path | None,
 ) -> None:
-    """Print UA, WA, macro-F1, the confusion matrix and 95 % intervals over speakers.
+    """Print UA, WA, macro-F1, the confusion matrix and 95 % intervals over speakers (over clips where there is one speaker).
 
-    RUN_OR_MODEL is the folder of a training run (scored in torch; the scores are kept in it and travel with an export) or an
-    exported model file (scored through the runtime, as a device would; with --record `edge-ser info` tells them from then on).
+    RUN_OR_MODEL is the folder of a training run (scored in torch; the scores are kept in it, with a picture of confusion and
+    confidence, and travel with an export) or an exported model file (scored through the runtime, as a device would; with
+    --record `edge-ser info` tells them from then on). Classes that the corpus lacks count nowhere.
     """
     if run_or_model.is_dir():
         require_extra("train", *_TORCH)
@@ -212,10 +212,13 @@ def evaluate(
             record_score(run_or_model, results[0], evaluation.engine_of(run_or_model))
     click.echo("\n".join(json.dumps(r, ensure_ascii=False) for r in results) if as_json else text)
     if run_or_model.is_dir():
+        from edge_ser_train.evaluate.pictures import write_evaluation
         from edge_ser_train.method.run import write_atomic
 
-        content = results[0] if name.startswith("evaluation") else results
-        write_atomic(run_or_model / f"{name}.json", json.dumps(content, indent=1) + "\n")
+        alone = name.startswith("evaluation")
+        write_atomic(run_or_model / f"{name}.json", json.dumps(results[0] if alone else results, indent=1) + "\n")
+        if alone:
+            write_evaluation(results[0], run_or_model / f"{name}.png")
 
 
 @click.group(short_help="Look a corpus over.")

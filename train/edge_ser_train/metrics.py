@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float64Array, Int64Array
+from edge_ser.arrays import AnyArray, Float64Array, Int64Array
 from edge_ser.prediction import softmax
-from edge_ser_train.bootstrap import bounds, draws
+from edge_ser_train.bootstrap import bounds, resampled
 
 
 def confusion_matrix(y: Int64Array, predicted: Int64Array, n_classes: int) -> Int64Array:
@@ -29,7 +28,26 @@ def confusion_per_speaker(y: Int64Array, predicted: Int64Array, speakers: Sequen
     return {str(name): confusion_matrix(y[who == i], predicted[who == i], n_classes) for i, name in enumerate(names)}
 
 
-def unweighted_accuracy(confusion: npt.NDArray[Any]) -> Float64Array:
+IntervalOver: TypeAlias = Literal["speakers", "clips"]
+"""What is drawn again for an interval."""
+
+
+def interval_over(speakers: Sequence[str]) -> IntervalOver:
+    """Return ``speakers``, or ``clips`` where all are one speaker's: of one person, or of a corpus that names nobody.
+
+    >>> interval_over(["a", "a", "b"]), interval_over(["a", "a"])
+    ('speakers', 'clips')
+    """
+    return "speakers" if len(set(speakers)) > 1 else "clips"
+
+
+def _confusions(y: Int64Array, predicted: Int64Array, speakers: Sequence[str], n_classes: int) -> Int64Array:
+    """Return the confusion matrices of what an interval draws, [n, n_classes, n_classes]."""
+    drawn = speakers if interval_over(speakers) == "speakers" else [f"{i:09}" for i in range(len(y))]
+    return np.stack(list(confusion_per_speaker(y, predicted, drawn, n_classes).values()))
+
+
+def unweighted_accuracy(confusion: AnyArray) -> Float64Array:
     """Return UA, the mean recall over the classes that occur; ``confusion`` is [..., n, n], the result [...]."""
     support = confusion.sum(axis=-1)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
@@ -38,13 +56,13 @@ def unweighted_accuracy(confusion: npt.NDArray[Any]) -> Float64Array:
     return ua
 
 
-def weighted_accuracy(confusion: npt.NDArray[Any]) -> Float64Array:
+def weighted_accuracy(confusion: AnyArray) -> Float64Array:
     """Return WA, the share of clips answered right; ``confusion`` is [..., n, n], the result [...]."""
     wa: Float64Array = np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
     return wa
 
 
-def macro_f1(confusion: npt.NDArray[Any]) -> Float64Array:
+def macro_f1(confusion: AnyArray) -> Float64Array:
     """Return the mean F1 over the classes that occur; ``confusion`` is [..., n, n], the result [...]."""
     support = confusion.sum(axis=-1)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
@@ -61,22 +79,30 @@ def paired_change(
     Both are drawn with the same speakers.
     """
     (whole, drawn), (whole_before, drawn_before) = (
-        (unweighted_accuracy(of.sum(axis=0)), unweighted_accuracy(of[draws(len(of))].sum(axis=1)))
-        for of in (np.stack(list(confusion_per_speaker(y, p, speakers, n_classes).values())) for p in (after, before))
+        (unweighted_accuracy(of.sum(axis=0)), unweighted_accuracy(resampled(of)))
+        for of in (_confusions(y, answers, speakers, n_classes) for answers in (after, before))
     )
     return float(whole - whole_before), bounds(drawn - drawn_before)
 
 
+def reliability(probabilities: Float64Array, y: Int64Array, n_bins: int = 15) -> list[tuple[int, float, float]]:
+    """Return clips, mean confidence and share answered right for each equal-width bin of confidence; zeros where it is empty."""
+    confidence = probabilities.max(axis=1)
+    which = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    n, sure, right = (
+        np.bincount(which, weights=weights, minlength=n_bins)
+        for weights in (np.ones(len(y)), confidence, probabilities.argmax(axis=1) == y)
+    )
+    some = np.maximum(1, n)
+    return list(zip(n.astype(int).tolist(), (sure / some).tolist(), (right / some).tolist(), strict=True))
+
+
 def expected_calibration_error(probabilities: Float64Array, y: Int64Array, n_bins: int = 15) -> float:
     """Return ECE (Guo et al. 2017): the gap between confidence and accuracy, averaged over equal-width confidence bins."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == y
-    which = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gaps = np.bincount(which, weights=correct - confidence, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(y))
+    return sum(n * abs(right - sure) for n, sure, right in reliability(probabilities, y, n_bins)) / len(y)
 
 
-def fit_temperature(logits: npt.NDArray[Any], y: Int64Array) -> float:
+def fit_temperature(logits: AnyArray, y: Int64Array) -> float:
     """Return the temperature that minimises the negative log-likelihood (Guo et al. 2017), within 0.05 to 20."""
     from scipy.optimize import minimize_scalar
 
@@ -89,10 +115,11 @@ def fit_temperature(logits: npt.NDArray[Any], y: Int64Array) -> float:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one model on one set of clips; ``*_95`` are 95 % intervals over speakers."""
+    """Scores of one model on one set of clips; ``*_95`` are 95 % intervals, UA and macro-F1 over the classes that occur."""
 
     n_clips: int
     n_speakers: int
+    interval_over: IntervalOver
     ua: float
     ua_95: tuple[float, float]
     wa: float
@@ -100,22 +127,26 @@ class Scores:
     macro_f1: float
     macro_f1_95: tuple[float, float]
     ece: float
+    reliability: list[tuple[int, float, float]]
+    """See :func:`reliability`."""
     confusion: list[list[int]]
 
 
-def score(logits: npt.NDArray[Any], y: Int64Array, speakers: Sequence[str], temperature: float) -> Scores:
+def score(logits: AnyArray, y: Int64Array, speakers: Sequence[str], temperature: float) -> Scores:
     """Score logits [n, n_classes] against classes y [n]."""
-    per_speaker = np.stack(list(confusion_per_speaker(y, logits.argmax(axis=1), speakers, logits.shape[1]).values()))
-    total, resampled = per_speaker.sum(axis=0), per_speaker[draws(len(per_speaker))].sum(axis=1)
+    each, probabilities = _confusions(y, logits.argmax(axis=1), speakers, logits.shape[1]), softmax(logits, temperature)
+    total, drawn = each.sum(axis=0), resampled(each)
     return Scores(
         n_clips=len(y),
-        n_speakers=len(per_speaker),
+        n_speakers=len(set(speakers)),
+        interval_over=interval_over(speakers),
         ua=float(unweighted_accuracy(total)),
-        ua_95=bounds(unweighted_accuracy(resampled)),
+        ua_95=bounds(unweighted_accuracy(drawn)),
         wa=float(weighted_accuracy(total)),
-        wa_95=bounds(weighted_accuracy(resampled)),
+        wa_95=bounds(weighted_accuracy(drawn)),
         macro_f1=float(macro_f1(total)),
-        macro_f1_95=bounds(macro_f1(resampled)),
-        ece=expected_calibration_error(softmax(logits, temperature), y),
+        macro_f1_95=bounds(macro_f1(drawn)),
+        ece=expected_calibration_error(probabilities, y),
+        reliability=reliability(probabilities, y),
         confusion=total.tolist(),
     )

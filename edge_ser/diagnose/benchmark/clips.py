@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_ser.arrays import AnyArray, Int16Array
 from edge_ser.frontend.audio import AudioReader
 
 RATE_HZ = 16000
@@ -21,11 +20,11 @@ class Clip:
 
     path: Path
     seconds: float
-    samples: npt.NDArray[Any] = field(repr=False)
+    samples: AnyArray = field(repr=False)
     rate_hz: int
 
 
-def speech_like(seconds: float) -> npt.NDArray[np.int16]:
+def speech_like(seconds: float) -> Int16Array:
     """Return a voice without words, the same one every time: vowels of a falling pitch in syllables, and breath; int16 [n].
 
     >>> len(speech_like(0.5))

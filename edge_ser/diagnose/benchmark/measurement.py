@@ -107,13 +107,14 @@ def _described(recognizer: EmotionRecognizer, asked: Subject) -> Subject:
     backend = next(name for name, suffix in BACKENDS.items() if suffix == recognizer.path.suffix)
     packages = ENGINE_PACKAGES[backend]
     engine = next((f"{name} {v}" for name in packages if (v := installed_version(name))), packages[0])
+    kernel = recognizer._backend.kernel
     return Subject(
         model=str(recognizer.path),
         backend=backend,
         threads=asked.threads,
         provider=recognizer.provider,
         name=recognizer.path.name,
-        engine=engine,
+        engine=f"{engine} ({kernel})" if kernel else engine,
         bytes=recognizer.path.stat().st_size,
         scheme=quantization["scheme"],
         weights_int8_percent=quantization["weights_int8_percent"],

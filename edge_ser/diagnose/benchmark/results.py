@@ -130,7 +130,7 @@ class Subject:
     name: str = ""
     """The file's name."""
     engine: str = ""
-    """The engine's package and version."""
+    """The engine's package and version, and the kernels that answered where it tells."""
     bytes: int = 0
     """Size of the file."""
     scheme: str = ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_ser.diagnose import doctor
-from edge_ser.diagnose.doctor import Diagnosis, Jetson, known_problems, missing_extras, read_jetson
+from edge_ser.diagnose.doctor import Diagnosis, EngineCheck, Jetson, faster_engines, known_problems, missing_extras, read_jetson
 from edge_ser.diagnose.machine import Machine, read_condition, read_machine
 from tests.runtime.test_cli import run
 
@@ -54,7 +54,8 @@ def test_an_engine_that_kills_its_process_is_a_finding(monkeypatch: pytest.Monke
 def test_an_engine_that_answers_otherwise_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = (
         "import json, sys; tflite = sys.argv[1] == 'tflite'\n"
-        "print(json.dumps({'label': 'sad' if tflite else 'happy', 'logits': [0, 9 * tflite, 1], 'median_ms': 1, 'nodes': None}))"
+        "print(json.dumps({'label': 'sad' if tflite else 'happy', 'logits': [0, 9 * tflite, 1], 'median_ms': 1, 'nodes': None,"
+        " 'kernel': ''}))"
     )
     monkeypatch.setattr(doctor, "_ANSWER", answer)
     checks = tuple(doctor.check_engines())
@@ -65,6 +66,17 @@ def test_an_engine_that_answers_otherwise_is_a_problem(monkeypatch: pytest.Monke
     found = Diagnosis("0", read_machine(), read_condition(), None, checks, "onnx", "none", {}, ())
     assert not found.healthy
     assert "ANOTHER LABEL" in doctor.format_diagnosis(found)
+
+
+def test_a_faster_engine_than_autos_is_a_problem() -> None:
+    def answered(backend: str, median_ms: float, provider: str = "cpu", same_label: bool = True) -> EngineCheck:
+        return EngineCheck(backend, provider, "x 1", True, "", same_label=same_label, median_ms=median_ms)
+
+    native = answered("native", 2.0)
+    (found,) = faster_engines((answered("onnx", 1.0), native, answered("tflite", 1.9)), "native")
+    assert found.startswith("onnx answered in 1.0 ms, native, which auto takes, in 2.0 ms: use --backend onnx")
+    assert not list(faster_engines((answered("onnx", 1.0, "cuda"), native, answered("tflite", 1.0, same_label=False)), "native"))
+    assert not list(faster_engines((answered("onnx", 1.0),), "native")), "what auto takes does not answer: another problem"
 
 
 @pytest.fixture

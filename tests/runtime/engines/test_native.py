@@ -205,7 +205,7 @@ def test_without_the_library_one_line_says_what_to_do(monkeypatch: pytest.Monkey
 
 def test_winograd_changes_no_bit(recognizer: EmotionRecognizer, native_library: Path) -> None:
     direct = NativeBackend(read_model_file(FILE))
-    direct.forget_winograd()
+    direct._model.winograd[:] = (None, None)
     rng = np.random.default_rng(0)
     features = rng.uniform(-100, 20, (1397, 128)).astype(np.float32)
     for n in (49, 65, 297, 1397):
@@ -227,11 +227,11 @@ def test_wrong_shapes_never_reach_c(recognizer: EmotionRecognizer) -> None:
             backend.judge(np.zeros(shape, dtype=np.int32))
 
 
-def test_auto_takes_what_was_measured_to_be_the_fastest(native_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = ".eser" if clib.kernels()[-1] == "avx2" else ".onnx"
+def test_auto_takes_the_c_library_wherever_it_has_vector_kernels(native_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = ".eser" if len(clib.kernels()) > 1 else ".onnx"
     assert EmotionRecognizer().path.suffix == here
     assert EmotionRecognizer(threads=2).path.suffix == ".onnx"
-    for found, expected in ((["scalar", "avx2"], "native"), (["scalar", "avx2", "avx512vnni"], "onnx"), (["scalar"], "onnx")):
+    for found, expected in ((["scalar", "avx2"], "native"), (["scalar", "neon", "met tomorrow"], "native"), (["scalar"], "onnx")):
         monkeypatch.setattr(clib, "kernels", lambda found=found: found)
         assert shipped_backend() == expected
         assert shipped_backend(provider="cuda") == "onnx"
@@ -242,6 +242,21 @@ def test_auto_takes_what_was_measured_to_be_the_fastest(native_library: Path, mo
         assert EmotionRecognizer().path.suffix == ".onnx"
     finally:
         clib.load_library.cache_clear()
+
+
+def test_kernels_are_taken_by_name(native_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.random.default_rng(5).normal(0, 0.1, 30000).astype(np.float32), 16000
+    expected = EmotionRecognizer(backend="native").predict(samples)
+    for name in clib.kernels():
+        monkeypatch.setenv("EDGE_SER_KERNEL", name)
+        recognizer = EmotionRecognizer()
+        assert (recognizer.path.suffix, recognizer._backend.kernel) == (".eser", name)
+        answer = recognizer.predict(samples)
+        assert np.array_equal(answer.logits, expected.logits)
+        assert np.array_equal(answer.embedding, expected.embedding)
+    monkeypatch.setenv("EDGE_SER_KERNEL", "avx3")
+    with pytest.raises(BackendError, match=r"^EDGE_SER_KERNEL is 'avx3'.*; this processor runs scalar"):
+        EmotionRecognizer()
 
 
 def test_the_fastest_kernels_are_in_use(recognizer: EmotionRecognizer) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_ser.arrays import AnyArray
 from edge_ser.errors import AudioError, AudioWarning, EdgeSerError
 from edge_ser.frontend.audio import AudioReader, AudioStream
 
@@ -173,10 +173,10 @@ def test_memory_stays_small_for_hours(tmp_path: Path) -> None:
 class Tensor:
     """Converts itself as a tensor does, or says why it cannot."""
 
-    def __init__(self, samples: npt.NDArray[Any], reason: str = "") -> None:
+    def __init__(self, samples: AnyArray, reason: str = "") -> None:
         self._samples, self._reason = samples, reason
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:
         if self._reason:
             raise TypeError(self._reason)
         return self._samples

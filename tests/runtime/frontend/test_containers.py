@@ -14,27 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.errors import AudioError, EdgeSerError
 from edge_ser.frontend import containers
 from edge_ser.frontend.audio import AudioReader
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 INPUTS = GOLDEN / "inputs"
-SPEECH: npt.NDArray[np.float32] = soundfile.read(GOLDEN / "synthetic_speech.flac", dtype="float32")[0][:40000]
-Read = Callable[[bytes], npt.NDArray[np.float32]]
+SPEECH: Float32Array = soundfile.read(GOLDEN / "synthetic_speech.flac", dtype="float32")[0][:40000]
+Read = Callable[[bytes], Float32Array]
 
 
 @pytest.fixture
 def read(capfd: pytest.CaptureFixture[str]) -> Read:
     """Return a reader of a file's bytes that fails where the decoder prints anything."""
 
-    def checked(content: bytes) -> npt.NDArray[np.float32]:
+    def checked(content: bytes) -> Float32Array:
         with AudioReader(content) as reader:
             samples = reader.samples()
             assert len(samples) == reader.n_samples
@@ -44,13 +44,13 @@ def read(capfd: pytest.CaptureFixture[str]) -> Read:
     return checked
 
 
-def encoded(samples: npt.NDArray[Any], rate_hz: int = 16000, **how: Any) -> bytes:
+def encoded(samples: AnyArray, rate_hz: int = 16000, **how: Any) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate_hz, **how)
     return buffer.getvalue()
 
 
-def mp3(rate_hz: int, mode: str, level: float, samples: npt.NDArray[Any] = SPEECH) -> bytes:
+def mp3(rate_hz: int, mode: str, level: float, samples: AnyArray = SPEECH) -> bytes:
     """Return an MP3 as an encoder writes it to a pipe: without its first frame, which states the length."""
     content = encoded(samples, rate_hz, format="MP3", bitrate_mode=mode, compression_level=level)
     first = content.index(b"\xff", 0)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import librosa
 import numpy as np
@@ -121,15 +123,8 @@ def test_the_papers_front_end_clips_and_cannot_stream() -> None:
         ({"f_max_hz": 9000.0}, "f_max_hz <= rate_hz / 2"),
         ({"floor": 0.0}, "positive power"),
         ({"max_frames": 48}, "at least 49"),
-        ({"rate_hz": 10}, "at least 1000"),
-        ({"hop_sample": 160}, "did you mean 'hop_samples'"),
     ],
 )
-def test_wrong_settings_are_refused(change: dict[str, object], message: str) -> None:
+def test_wrong_settings_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        FrontEndConfig.from_dict(LOGMEL_V1.to_dict() | change)
-
-
-def test_config_survives_a_round_trip() -> None:
-    for config in FRONT_ENDS.values():
-        assert FrontEndConfig.from_dict(config.to_dict()) == config
+        replace(LOGMEL_V1, **change)

@@ -2,17 +2,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ser import AudioError, ConfigError
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.errors import MissingExtraError
 from edge_ser.live.segmenter import (
     RATE_HZ,
@@ -129,7 +127,7 @@ def test_events_tell_what_the_listener_needs() -> None:
     assert sum(len(piece.samples) for piece in audio if isinstance(piece, SpeechAudio)) == 3 * W
 
 
-def told(segmenter: Segmenter, chunks: list[npt.NDArray[Any]]) -> tuple[list[SpeechEvent], Float32Array]:
+def told(segmenter: Segmenter, chunks: list[AnyArray]) -> tuple[list[SpeechEvent], Float32Array]:
     """Return the starts and ends, and all audio handed out."""
     events = [event for chunk in chunks for event in segmenter.feed(chunk)] + segmenter.finish()
     audio = [event.samples for event in events if isinstance(event, SpeechAudio)]

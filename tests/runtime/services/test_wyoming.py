@@ -19,10 +19,10 @@ from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
 from edge_ser import EmotionRecognizer
+from edge_ser.arrays import AnyArray
 from tests.runtime.services.wyoming_clients import (
     COMMAND,
     STOP,
-    Samples,
     Server,
     ask,
     chunk_with,
@@ -42,7 +42,7 @@ def recognizer() -> EmotionRecognizer:
 def test_an_utterance_is_answered_as_predict_answers_it(server: Server, recognizer: EmotionRecognizer, speech: Path) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
     stereo = np.stack([samples, samples[::-1]], axis=1)
-    variants: list[tuple[Samples, int]] = [
+    variants: list[tuple[AnyArray, int]] = [
         (samples, rate_hz),
         (samples.astype(np.int32) * 65536 + 7, rate_hz),
         (stereo, rate_hz),
@@ -65,7 +65,7 @@ def test_many_clients_at_once_each_get_their_own_answer(
     clips = [soundfile.read(path, dtype="int16") for path in real_clips[:12]]
     rng = np.random.default_rng(0)
 
-    async def talk(samples: Samples, rate_hz: int) -> dict[str, Any]:
+    async def talk(samples: AnyArray, rate_hz: int) -> dict[str, Any]:
         async with server.client() as client:
             first = await ask(client, samples, rate_hz, lambda: int(rng.integers(1, 5000)))
             assert await ask(client, samples, rate_hz) == first

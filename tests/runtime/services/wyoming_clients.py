@@ -13,18 +13,16 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient
 from wyoming.error import Error
 from wyoming.event import Event
 
 from edge_ser import Prediction
+from edge_ser.arrays import AnyArray
 
 COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()", "serve"]
 ANSWER_S = 60.0  # a test machine may be busy
-
-Samples = npt.NDArray[Any]
 
 
 class Server:
@@ -71,7 +69,7 @@ async def ended(client: AsyncClient) -> bool:
     return await asyncio.wait_for(client.read_event(), ANSWER_S) is None
 
 
-async def ask(client: AsyncClient, samples: Samples, rate_hz: int, chunk: Callable[[], int] = (lambda: 1024)) -> dict[str, Any]:
+async def ask(client: AsyncClient, samples: AnyArray, rate_hz: int, chunk: Callable[[], int] = (lambda: 1024)) -> dict[str, Any]:
     """Send an utterance, int16 or int32 (n,) or (n, channels), and return the answer's data."""
     width, channels = samples.dtype.itemsize, 1 if samples.ndim == 1 else samples.shape[1]
     await client.write_event(AudioStart(rate_hz, width, channels).event())

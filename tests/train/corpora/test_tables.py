@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+from click.testing import CliRunner
 
+from edge_ser.arrays import Float32Array
+from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, RunError
-from edge_ser.frontend.features import LOGMEL_V1, bin_centres_hz
+from edge_ser.frontend.features import LOGMEL_V1, FrontEndConfig, bin_centres_hz
+from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.splits import training_split
-from edge_ser_train.corpora.tables import read_corpus, select
+from edge_ser_train.corpora.tables import corpus_facts, label_map_of, read_corpus, select
 from edge_ser_train.method.augment import augment, stretched_lengths
-from edge_ser_train.method.config import AugmentConfig
+from edge_ser_train.method.config import AugmentConfig, load_config
 from edge_ser_train.method.dataset import (
     clip_features,
     crop_batch,
@@ -21,6 +27,8 @@ from edge_ser_train.method.dataset import (
     load_features,
     normalisation,
 )
+from edge_ser_train.method.run import CONFIG, read_data
+from tests.conftest import TINY_SETTINGS
 
 LABELS = ("neutral", "angry", "happy", "sad")
 
@@ -96,6 +104,31 @@ def test_cremad_has_no_speaker_in_two_splits(data_dir: Path) -> None:
     assert not (speakers["train"] | speakers["dev"]) & speakers["test"]
 
 
+@pytest.mark.parametrize("name", ["iemocap", "IEMOCAP_full_release"])
+def test_excited_is_happy_on_iemocap_where_it_is_no_label_of_its_own(name: str) -> None:
+    assert label_map_of(["cremad", name], LABELS) == {"excited": "happy"}
+    assert label_map_of([name], ("excited", *LABELS)) == label_map_of([name], ("neutral", "sad")) == {}
+    assert label_map_of(["cremad"], LABELS) == {}
+    assert corpus_facts(name).licence == "by request from its authors"
+
+
+@pytest.mark.parametrize(("settings", "happy", "left_out"), [((), 24, 20), (("label_map.frustrated=angry",), 24, 0)])
+def test_any_preset_trains_on_iemocap_by_its_own_custom(
+    iemocap_data: Path, tmp_path: Path, settings: tuple[str, ...], happy: int, left_out: int
+) -> None:
+    command = ["train", "--data", str(iemocap_data), "--corpus", "iemocap", "--preset", "paper", "--out", str(tmp_path / "run")]
+    command += ["--protocol", "leave-one-session-out", "--fold", "1", "--cache", str(tmp_path / "cache")]
+    command += [x for setting in (*TINY_SETTINGS, "optimizer.max_steps=2", *settings) for x in ("--set", setting)]
+    result = CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    data = read_data(tmp_path / "run")
+    assert data["train"]["per_label"]["happy"] == happy
+    assert sum(data["left_out"].values()) == left_out
+    assert load_config(tmp_path / "run" / CONFIG).label_map["excited"] == data["label_map"]["excited"] == "happy"
+    resumed = CliRunner().invoke(cli, ["train", "--out", str(tmp_path / "run"), "--resume"], catch_exceptions=False)
+    assert resumed.exit_code == 0, resumed.output
+
+
 def test_cached_features_are_the_runtimes_and_change_with_the_file(tiny_data: Path, tmp_path: Path) -> None:
     clips = read_corpus(tiny_data, "tiny")[:3]
     first = load_features(clips, LOGMEL_V1, tmp_path)
@@ -113,6 +146,40 @@ def test_cached_features_are_the_runtimes_and_change_with_the_file(tiny_data: Pa
     clips[0].path.touch()
     load_features(clips, LOGMEL_V1, tmp_path)
     assert len(list(tmp_path.glob("*.f32"))) == 2
+
+
+def test_a_clip_is_cached_once_whatever_list_it_stands_in(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = read_corpus(tiny_data, "tiny")
+    computed: list[str] = []
+
+    def counted(clip: Clip, config: FrontEndConfig) -> Float32Array:
+        computed.append(clip.key)
+        return clip_features(clip, config)
+
+    monkeypatch.setattr("edge_ser_train.method.dataset.clip_features", counted)
+    (tmp_path / "0123456789abcdef01234567.json").write_text("[49, 50]")  # of a version that cached lists
+    (tmp_path / "0123456789abcdef01234567.f32").write_bytes(bytes(99 * LOGMEL_V1.n_bins * 4))
+    lists = [clips[:5], clips[3:8], clips[7:1:-1], [clips[0], clips[9], clips[0]]]
+    for listed in lists:
+        for clip, x in zip(listed, load_features(listed, LOGMEL_V1, tmp_path), strict=True):
+            assert np.array_equal(x, clip_features(clip, LOGMEL_V1))
+    assert computed == [c.key for c in [*clips[:8], clips[9]]]
+    load_features(clips[:1], replace(LOGMEL_V1, name="other", n_mels=64), tmp_path)
+    assert computed[-1] == clips[0].key
+    assert len(list(tmp_path.glob("*-*.f32"))) == 4
+
+
+def test_processes_fill_one_cache_together(tiny_data: Path, tmp_path: Path) -> None:
+    clips = read_corpus(tiny_data, "tiny")
+    lists = [clips[:20], clips[10:30], clips[:20], clips[5:40]]
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(load_features, lists, [LOGMEL_V1] * 4, [tmp_path] * 4))
+    for listed, features in zip(lists, found, strict=True):
+        for clip, x in zip(listed, features, strict=True):
+            assert np.array_equal(x, clip_features(clip, LOGMEL_V1))
+    assert {path.suffix for path in tmp_path.iterdir()} == {".f32", ".json"}
 
 
 def test_features_that_nobody_asked_to_keep_are_kept_nowhere(
@@ -182,7 +249,7 @@ def test_the_channel_changes_what_it_says() -> None:
     x[60:] = -100  # speech, then digital silence
     fill = x.mean(axis=0)
 
-    def changed(**settings: float) -> npt.NDArray[np.float32]:
+    def changed(**settings: float) -> Float32Array:
         return augment(x, 120, fill, AugmentConfig(**settings), np.random.default_rng(0), LOGMEL_V1)  # type: ignore[arg-type]
 
     noisy = changed(noise=1.0, noise_snr_db=10.0)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from click.testing import CliRunner
 from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, EdgeSerError, RunError
 from edge_ser.frontend.audio import AudioReader
+from edge_ser.frontend.features import extract
 from edge_ser.model.manifest import shipped_model_path
-from edge_ser_export.exporter import export_run
 from edge_ser_train.corpora.splits import PARTS
 from edge_ser_train.corpora.tables import read_corpus
-from edge_ser_train.evaluate.conditions import CONDITIONS, add_pink_noise, cut, level, telephone
+from edge_ser_train.evaluate.conditions import CONDITIONS, add_noise, coloured_noise, cut, level, telephone
 from edge_ser_train.evaluate.evaluation import (
     Training,
     evaluate_model,
@@ -33,13 +34,14 @@ from edge_ser_train.evaluate.personal import adaptation, calibration, leave_corp
 from edge_ser_train.method.run import MODEL
 from edge_ser_train.method.weights import load_run
 from tests.conftest import TINY_SETTINGS
+from tests.exporting import export_run
 
 
 @pytest.fixture(scope="module")
 def learnt_model(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a network whose answers are clear, so that rounding errors change none."""
     path = tmp_path_factory.mktemp("models") / "learnt.onnx"
-    export_run(learnt, {"onnx": path}, lambda line: None)
+    export_run(learnt, {"onnx": path})
     return path
 
 
@@ -64,7 +66,7 @@ def test_a_run_is_tested_on_its_own_split(tiny_data: Path, tmp_path: Path) -> No
     result = evaluate_run(out, tiny_data, "tiny", "test", tmp_path / "cache")
     assert (result["n_clips"], result["protocol"]) == (8, "leave-one-speaker-out s1, 4 classes")
     # A model file does not list the split: what labels.csv calls test was trained on, and the score says so.
-    export_run(out, {"onnx": tmp_path / "m.onnx"}, lambda line: None)
+    export_run(out, {"onnx": tmp_path / "m.onnx"})
     stated = evaluate_model(tmp_path / "m.onnx", tiny_data, "tiny", "test")["protocol"]
     assert stated == "seen in training, but for the test clips of leave-one-speaker-out s1"
 
@@ -75,13 +77,13 @@ def test_a_run_is_evaluated_by_its_label_map(tiny_data: Path) -> None:
     clips = training.read(tiny_data, "tiny")
     assert {c.emotion for c in clips} == {"neutral", "angry", "happy"}
     assert {c.key: c.split for c in clips if c.split} == keys  # a speaker on both sides says nothing of other clips
-    assert training.protocol("tiny", "test", 4) == "paper repeat 1 fold 1 (SPEAKER-DEPENDENT), 4 classes"
+    assert training.protocol("tiny", "test", "abcd") == "paper repeat 1 fold 1 (SPEAKER-DEPENDENT), 4 classes"
 
 
 def test_the_command_prints_every_score(tiny_model: Path, tiny_data: Path) -> None:
     arguments = ["evaluate", str(tiny_model), "--data", str(tiny_data), "--corpus", "tiny"]
     text = CliRunner().invoke(cli, arguments, catch_exceptions=False).output
-    for word in ("UA", "WA", "macro-F1", "ECE", "95 % interval over speakers", "neutral", "8 clips of 1 speakers"):
+    for word in ("UA", "WA", "macro-F1", "ECE", "95 % interval over clips", "neutral", "8 clips of 1 speaker;"):
         assert word in text
     record = json.loads(CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False).stdout.splitlines()[-1])
     assert {"ua", "wa", "macro_f1", "confusion", "ua_95", "protocol", "n_clips"} <= record.keys()
@@ -133,6 +135,57 @@ def test_scores_by_gender(tiny_model: Path, tiny_data: Path, tmp_path: Path) -> 
     assert alone["by_gender"]["female"] == result["by_gender"]["female"]
 
 
+def test_a_run_without_a_classifier_is_scored_by_its_centres(
+    train_tiny: Callable[..., Path], tiny_data: Path, tmp_path: Path
+) -> None:
+    run = train_tiny(tmp_path / "run", "paper", "loss.kind=triplet", "optimizer.max_steps=2")
+    dev = evaluate_run(run, tiny_data, "tiny", "dev", tmp_path / "cache")
+    report = json.loads((run / "report.json").read_text())
+    assert (dev["confusion"], dev["ece"]) == (report["dev"]["confusion"], pytest.approx(report["dev"]["ece"], abs=1e-4))
+    trained = load_run(run)
+    clips = [c for c in read_corpus(tiny_data, "tiny") if c.split == "dev"]
+    subject = open_run_or_model(run)
+    logits, z = subject.answer([extract(soundfile.read(c.path, dtype="float32")[0], subject.front_end) for c in clips])
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (z, trained.centres.numpy())]
+    squared = np.square(unit[0][:, None] - unit[1]).sum(axis=2)
+    assert logits == pytest.approx(-squared, abs=1e-5)
+
+
+@pytest.mark.parametrize("what", ["run", "model"])
+def test_a_class_that_does_not_occur_counts_nowhere(
+    what: str, learnt: Path, learnt_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Nobody is sad there, and speakers are not told apart."""
+    shutil.copytree(tiny_data / "tiny", tmp_path / "data" / "calm")
+    table = tmp_path / "data" / "calm" / "labels.csv"
+    rows = [row.split(",") for row in table.read_text().splitlines()]
+    table.write_text("".join(f"{row[0]},{row[1][0]},{row[3]}\n" for row in rows if row[3] != "sad"))  # of s0 to s5, s is left
+    table.write_text("file,speaker,emotion" + table.read_text().removeprefix("file,s,emotion"))
+    subject = tmp_path / ("run" if what == "run" else "m.onnx")
+    (shutil.copytree if what == "run" else shutil.copy)(learnt if what == "run" else learnt_model, subject)
+    command = ["evaluate", str(subject), "--data", str(tmp_path / "data"), "--corpus", "calm", "--split", "all"]
+    result = json.loads(CliRunner().invoke(cli, [*command, "--json"], catch_exceptions=False).stdout.splitlines()[-1])
+    recalls = [row[i] / sum(row) for i, row in enumerate(result["confusion"][:3])]
+    assert result["ua"] == pytest.approx(np.mean(recalls))
+    assert result["confusion"][3] == [0, 0, 0, 0]
+    assert result["protocol"] == "zero-shot (corpus not trained on), 3 of 4 classes (nobody is sad)"
+    assert (result["n_clips"], result["n_speakers"], result["interval_over"]) == (36, 1, "clips")
+    assert result["ua_95"][0] < result["ua"] < result["ua_95"][1]
+    text = format_evaluation(result)
+    assert re.search(r"\n  sad +no clip$", text)
+    assert "95 % interval over clips" in text
+    text = CliRunner().invoke(cli, [*command, "--robustness"], catch_exceptions=False).output
+    assert text.endswith("  calm: zero-shot (corpus not trained on), 3 of 4 classes (nobody is sad)\n")
+    assert "95 % over clips" in text
+    if what == "run":
+        assert (subject / "evaluation-calm-all.png").read_bytes().startswith(b"\x89PNG")
+        assert json.loads((subject / "evaluation-calm-all.json").read_text()) == result
+        return
+    assert CliRunner().invoke(cli, [*command, "--record"], catch_exceptions=False).exit_code == 0
+    told = " ".join(CliRunner().invoke(cli, ["info", str(subject)], catch_exceptions=False).output.split())
+    assert "36 clips, no two speakers told apart, interval over clips; zero-shot (corpus not trained on), 3 of 4 classes" in told
+
+
 def test_mistakes(tiny_run: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="no corpus 'cremad'"):
         evaluate_model(tiny_model, tiny_data, "cremad", "test")
@@ -159,7 +212,7 @@ def test_conditions_do_what_they_say(speech: Path) -> None:
     assert np.abs(level(samples, 12) / np.maximum(1e-9, np.abs(samples)))[np.abs(samples) > 0.01] == pytest.approx(
         10**0.6, rel=1e-4
     )
-    noisy = add_pink_noise(samples, 20, rng)
+    noisy = add_noise(samples, coloured_noise(len(samples), 1, rng), 20)
     assert 10 * np.log10(np.mean(samples**2) / np.mean((noisy - samples) ** 2)) == pytest.approx(20, abs=0.01)
     noise = np.abs(np.fft.rfft(noisy - samples)) ** 2
     assert 7 < 10 * np.log10(noise[100:200].mean() / noise[1000:2000].mean()) < 13  # 10 dB a decade

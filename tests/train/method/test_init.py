@@ -21,7 +21,8 @@ from edge_ser_train.method import run as runs
 from edge_ser_train.method import weights
 from edge_ser_train.method.config import load_preset
 from edge_ser_train.method.dequantize import read_network
-from edge_ser_train.method.loop import Trainer, infer
+from edge_ser_train.method.inference import infer
+from edge_ser_train.method.loop import Trainer
 from tests.conftest import TINY_SETTINGS
 
 
@@ -140,7 +141,7 @@ def test_a_small_corpus_starts_from_the_model_that_ships(
     from click.testing import CliRunner
 
     from edge_ser.cli import cli
-    from edge_ser_export.exporter import export_run
+    from tests.exporting import export_run
 
     run = train_tiny(tmp_path / "run", "small")
     own = weights.load_run(run)
@@ -150,15 +151,15 @@ def test_a_small_corpus_starts_from_the_model_that_ships(
             assert torch.equal(own.net.state_dict()[name], value), name
     assert not torch.equal(own.net.fc2.weight, source.fc2.weight)
     # Its card names the corpora behind the convolutions and their licences, and evaluation does not call them unheard.
-    export_run(run, {"onnx": tmp_path / "mine.onnx"}, lambda line: None)
+    export_run(run, {"onnx": tmp_path / "mine.onnx"})
     card = " ".join(CliRunner().invoke(cli, ["info", str(tmp_path / "mine.onnx")]).output.split())
     assert "trained on 32 clips of 4 speakers" in card
     assert "tiny: 32 clips, " in card
     assert "cremad: 2576 clips (of what it builds on), ODbL 1.0 + DbCL 1.0" in card
     for trained in (open_run_or_model(run).training, open_run_or_model(tmp_path / "mine.onnx").training):
         assert (trained.corpora, trained.earlier) == (("tiny",), ("cremad", "emodb"))
-        assert trained.protocol("cremad", "test", 4) == "corpus not trained on, but by what it builds on, 4 classes"
-        assert trained.protocol("ravdess", "all", 4) == "zero-shot (corpus not trained on), 4 classes"
+        assert trained.protocol("cremad", "test", "abcd") == "corpus not trained on, but by what it builds on, 4 classes"
+        assert trained.protocol("ravdess", "all", "abcd") == "zero-shot (corpus not trained on), 4 classes"
     # And so do the runs that start from it, which take over its normalisation.
     config = load_preset("small").with_settings((*TINY_SETTINGS, f"optimizer.init={run}"))
     data = training_split(tiny_data, ["tiny"], config.labels)

@@ -21,7 +21,8 @@ from edge_ser_train.corpora.splits import training_split
 from edge_ser_train.method import model, weights
 from edge_ser_train.method import run as runs
 from edge_ser_train.method.config import OptimizerConfig, TrainConfig, load_config, load_preset
-from edge_ser_train.method.loop import Trainer, encode, infer, learning_rate
+from edge_ser_train.method.inference import encode, infer
+from edge_ser_train.method.loop import Trainer, learning_rate
 from edge_ser_train.method.losses import class_weights, weighted_center_loss, weighted_softmax_loss
 from edge_ser_train.method.outliers import outlier_loss, outliers
 from edge_ser_train.method.run import describe_data, open_run, record_run

@@ -8,11 +8,10 @@ import torch
 
 from edge_ser.errors import ConfigError
 from edge_ser_train.method.config import LossConfig
-from edge_ser_train.method.losses import joint_loss, update_centres
+from edge_ser_train.method.losses import centre_scores, joint_loss, update_centres
 from edge_ser_train.paper.baselines import (
     ISLAND_WEIGHT,
     MARGIN,
-    centre_scores,
     cosine_pair_loss,
     criterion,
     moved_centres,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_ser.arrays import Int64Array
 from edge_ser.errors import CorpusError
 
 SPLITS = ("train", "dev", "test")
@@ -63,6 +63,6 @@ NO_CLASS = -1
 """In place of a class' number, for what none is right for."""
 
 
-def class_numbers(clips: Sequence[Clip], labels: Sequence[str]) -> npt.NDArray[np.int64]:
+def class_numbers(clips: Sequence[Clip], labels: Sequence[str]) -> Int64Array:
     """Return each clip's class, int64 [n]."""
     return np.array([labels.index(c.emotion) for c in clips], dtype=np.int64)

@@ -7,8 +7,8 @@ Columns: ``file`` (path below the corpus folder), ``speaker``, ``emotion``; opti
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_ser.errors import CorpusError, did_you_mean
@@ -24,15 +24,23 @@ class CorpusFacts:
     citation: str = "unknown"
     speech: str = "unknown"
     """What kind of speech it is."""
+    label_map: Mapping[str, str] = field(default_factory=dict)
+    """Emotions that count as another where they are no label of their own."""
 
 
 _ACTED = "acted, studio recordings"
 KNOWN_CORPORA = {
     "cremad": CorpusFacts("ODbL 1.0 + DbCL 1.0", "Cao et al. 2014, IEEE Trans. Affective Computing 5(4)", _ACTED),
     "emodb": CorpusFacts("CC0 1.0", "Burkhardt et al. 2005, Interspeech", _ACTED),
-    "iemocap": CorpusFacts("by request from its authors", "Busso et al. 2008, Language Resources and Evaluation 42(4)", _ACTED),
+    "iemocap": CorpusFacts(
+        "by request from its authors",
+        "Busso et al. 2008, Language Resources and Evaluation 42(4)",
+        _ACTED,
+        {"excited": "happy"},  # Dai et al. and most others: close in activation and valence; 5,531 utterances of four classes
+    ),
     "ravdess": CorpusFacts("CC BY-NC-SA 4.0 (evaluation, research)", "Livingstone & Russo 2018, PLoS ONE 13(5)", _ACTED),
 }
+_PUBLISHED_AS = {"iemocapfullrelease": "iemocap"}
 
 
 def corpus_facts(name: str) -> CorpusFacts:
@@ -41,7 +49,18 @@ def corpus_facts(name: str) -> CorpusFacts:
     >>> corpus_facts("CREMA-D").licence
     'ODbL 1.0 + DbCL 1.0'
     """
-    return KNOWN_CORPORA.get("".join(c for c in name.lower() if c.isalnum()), CorpusFacts())
+    plain = "".join(c for c in name.lower() if c.isalnum())
+    return KNOWN_CORPORA.get(_PUBLISHED_AS.get(plain, plain), CorpusFacts())
+
+
+def label_map_of(corpora: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
+    """Return which emotions of these corpora count as one of ``labels``, by the corpora's own custom.
+
+    >>> label_map_of(["iemocap"], ["neutral", "happy"]), label_map_of(["iemocap"], ["excited", "happy"])
+    ({'excited': 'happy'}, {})
+    """
+    pairs = ((emotion, to) for name in corpora for emotion, to in corpus_facts(name).label_map.items())
+    return {emotion: to for emotion, to in pairs if to in labels and emotion not in labels}
 
 
 def read_corpus(data: Path, name: str) -> list[Clip]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import Float32Array, Int64Array
 from edge_ser.diagnose.machine import installed_version
 from edge_ser.engines import BACKENDS, ENGINE_PACKAGES, open_backend
 from edge_ser.errors import AudioError, CorpusError
@@ -30,9 +29,7 @@ if TYPE_CHECKING:
     from edge_ser_train.method.weights import TrainedModel
 
 
-def _by_gender(
-    clips: Sequence[Clip], y: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], n_classes: int
-) -> dict[str, dict[str, Any]]:
+def _by_gender(clips: Sequence[Clip], y: Int64Array, predicted: Int64Array, n_classes: int) -> dict[str, dict[str, Any]]:
     """Return clip count and UA for every gender the corpus states; none where it states none."""
     genders = np.array([c.gender for c in clips])
     table: dict[str, dict[str, Any]] = {}
@@ -41,6 +38,15 @@ def _by_gender(
         ua = unweighted_accuracy(confusion_matrix(y[of], predicted[of], n_classes))
         table[gender] = {"n_clips": int(of.sum()), "ua": float(ua)}
     return table
+
+
+def absent_labels(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:
+    """Return the labels that no clip has; rows of ``confusion`` are the true class.
+
+    >>> absent_labels(["neutral", "sad"], [[3, 1], [0, 0]])
+    ['sad']
+    """
+    return [label for label, row in zip(labels, confusion, strict=True) if not sum(row)]
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,13 @@ class Training:
         alone = {speaker: next(iter(parts)) for speaker, parts in of.items() if speaker and len(parts) == 1}
         return [replace(c, split=self.parts.get(c.key, alone.get(c.speaker, ""))) for c in clips]
 
-    def protocol(self, corpus: str, split: str, n_labels: int) -> str:
-        """Say what scores on a part of a corpus are scores of: new speakers, or what it has heard."""
-        classes = f"{n_labels} classes"
+    def protocol(self, corpus: str, split: str, labels: Sequence[str], absent: Collection[str] = ()) -> str:
+        """Say what scores on a part of a corpus are scores of: new speakers, or what it has heard.
+
+        Of the labels of the model, those ``absent`` do not occur there.
+        """
+        n, lacking = len(labels), f" (nobody is {' or '.join(absent)})" if absent else ""
+        classes = f"{n - len(absent)} of {n} classes{lacking}" if absent else f"{n} classes"
         if corpus in self.earlier:
             return f"corpus not trained on, but by what it builds on, {classes}"
         if corpus not in self.corpora:
@@ -121,12 +131,13 @@ class Subject:
         """Return the scores of answers, logits [n, n_labels], on clips."""
         y = self._numbers(clips)
         scores = score(logits, y, [c.speaker for c in clips], self.temperature)
+        absent = absent_labels(self.labels, scores.confusion)
         return {
             "model": str(self.path),
             "weights_sha256": self.weights_sha256,
             "corpus": clips[0].corpus,
             "split": split,
-            "protocol": self.training.protocol(clips[0].corpus, split, len(self.labels)),
+            "protocol": self.training.protocol(clips[0].corpus, split, self.labels, absent),
             "labels": list(self.labels),
             **asdict(scores),
             "by_gender": _by_gender(clips, y, logits.argmax(axis=1), len(self.labels)),
@@ -138,25 +149,32 @@ class Subject:
         change, change_95 = paired_change(self._numbers(clips), *answers, [c.speaker for c in clips], len(self.labels))
         return self.score_logits(clips, split, after) | {"change": change, "change_95": change_95}
 
-    def _numbers(self, clips: Sequence[Clip]) -> npt.NDArray[np.int64]:
+    def _numbers(self, clips: Sequence[Clip]) -> Int64Array:
         return np.array([self.labels.index(c.emotion) for c in clips], dtype=np.int64)
 
 
 def open_run_or_model(path: Path) -> Subject:
-    """Open a run's folder or a model file for evaluation."""
+    """Open a run's folder or a model file for evaluation.
+
+    A run of a loss that trains no FC2 answers with the class whose centre is nearest, as it does on dev while it is trained.
+    """
     if path.is_dir():
-        from edge_ser_train.method.loop import encode, infer
+        from edge_ser_train.method.inference import encode, infer
+        from edge_ser_train.method.losses import WITHOUT_CLASSIFIER, centre_scores
         from edge_ser_train.method.weights import load_run
 
         trained = load_run(path)
+        centres = trained.centres.numpy()
 
         def infer_shifted(
             features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /
         ) -> tuple[Float32Array, Float32Array]:
             if offsets is None:
-                return infer(trained.net, features)
-            vectors = [v + offset for v, offset in zip(encode(trained.net, features), offsets, strict=True)]
-            return infer(trained.net, vectors, encoded=True)
+                logits, z = infer(trained.net, features)
+            else:
+                vectors = [v + offset for v, offset in zip(encode(trained.net, features), offsets, strict=True)]
+                logits, z = infer(trained.net, vectors, encoded=True)
+            return centre_scores(logits, z, centres) if trained.config.loss.kind in WITHOUT_CLASSIFIER else logits, z
 
         return Subject(
             path,
@@ -167,7 +185,7 @@ def open_run_or_model(path: Path) -> Subject:
             _training_of_run(path, trained),
             trained.speech_vector.numpy(),
             trained.ordinary_vector.numpy(),
-            trained.centres.numpy(),
+            centres,
             trained.novelty_distance,
             infer_shifted,
             lambda features: encode(trained.net, features),
@@ -247,21 +265,47 @@ def engine_of(path: Path) -> str:
 
 
 def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str, Any]]:
-    """Score the same clips under every condition of :mod:`edge_ser_train.evaluate.conditions`, applied to the samples."""
-    from edge_ser_train.evaluate.conditions import CONDITIONS
+    """Score the same clips under every condition of :mod:`edge_ser_train.evaluate.conditions`, applied to the samples.
 
-    subject = open_run_or_model(path)
-    clips = select(subject.training.read(data, corpus), split, subject.labels)
-    features: dict[str, list[Float32Array]] = {name: [] for name in CONDITIONS}
-    for number, clip in enumerate(progress(clips, f"{corpus} {split}")):
-        with AudioReader(clip.path, subject.front_end.rate_hz) as reader:
-            samples = np.concatenate(list(reader.blocks()))
-        for name, change in CONDITIONS.items():
-            features[name].append(extract(change(samples, np.random.default_rng(number)), subject.front_end))
-    logits = {name: subject.answer(heard)[0] for name, heard in features.items()}
-    recorded = logits.pop("as recorded")
-    changed = [subject.score_change(clips, split, recorded, after) | {"condition": name} for name, after in logits.items()]
-    return [subject.score_logits(clips, split, recorded) | {"condition": "as recorded"}, *changed]
+    A run answers in torch, a model file through the runtime, samples to answer. Babble is made of clips of the training part.
+    """
+    from edge_ser_train.evaluate.conditions import AS_RECORDED, under_conditions
+
+    subject, recognizer = open_run_or_model(path), None if path.is_dir() else EmotionRecognizer(path)
+    rate_hz = subject.front_end.rate_hz
+    corpus_clips = subject.training.read(data, corpus)
+    clips = select(corpus_clips, split, subject.labels)
+    voices = _voices([c for c in corpus_clips if c.split == "train"] or corpus_clips, rate_hz)
+    answers: dict[str, list[Float32Array]] = defaultdict(list)
+    for clip in progress(clips, f"{corpus} {split}"):
+        others = [voice for key, voice in voices.items() if key != clip.key] or list(voices.values())
+        heard = under_conditions(_samples(clip, rate_hz), clip.key, others)
+        if recognizer is None:
+            logits, _ = subject.answer([extract(samples, subject.front_end) for samples in heard.values()])
+        else:
+            logits = np.stack([recognizer.predict((samples, rate_hz)).logits for samples in heard.values()])
+        for name, of in zip(heard, logits, strict=True):
+            answers[name].append(of)
+    changed = {name: np.stack(of) for name, of in answers.items()}
+    recorded = changed.pop(AS_RECORDED)
+    return [
+        subject.score_logits(clips, split, recorded) | {"condition": AS_RECORDED},
+        *(subject.score_change(clips, split, recorded, after) | {"condition": name} for name, after in changed.items()),
+    ]
+
+
+def _voices(clips: Sequence[Clip], rate_hz: int) -> dict[str, Float32Array]:
+    """Return the samples of up to 100 clips by key, always the same of the same clips."""
+    chosen = np.random.default_rng(0).permutation(len(clips))[:100]
+    return {clips[i].key: _samples(clips[i], rate_hz) for i in chosen}
+
+
+def _samples(clip: Clip, rate_hz: int) -> Float32Array:
+    try:
+        with AudioReader(clip.path, rate_hz) as reader:
+            return reader.samples()
+    except AudioError as error:
+        raise CorpusError(f"{clip.corpus}: {error}") from None
 
 
 def format_comparison(results: Sequence[dict[str, Any]], key: str) -> str:
@@ -269,9 +313,8 @@ def format_comparison(results: Sequence[dict[str, Any]], key: str) -> str:
     first = results[0]
     width = max(len(r[key]) for r in results)
     lines = [f"{first['model']}, {len(first['labels'])} classes: {', '.join(first['labels'])}"]
-    lines.append(
-        f"  {'corpus':<10} {key:<{width}} {'clips':>5}  {'UA':>6}  {'95 % over speakers':<18} {'change':<21}  {'ECE':>5}"
-    )
+    over = " or ".join(dict.fromkeys(r["interval_over"] for r in results))
+    lines.append(f"  {'corpus':<10} {key:<{width}} {'clips':>5}  {'UA':>6}  {f'95 % over {over}':<18} {'change':<21}  {'ECE':>5}")
     base: dict[str, float] = {}
     for r in results:
         change = r["ua"] - base.setdefault(r["corpus"], r["ua"])
@@ -283,6 +326,9 @@ def format_comparison(results: Sequence[dict[str, Any]], key: str) -> str:
         for value in dict.fromkeys(r[key] for r in results):
             of = [r["ua"] for r in results if r[key] == value]
             lines.append(f"  {'mean':<10} {value:<{width}} {'':>5}  {np.mean(of):>6.1%}")
+    for r in {r["corpus"]: r for r in results}.values():
+        absent = absent_labels(r["labels"], r["confusion"])
+        lines += [f"  {r['corpus']}: {r['protocol']}"] * bool(absent)
     return "\n".join(lines)
 
 
@@ -297,8 +343,8 @@ def format_evaluation(result: dict[str, Any]) -> str:
     width = max(len(label) for label in labels) + 2
     lines = [
         f"{result['model']} on {result['corpus']} {result['split']}: {result['n_clips']} clips of "
-        f"{result['n_speakers']} speakers; {result['protocol']}",
-        f"  UA        {percent('ua')}   95 % interval over speakers",
+        f"{result['n_speakers']} speaker{'s' * (result['n_speakers'] != 1)}; {result['protocol']}",
+        f"  UA        {percent('ua')}   95 % interval over {result['interval_over']}",
         *(f"    {gender:<8}{of['ua']:6.1%}  {of['n_clips']} clips" for gender, of in result["by_gender"].items()),
         f"  WA        {percent('wa')}",
         f"  macro-F1  {percent('macro_f1')}",
@@ -306,6 +352,7 @@ def format_evaluation(result: dict[str, Any]) -> str:
         "  true \\ answered" + "".join(f"{label:>{width}}" for label in labels),
     ]
     for label, row in zip(labels, result["confusion"], strict=True):
-        total = max(1, sum(row))
-        lines.append(f"  {label:<15}" + "".join(f"{n:>{width - 5}} {n / total:>4.0%}" for n in row))
+        total = sum(row)
+        shown = "".join(f"{n:>{width - 5}} {n / total:>4.0%}" for n in row) if total else "  no clip"
+        lines.append(f"  {label:<15}" + shown)
     return "\n".join(lines)

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import Float32Array, Float64Array
 from edge_ser.errors import CorpusError
 from edge_ser.personal.microphone import MIN_SPEECH_S, Encoder, Speech, SpeechStatistics
 from edge_ser.personal.person import Person, evidence
@@ -119,14 +118,14 @@ def adaptation(path: Path, data: Path, corpus: str, split: str, cache_dir: Path 
     for i, clip in enumerate(clips):
         of[clip.speaker, clip.emotion].append(i)
 
-    def answer(i: int, draw: int, n: int) -> npt.NDArray[np.float64]:
+    def answer(i: int, draw: int, n: int) -> Float64Array:
         rng = np.random.default_rng((draw, i))
         person = Person(subject.weights_sha256)
         for label in subject.labels:
             for j in rng.permutation([j for j in of[clips[i].speaker, label] if j != i])[:n]:
                 person = person.hear(label, z[int(j)])
         says = evidence(z[i], subject.centres, person.centres(subject.labels, subject.centres), subject.novelty_distance)
-        logits: npt.NDArray[np.float64] = plain[i] + subject.temperature * says  # the score divides them by the temperature
+        logits: Float64Array = plain[i] + subject.temperature * says  # the score divides them by the temperature
         return logits
 
     for n in UTTERANCES:

@@ -1,8 +1,9 @@
-"""Pictures of a run: the curves and the confusion matrix."""
+"""Pictures of a run and of its evaluations: curves, confusion, reliability."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +34,57 @@ def write_report(report: dict[str, Any], metrics: list[dict[str, Any]], folder: 
         axes.grid(alpha=0.3)
     _save(figure, folder / "curves.png")
 
-    confusion = np.array(report["dev"]["confusion"])
-    share = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
     figure = new_figure(figsize=(5, 4.4), layout="constrained")
-    axes = figure.subplots()
+    _draw_confusion(figure, figure.subplots(), report["labels"], report["dev"]["confusion"])
+    figure.suptitle(f"dev: UA {report['dev']['ua']:.1%}, {report['dev']['n_clips']} clips", fontsize=10)
+    _save(figure, folder / "confusion.png")
+
+
+def write_evaluation(result: dict[str, Any], path: Path) -> None:
+    """Draw the confusion (rows true) and the reliability diagram of an evaluation, one picture."""
+    figure = new_figure(figsize=(9.6, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw_confusion(figure, left, result["labels"], result["confusion"])
+    draw_reliability(right, result)
+    low, high = result["ua_95"]
+    figure.suptitle(
+        f"{result['corpus']} {result['split']}: UA {result['ua']:.1%} [{low:.1%}, {high:.1%}], {result['n_clips']} clips; "
+        f"{result['protocol']}",
+        fontsize=10,
+    )
+    _save(figure, path)
+
+
+def _draw_confusion(figure: Any, axes: Any, labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:
+    """Draw shares of each true class and clip counts; the row of a class without a clip stays empty."""
+    counts = np.array(confusion)
+    total = counts.sum(axis=1, keepdims=True)
+    share = np.where(total > 0, counts / np.maximum(1, total), np.nan)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    labels = report["labels"]
     axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("answered")
     axes.set_ylabel("true")
-    axes.set_title(f"dev: UA {report['dev']['ua']:.1%}, {report['dev']['n_clips']} clips", fontsize=10)
     for (i, j), value in np.ndenumerate(share):
-        color = "white" if value > 0.55 else "black"
-        axes.text(j, i, f"{value:.0%}\n{confusion[i, j]}", ha="center", va="center", fontsize=8, color=color)
+        color, shown = "white" if value > 0.55 else "black", "-" if np.isnan(value) else f"{value:.0%}\n{counts[i, j]}"
+        axes.text(j, i, shown, ha="center", va="center", fontsize=8, color=color)
     figure.colorbar(image, ax=axes, shrink=0.8)
-    _save(figure, folder / "confusion.png")
+
+
+def draw_reliability(axes: Any, result: dict[str, Any]) -> None:
+    """Draw how many answers of each confidence are right, over the share of the clips that are so answered."""
+    bins = np.array(result["reliability"])
+    n, sure, right = bins[bins[:, 0] > 0].T
+    width, share = 1 / len(bins), bins[:, 0] / bins[:, 0].sum()
+    axes.bar(width * np.arange(len(bins)), share, width, align="edge", color="0.85", label="share of the clips")
+    axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", label="confidence as it should be")
+    axes.errorbar(
+        sure, right, np.sqrt(right * (1 - right) / n), color="tab:blue", marker="o", markersize=4, capsize=2,
+        label="answered right, \N{PLUS-MINUS SIGN} one standard error",
+    )  # fmt: skip
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share", aspect="equal")
+    axes.set_title(f"ECE {result['ece']:.3f}", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
 def _save(figure: Any, path: Path) -> None:

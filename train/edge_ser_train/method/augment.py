@@ -6,12 +6,9 @@ SpecAugment. Power adds, so rooms and noise work on power; the rest works on dec
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import Float32Array, FloatArray, Int64Array
 from edge_ser.frontend.features import FrontEndConfig, bin_centres_hz
 from edge_ser.geometry import ENCODER_FRAMES
 from edge_ser_train.method.config import AugmentConfig
@@ -20,7 +17,7 @@ _DB = np.float32(np.log(10) / 10)  # nats of power a decibel
 _FLOOR_DB = np.float32(-100)  # what the front ends make of silence
 
 
-def _stretch(x: Float32Array, positions: npt.NDArray[np.floating[Any]]) -> Float32Array:
+def _stretch(x: Float32Array, positions: FloatArray) -> Float32Array:
     """Sample the rows of x [n, m] at fractional ``positions`` [k] by linear interpolation, clamped to the ends."""
     positions = np.clip(positions, 0, len(x) - 1)
     low = positions.astype(np.intp)
@@ -29,7 +26,7 @@ def _stretch(x: Float32Array, positions: npt.NDArray[np.floating[Any]]) -> Float
     return x[low] * (1 - fraction) + x[high] * fraction
 
 
-def stretched_lengths(lengths: npt.NDArray[np.int64], config: AugmentConfig, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def stretched_lengths(lengths: Int64Array, config: AugmentConfig, rng: np.random.Generator) -> Int64Array:
     """Draw how long each clip of ``lengths`` frames is to be made; at least 49 frames.
 
     Drawn before batches are formed, so that clips which end up equally long meet in one batch.

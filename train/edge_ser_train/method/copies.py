@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def load_copies(
     """
     if not n_copies or not clips:
         return [[] for _ in clips]
-    digest = hashlib.sha256(json.dumps([config.to_dict(), n_copies]).encode())
+    digest = hashlib.sha256(json.dumps([asdict(config), n_copies]).encode())
     digest.update(Path(sounds.__file__).read_bytes())
     for clip, x in zip(clips, features, strict=True):
         digest.update(clip.key.encode())

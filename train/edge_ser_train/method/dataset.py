@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import Float32Array, IndexArray, Int64Array
 from edge_ser.errors import RunError
 from edge_ser.files import writing
 from edge_ser.frontend.audio import AudioReader
@@ -46,49 +47,67 @@ def clip_features(clip: Clip, config: FrontEndConfig) -> Float32Array:
 
 
 def load_features(clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path | None) -> list[Float32Array]:
-    """Return the features of every clip, computed once and then mapped from ``cache_dir``.
+    """Return the features of every clip, computed once and then mapped from ``cache_dir``, whatever list it stands in.
 
     None: mapped from the user's cache where they lie there, else computed and kept nowhere.
 
-    The cache's name is a hash of the front end and of every file's path, size and time of change, so a changed recording or
-    front end is computed anew.
+    The cache knows a clip by a hash of its file's path, size and time of change, so a changed recording is computed anew. What
+    one call has to compute becomes one file named after the front end and these clips, with an index beside it: written whole,
+    never changed, so that processes need not wait for each other.
     """
-    stats = [(str(c.path.resolve()), (s := c.path.stat()).st_size, s.st_mtime_ns) for c in clips]
-    if not clips:
-        return []
-    key = hashlib.sha256(json.dumps([config.to_dict(), stats]).encode()).hexdigest()[:24]
-    folder = cache_dir or default_cache_dir()
-    data_file, index_file = folder / f"{key}.f32", folder / f"{key}.json"
-    if cache_dir is None and not _complete(data_file, index_file, config):
-        with tempfile.TemporaryDirectory() as scratch:  # what is mapped outlives its name
-            return load_features(clips, config, Path(scratch))
+    keys = [_key(clip) for clip in clips]
+    folder, wanted = cache_dir or default_cache_dir(), dict(zip(keys, clips, strict=True))
     try:
-        if not _complete(data_file, index_file, config):
-            _fill(clips, config, data_file, index_file)
-        lengths = json.loads(index_file.read_text())
-        table = np.memmap(data_file, dtype=np.float32, mode="r", shape=(sum(lengths), config.n_bins))
+        found = _mapped(folder, config, wanted.keys())
+        if lacking := {key: clip for key, clip in wanted.items() if key not in found}:
+            with contextlib.ExitStack() as stack:
+                if cache_dir is None:  # what is mapped outlives its name
+                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                _fill(folder, config, lacking)
+                found |= _mapped(folder, config, lacking.keys())
     except OSError as error:
         raise RunError(f"cannot use the feature cache {folder}: {error.strerror or error}; choose another --cache") from None
-    return [np.asarray(part) for part in np.split(table, np.cumsum(lengths)[:-1])]
+    return [found[key] for key in keys]
 
 
-def _complete(data_file: Path, index_file: Path, config: FrontEndConfig) -> bool:
-    try:
-        frames: int = sum(json.loads(index_file.read_text()))
-        return bool(data_file.stat().st_size == frames * config.n_bins * np.dtype(np.float32).itemsize)
-    except (OSError, ValueError, TypeError):
-        return False
+def _key(clip: Clip) -> str:
+    found = clip.path.stat()
+    return _hash([os.path.realpath(clip.path), found.st_size, found.st_mtime_ns])
 
 
-def _fill(clips: Sequence[Clip], config: FrontEndConfig, data_file: Path, index_file: Path) -> None:
-    data_file.parent.mkdir(parents=True, exist_ok=True)
-    lengths: list[int] = []
-    with writing(data_file, error=RunError) as file:
-        for clip in progress(clips, "features"):
+def _hash(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+
+
+def _mapped(folder: Path, config: FrontEndConfig, wanted: Set[str]) -> dict[str, Float32Array]:
+    """Return those of the wanted features that lie in ``folder``, by key."""
+    found: dict[str, Float32Array] = {}
+    for index_file in folder.glob(f"{_hash(asdict(config))}-*.json"):
+        data_file = index_file.with_suffix(".f32")
+        try:
+            lengths: dict[str, int] = json.loads(index_file.read_text())
+            n_frames = sum(lengths.values())
+            complete = data_file.stat().st_size == n_frames * config.n_bins * np.dtype(np.float32).itemsize
+        except (OSError, ValueError, TypeError, AttributeError):
+            continue
+        if complete and not wanted.isdisjoint(lengths):
+            table = np.asarray(np.memmap(data_file, dtype=np.float32, mode="r", shape=(n_frames, config.n_bins)))
+            ends = np.cumsum(list(lengths.values())).tolist()
+            rows = zip(lengths, [0, *ends], ends, strict=False)
+            found.update((key, table[start:end]) for key, start, end in rows if key in wanted)
+    return found
+
+
+def _fill(folder: Path, config: FrontEndConfig, clips: Mapping[str, Clip]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{_hash(asdict(config))}-{_hash(list(clips))}"
+    lengths: dict[str, int] = {}
+    with writing(folder / f"{stem}.f32", error=RunError) as file:
+        for key, clip in progress(list(clips.items()), "features"):
             features = clip_features(clip, config)
-            lengths.append(len(features))
+            lengths[key] = len(features)
             file.write(features.tobytes())
-    with writing(index_file, error=RunError) as file:  # last: its presence says that the data is complete
+    with writing(folder / f"{stem}.json", error=RunError) as file:  # last: its presence says that the data is complete
         file.write(json.dumps(lengths).encode())
 
 
@@ -116,7 +135,7 @@ def speaker_means(clips: Sequence[Clip], vectors: Sequence[Float32Array]) -> Flo
     return means
 
 
-def epoch_batches(lengths: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> list[npt.NDArray[np.intp]]:
+def epoch_batches(lengths: Int64Array, batch_size: int, rng: np.random.Generator) -> list[IndexArray]:
     """Return one epoch as batches of clip numbers, each of clips of similar length; a last partial batch is dropped.
 
     Fewer clips than a batch make one batch of them all.
@@ -125,7 +144,7 @@ def epoch_batches(lengths: npt.NDArray[np.int64], batch_size: int, rng: np.rando
     if len(order) <= batch_size:
         return [order]
     order = order[: len(order) // batch_size * batch_size]
-    batches: list[npt.NDArray[np.intp]] = []
+    batches: list[IndexArray] = []
     for start in range(0, len(order), batch_size * _BUCKET_BATCHES):
         bucket = order[start : start + batch_size * _BUCKET_BATCHES]
         bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
@@ -165,9 +184,9 @@ class Epoch(NamedTuple):
     number: int
     features: list[Float32Array]
     """Every clip as recorded, or one of its copies."""
-    lengths: npt.NDArray[np.int64]
+    lengths: Int64Array
     """Every clip's length after its time stretch, in frames."""
-    batches: list[npt.NDArray[np.intp]]
+    batches: list[IndexArray]
     """Clip numbers."""
 
 
@@ -186,9 +205,7 @@ def draw_epoch(
     return Epoch(number, drawn, lengths, epoch_batches(alike, config.optimizer.batch_size, rng))
 
 
-def draw_batch(
-    step: int, epoch: Epoch, rows: npt.NDArray[np.intp], fill: Float32Array, config: TrainConfig
-) -> tuple[Tensor, Tensor]:
+def draw_batch(step: int, epoch: Epoch, rows: IndexArray, fill: Float32Array, config: TrainConfig) -> tuple[Tensor, Tensor]:
     """Return features [B, T, n_bins] and lengths [B] of the clips ``rows``, augmented; the same for the same step, always.
 
     ``fill`` [n_bins] is the training mean. Sound without speech stands where :func:`outliers` says.

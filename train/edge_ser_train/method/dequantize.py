@@ -6,12 +6,11 @@ What int8 keeps of a weight comes back, its integer times its scale; batch norma
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from edge_ser.arrays import AnyArray, Float64Array
 from edge_ser.geometry import CHANNELS, KERNELS, N_BINS, channel_major
 from edge_ser.model.eser_file import ONE, STATE_UNIT, matrices, parse, without_panels
 from edge_ser.model.manifest import Manifest, read_model_file
@@ -31,7 +30,7 @@ def read_network(path: Path, config: ModelConfig) -> tuple[EmotionNet, Manifest]
     net = EmotionNet(N_BINS, n_labels, config)
     state = net.state_dict()
 
-    def put(name: str, value: npt.NDArray[Any]) -> None:
+    def put(name: str, value: AnyArray) -> None:
         state[name].copy_(torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)))
 
     gain, offset = (values[f"feature_{name}"].astype(np.float64) for name in ("gain", "offset"))
@@ -51,7 +50,7 @@ def read_network(path: Path, config: ModelConfig) -> tuple[EmotionNet, Manifest]
             torch.nn.init.constant_(norm.norm.running_var, 1 - norm.norm.eps)  # type: ignore[arg-type]
     shifts = dict(zip(matrices(n_labels), values["shift"].tolist(), strict=True))
 
-    def matrix(name: str, n_out: int, unit_in: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def matrix(name: str, n_out: int, unit_in: float) -> tuple[Float64Array, Float64Array]:
         unit = values[f"{name}_multiplier"] / 2.0 ** shifts[name] / ONE
         flat = values[f"{name}_weight"]
         rows = flat.reshape(n_out, -1) if name == "fc2" else without_panels(flat, n_out)

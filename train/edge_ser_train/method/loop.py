@@ -7,26 +7,24 @@ the best score so far are in the checkpoint. Continuing from any checkpoint ther
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import Float32Array, IndexArray
 from edge_ser.errors import ConfigError, RunError
-from edge_ser.frontend.features import extract
-from edge_ser.geometry import EMBEDDING_SIZE, ENCODER_FRAMES, ENCODER_STRIDE, vector_count
-from edge_ser.personal.microphone import Encoder, SpeechStatistics
-from edge_ser_train.corpora.clips import NO_CLASS, ORDINARY, class_numbers
+from edge_ser.geometry import EMBEDDING_SIZE, ENCODER_FRAMES, ENCODER_STRIDE
+from edge_ser_train.corpora.clips import NO_CLASS, class_numbers
 from edge_ser_train.corpora.splits import Split, check_leaks
 from edge_ser_train.method import processes, weights
 from edge_ser_train.method import run as runs
@@ -41,20 +39,15 @@ from edge_ser_train.method.dataset import (
     pad_batch,
     speaker_means,
 )
+from edge_ser_train.method.inference import encode, infer
 from edge_ser_train.method.losses import JOINT, Criterion, Losses, class_weights, update_centres
 from edge_ser_train.method.model import EmotionNet, Output, compute_type
-from edge_ser_train.method.outliers import no_speech, outliers, with_outliers
-from edge_ser_train.method.speech import fit_detector
+from edge_ser_train.method.outliers import outliers, with_outliers
+from edge_ser_train.method.speech import speech_detector, speech_statistics
 from edge_ser_train.metrics import confusion_matrix, fit_temperature, score, unweighted_accuracy
 
-Arrays = Sequence[npt.NDArray[np.float32]]
+_DROPOUT, _SPEAKERS = 2, 3  # streams of random numbers, by step; order and augmentation have the streams 0 and 1
 
-_INFER_BATCH = 32
-# Streams of random numbers, by step; order and augmentation have the streams 0 and 1, outliers the stream 4.
-_DROPOUT, _SPEAKERS, _SOUNDS = 2, 3, 5
-
-N_SOUNDS = 2000
-"""Made sounds without speech that the probability of speech is fitted on."""
 NOVELTY_QUANTILE = 0.99
 """Share of the dev clips that lie within the novelty distance of a class centre."""
 
@@ -74,38 +67,6 @@ def learning_rate(config: OptimizerConfig, step: int) -> float:
     else:
         start, stop, share = high, last, (step - rise) / (config.max_steps - 1 - rise)
     return stop + (start - stop) / 2 * (1 + math.cos(math.pi * share))
-
-
-@torch.inference_mode()
-def infer(net: EmotionNet, inputs: Arrays, encoded: bool = False) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return logits [n, n_classes] and embeddings [n, 64] of clips' features, or encoder vectors, in their order, in float32."""
-    logits = np.empty((len(inputs), net.fc2.out_features), dtype=np.float32)
-    z = np.empty((len(inputs), EMBEDDING_SIZE), dtype=np.float32)
-    for rows, batch, lengths in _batches(net, inputs):
-        out = net(batch, lengths, encoded)
-        logits[rows], z[rows] = out.logits.cpu().numpy(), out.z.cpu().numpy()
-    return logits, z
-
-
-@torch.inference_mode()
-def encode(net: EmotionNet, features: Arrays) -> list[npt.NDArray[np.float32]]:
-    """Return the encoder vectors of clips' features, one [N, 96·n_freq] a clip, in their order, in float32."""
-    vectors = {}
-    for rows, batch, n_frames in _batches(net, features):
-        encoded = net.encode(batch).cpu().numpy()
-        for row, x, n in zip(rows.tolist(), encoded, n_frames.tolist(), strict=True):
-            vectors[row] = x[: vector_count(n)].copy()
-    return [vectors[i] for i in range(len(features))]
-
-
-def _batches(net: EmotionNet, inputs: Arrays) -> Iterator[tuple[npt.NDArray[np.intp], Tensor, Tensor]]:
-    """Yield clips of similar length: their numbers, the padded batch and the lengths; the network is set to evaluate them."""
-    net.eval()
-    order = np.argsort([len(x) for x in inputs], kind="stable")
-    for start in range(0, len(order), _INFER_BATCH):
-        rows = order[start : start + _INFER_BATCH]
-        batch, lengths = pad_batch([inputs[i] for i in rows])
-        yield rows, batch.to(net.feature_mean.device), lengths
 
 
 class Trainer:
@@ -162,10 +123,10 @@ class Trainer:
         for convolution in self.net.convs:
             convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.encoded = config.optimizer.frozen
-        self.train_inputs: Arrays = encode(self.net, self.train_features) if self.encoded else self.train_features
-        self.dev_inputs: Arrays = encode(self.net, self.dev_features) if self.encoded else self.dev_features
+        self.train_inputs: Sequence[Float32Array] = encode(self.net, self.train_features) if self.encoded else self.train_features
+        self.dev_inputs: Sequence[Float32Array] = encode(self.net, self.dev_features) if self.encoded else self.dev_features
         heard = [x for of_clip in dev_copies for x in of_clip]
-        self.dev_heard: Arrays = encode(self.net, heard) if self.encoded else heard
+        self.dev_heard: Sequence[Float32Array] = encode(self.net, heard) if self.encoded else heard
         plain = replace(config.augment, speaker_shift=0.0) == AugmentConfig() and not config.loss.outliers
         self.at_hand = self.encoded and plain
         self.means = speaker_means(data.train, self.train_inputs) if config.augment.speaker_shift else None
@@ -176,10 +137,10 @@ class Trainer:
         self._epoch = draw_epoch(0, self.train_features, self.copies, config)
         self.progress = weights.Progress()
         self.metrics: list[dict[str, Any]] = []
-        self.answers: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
+        self.answers: dict[str, tuple[Float32Array, Float32Array]] = {}
         """Logits and z of the kept weights on train and dev, once the run has finished."""
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, npt.NDArray[np.intp]]:
+    def batch(self, step: int) -> tuple[Tensor, Tensor, IndexArray]:
         """Return features [B, T, n_bins], or encoder vectors, lengths [B] and clip numbers [B] of a step; always the same."""
         epoch, index = divmod(step, max(1, len(self.data.train) // self.config.optimizer.batch_size))
         if self._epoch.number != epoch:
@@ -201,7 +162,7 @@ class Trainer:
             x = x + torch.from_numpy(share * towards).to(self.device)[:, None]
         return x, lengths, rows
 
-    def classes(self, step: int, rows: npt.NDArray[np.intp]) -> Tensor:
+    def classes(self, step: int, rows: IndexArray) -> Tensor:
         """Return y [B] of the clips ``rows`` of a step; NO_CLASS where sound without speech has taken a clip's place."""
         y = np.where(outliers(step, len(rows), self.config), NO_CLASS, self.train_y[rows])
         return torch.from_numpy(y).to(self.device)
@@ -342,8 +303,10 @@ class Trainer:
         temperature = fit_temperature(scored, scored_y)
         distances = np.linalg.norm(np.concatenate(dev_sets)[:, None] - centres.numpy(), axis=2).min(axis=1)
         novelty_distance = float(np.quantile(distances, NOVELTY_QUANTILE))
-        detector = self._detector(best.net, z, dev_sets)
-        measured = self._speech(best.net, vectors)
+        copies = [of_clip[0] for of_clip in self.copies if of_clip]
+        spoken = np.concatenate([z, *([infer(best.net, copies)[1]] if copies else [])])
+        detector = speech_detector(best.net, spoken, dev_sets, self.config)
+        measured = speech_statistics(best.net, self.data.train, self.train_features, vectors, self.config)
         weights.save_model(
             self.folder, best.net.state_dict(), self.config, best.step, centres, measured, detector, temperature, novelty_distance
         )
@@ -361,28 +324,24 @@ class Trainer:
             "dev": asdict(dev),
         }
 
-    def _detector(self, net: EmotionNet, z: Float32Array, dev: list[Float32Array]) -> dict[str, Any]:
-        """Fit what tells speech, embeddings z [n, 64] and copies', from made sounds without any; ``dev`` sets its threshold."""
-        copies = [of_clip[0] for of_clip in self.copies if of_clip]
-        heard = np.concatenate([z, *([infer(net, copies)[1]] if copies else [])])
-        front_end, rng = self.config.front_end_config, np.random.default_rng([self.config.seed, _SOUNDS])
-        lengths = rng.integers(front_end.rate_hz // 2, 5 * front_end.rate_hz, N_SOUNDS)
-        sounds = [extract(no_speech(int(n), front_end.rate_hz, rng), front_end) for n in lengths]
-        found = fit_detector(heard, infer(net, sounds)[1], dev)
-        return {"weights": found.weights.round(6).tolist(), "bias": round(found.bias, 6), "threshold": found.threshold}
 
-    def _speech(self, net: EmotionNet, vectors: Arrays) -> dict[str, Tensor]:
-        """Measure the training speech, whose encoder vectors are given: levels, mean vectors of all and of ordinary speech."""
-        encoder = Encoder(self.config.front_end_config, "", int(net.gru.input_size), lambda x: encode(net, [x])[0])
-        everything, ordinary = SpeechStatistics(encoder), SpeechStatistics(encoder)
-        for clip, x, encoded in zip(self.data.train, self.train_features, vectors, strict=True):
-            everything.add(x, encoded)
-            if clip.emotion in ORDINARY:
-                ordinary.add(x, encoded)
-        found = {
-            "speech_mean": everything.mean,
-            "speech_std": np.maximum(everything.std, 1e-3),
-            "speech_vector": everything.vector,
-            "ordinary_vector": (ordinary if ordinary.n_vectors else everything).vector,
-        }
-        return {name: torch.from_numpy(values) for name, values in found.items()}
+def train_run(
+    trainer: Trainer, described: dict[str, Any], resume: bool, say: Callable[[str], None] = lambda line: None,
+    stated: TrainConfig | None = None,
+) -> dict[str, Any] | None:  # fmt: skip
+    """Record what the run is, train it from where it stands to its end, and write and return its report.
+
+    None when Ctrl-C ended it first, or when another of several processes reports. ``stated`` is the configuration that the
+    run's folder keeps, where it is not the one that is trained with.
+    """
+    folder, first = trainer.folder, trainer.processes.rank == 0
+    if first and not resume:
+        runs.record_run(stated or trainer.config, described, trainer.data, folder)
+    if resume and (folder / runs.CHECKPOINT).is_file():
+        trainer.load_checkpoint()
+        say(f"resuming at step {trainer.progress.step}")
+    if not trainer.train(say) or not first:
+        return None
+    report = trainer.finish()
+    runs.write_atomic(folder / runs.REPORT, json.dumps(report, indent=1) + "\n")
+    return report

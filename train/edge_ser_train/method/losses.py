@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -92,3 +93,17 @@ class Criterion:
 
 JOINT = Criterion("joint", joint_loss, lambda logits, z, centres: logits)
 """The paper's."""
+
+WITHOUT_CLASSIFIER = ("triplet", "cosine_pairs")
+"""Kinds of loss that train no FC2: their embeddings are classified by the class centres, or by an SVM."""
+
+
+def centre_scores(logits: Float32Array, z: Float32Array, centres: Float32Array) -> Float32Array:
+    """Return minus the squared distances [n, n_classes] of unit-length z [n, 64] and centres [n_classes, 64]."""
+
+    def unit(x: Float32Array) -> Float32Array:
+        length: Float32Array = np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        return x / length
+
+    scores: Float32Array = 2 * unit(z) @ unit(centres).T - 2
+    return scores

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_ser.arrays import BoolArray, Float32Array, Float64Array
 from edge_ser_train.corpora.clips import NO_CLASS
 from edge_ser_train.method.config import TrainConfig
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SOUNDS = 4  # stream of random numbers, by step; the dataset and the loop have the others
 
 
-def outliers(step: int, n_clips: int, config: TrainConfig) -> npt.NDArray[np.bool_]:
+def outliers(step: int, n_clips: int, config: TrainConfig) -> BoolArray:
     """Return which of a step's ``n_clips`` give their places to sound without speech: ``loss.outliers`` of them, rounded."""
     where = np.zeros(n_clips, dtype=np.bool_)
     where[: round(config.loss.outliers * n_clips)] = True
@@ -30,20 +30,20 @@ def sounds_of(step: int, config: TrainConfig) -> np.random.Generator:
     return np.random.default_rng([config.seed, _SOUNDS, step])
 
 
-def no_speech(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def no_speech(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float32Array:
     """Return samples [n] of -85 to -10 dBFS without speech: noise, hums, notes, clicks; one time in eight next to none."""
     kind = rng.random()
     if kind < 0.125:
-        return (rng.integers(-2, 3, n_samples) * (rng.random(n_samples) < rng.random())).astype(np.float32) / np.float32(32768)
+        return np.asarray(rng.integers(-2, 3, n_samples) * (rng.random(n_samples) < rng.random()) / 32768, dtype=np.float32)
     sound = _noise(n_samples, rate_hz, rng)
     if kind > 0.75:
         sound *= 10 ** (-rng.uniform(0, 50) / 20)
         sound += _notes(n_samples, rate_hz, rng) if kind < 0.9 else _clicks(n_samples, rate_hz, rng)
-    scaled: npt.NDArray[np.float32] = (sound / sound.std() * 10 ** (rng.uniform(-85, -10) / 20)).astype(np.float32)
+    scaled: Float32Array = (sound / sound.std() * 10 ** (rng.uniform(-85, -10) / 20)).astype(np.float32)
     return np.rint(scaled * np.float32(32768)) / np.float32(32768) if rng.random() < 0.5 else scaled
 
 
-def _noise(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _noise(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
     """Return coloured noise [n], half the time with a hum or whistle, half the time swelling."""
     hz = np.fft.rfftfreq(n_samples, 1 / rate_hz)
     colour = np.interp(np.linspace(0, 5, len(hz)), np.arange(6), rng.normal(0, 5, 6))
@@ -57,11 +57,11 @@ def _noise(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDArra
         sound = sound / sound.std() + 10 ** (rng.uniform(-10, 60) / 20) * tone
     if rng.random() < 0.5:  # slower than syllables, which come at 2 to 8 Hz
         sound *= 10 ** (rng.uniform(0, 15) / 20 * np.sin(2 * np.pi * (rng.uniform(0.05, 1) * t + rng.random())))
-    unit: npt.NDArray[np.float64] = sound / sound.std()
+    unit: Float64Array = sound / sound.std()
     return unit
 
 
-def _notes(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _notes(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
     """Return notes of steady pitch on a scale of semitones, struck or held, one to four at once: samples [n] of power 1."""
     t, sound = np.arange(n_samples) / rate_hz, np.full(n_samples, 1e-9)
     length = rng.uniform(0.12, 0.8)
@@ -74,11 +74,11 @@ def _notes(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDArra
             envelope = (t >= start) * np.minimum(1, since / 0.01) * np.exp(-since / rng.uniform(0.05, 2))
             harmonics = np.sin(2 * np.pi * (n * pitch_hz * t + rng.random(n.shape))) / n ** rng.uniform(0.5, 2)
             sound += envelope * harmonics.sum(axis=0)
-    unit: npt.NDArray[np.float64] = sound / sound.std()
+    unit: Float64Array = sound / sound.std()
     return unit
 
 
-def _clicks(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _clicks(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
     """Return keys, knocks and taps, regular or not: samples [n] of power 1."""
     sound = np.full(n_samples, 1e-9)
     places = rng.integers(0, n_samples, int(rng.integers(1, 25)))
@@ -88,7 +88,7 @@ def _clicks(n_samples: int, rate_hz: int, rng: np.random.Generator) -> npt.NDArr
     for at in places:
         burst = rng.standard_normal(int(6 * decay) + 1) * np.exp(-np.arange(int(6 * decay) + 1) / decay)
         sound[at : at + len(burst)] += rng.uniform(0.2, 1) * burst[: n_samples - at]
-    unit: npt.NDArray[np.float64] = sound / sound.std()
+    unit: Float64Array = sound / sound.std()
     return unit
 
 

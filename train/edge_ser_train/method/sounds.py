@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_ser.arrays import Float32Array
 from edge_ser.frontend.features import FrontEndConfig
@@ -167,5 +166,5 @@ def heard_elsewhere(
     peak = max(_SILENCE, float(np.abs(sound).max()))
     peak_db = rng.uniform(-25, 0) if rng.random() < 0.85 else rng.uniform(-60, -25)
     scaled = sound * (10 ** (peak_db / 20) / peak)
-    heard: npt.NDArray[np.float32] = scaled.astype(np.float32)
-    return np.rint(heard * 32768).astype(np.float32) / 32768 if rng.random() < 0.7 else heard
+    heard = scaled.astype(np.float32)
+    return np.asarray(np.rint(heard * 32768) / 32768 if rng.random() < 0.7 else heard, dtype=np.float32)

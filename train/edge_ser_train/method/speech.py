@@ -1,16 +1,30 @@
-"""Is there any speech? A logistic regression on the embedding z, fitted when a run ends."""
+"""What a run measures of speech when it ends: what tells it from other sound, its levels and its mean encoder vectors."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from edge_ser.arrays import Float32Array, Float64Array
+from edge_ser.frontend.features import extract
+from edge_ser.personal.microphone import Encoder, SpeechStatistics
+from edge_ser_train.corpora.clips import ORDINARY, Clip
+from edge_ser_train.method.config import TrainConfig
+from edge_ser_train.method.inference import encode, infer
+from edge_ser_train.method.model import EmotionNet
+from edge_ser_train.method.outliers import no_speech
 
 MISSED = 0.003
 """Share of the dev clips, as recorded or as copies, below the threshold: answered `no_speech` though somebody speaks."""
 
+N_SOUNDS = 2000
+"""Made sounds without speech that the probability of speech is fitted on."""
+
+_SOUNDS = 5  # stream of random numbers; the loop, the dataset and the outliers have the streams before
 _RIDGE = 1e-3  # of weights on standardised z, against the mean loss: keeps them finite where both kinds part cleanly
 _STEPS = 50
 
@@ -59,3 +73,31 @@ def fit_detector(speech: Float32Array, none: Float32Array, dev: list[Float32Arra
     weights = w[:-1] / std
     found = SpeechDetector(weights, float(w[-1] - weights @ mean), 0.5)
     return found._replace(threshold=float(min(np.quantile(found.probability(z), MISSED) for z in dev)))
+
+
+def speech_detector(net: EmotionNet, z: Float32Array, dev: list[Float32Array], config: TrainConfig) -> dict[str, Any]:
+    """Return what ``Manifest.speech`` holds, fitted on embeddings of speech, z [n, 64], and on made sounds."""
+    front_end, rng = config.front_end_config, np.random.default_rng([config.seed, _SOUNDS])
+    lengths = rng.integers(front_end.rate_hz // 2, 5 * front_end.rate_hz, N_SOUNDS)
+    sounds = [extract(no_speech(int(n), front_end.rate_hz, rng), front_end) for n in lengths]
+    found = fit_detector(z, infer(net, sounds)[1], dev)
+    return {"weights": found.weights.round(6).tolist(), "bias": round(found.bias, 6), "threshold": found.threshold}
+
+
+def speech_statistics(
+    net: EmotionNet, clips: Sequence[Clip], features: Sequence[Float32Array], vectors: Sequence[Float32Array], config: TrainConfig
+) -> dict[str, Tensor]:
+    """Return levels and mean encoder vectors of the training speech, all of it and the ordinary, by the manifest's names."""
+    encoder = Encoder(config.front_end_config, "", int(net.gru.input_size), lambda x: encode(net, [x])[0])
+    everything, ordinary = SpeechStatistics(encoder), SpeechStatistics(encoder)
+    for clip, x, encoded in zip(clips, features, vectors, strict=True):
+        everything.add(x, encoded)
+        if clip.emotion in ORDINARY:
+            ordinary.add(x, encoded)
+    found = {
+        "speech_mean": everything.mean,
+        "speech_std": np.maximum(everything.std, 1e-3),
+        "speech_vector": everything.vector,
+        "ordinary_vector": (ordinary if ordinary.n_vectors else everything).vector,
+    }
+    return {name: torch.from_numpy(values) for name, values in found.items()}

@@ -159,7 +159,7 @@ def save_model(
     """Write model.safetensors, ``measured`` by the names of :func:`unmeasured`; before its end, the last four say nothing."""
     metadata = {
         "labels": list(config.labels),
-        "front_end": config.front_end_config.to_dict(),
+        "front_end": asdict(config.front_end_config),
         "temperature": temperature,
         "novelty_distance": novelty_distance,
         "speech": detector or {"weights": [0.0] * EMBEDDING_SIZE, "bias": 0.0, "threshold": 0.0},
@@ -182,7 +182,7 @@ def load_run(folder: Path) -> TrainedModel:
     tensors, metadata = load_tensors(folder / MODEL)
     config = load_config(folder / CONFIG)
     front_end = config.front_end_config
-    if metadata.get("labels") != list(config.labels) or metadata.get("front_end") != front_end.to_dict():
+    if metadata.get("labels") != list(config.labels) or metadata.get("front_end") != asdict(front_end):
         raise RunError(f"{folder}: {MODEL} and {CONFIG} disagree about labels or front end; one of them was replaced")
     centres = tensors.pop("centres", torch.empty(0))
     net = EmotionNet(front_end.n_bins, len(config.labels), config.model)

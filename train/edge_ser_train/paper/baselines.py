@@ -10,15 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import Float32Array, Int64Array
 from edge_ser.errors import ConfigError, did_you_mean
 from edge_ser_train.method.config import LossConfig
-from edge_ser_train.method.losses import JOINT, Criterion, Loss, Losses, joint_loss
+from edge_ser_train.method.losses import JOINT, Criterion, Loss, Losses, centre_scores, joint_loss
 from edge_ser_train.metrics import confusion_matrix, unweighted_accuracy
 
 MARGIN = 0.2
@@ -110,22 +109,7 @@ def criterion(config: LossConfig) -> Criterion:
     return known[config.kind]
 
 
-WITHOUT_CLASSIFIER = ("triplet", "cosine_pairs")
-"""Kinds that train no FC2: an SVM classifies their embeddings."""
-
-
-def centre_scores(logits: Float32Array, z: Float32Array, centres: Float32Array) -> Float32Array:
-    """Return minus the squared distances [n, n_classes] of unit-length z [n, 64] and centres [n_classes, 64]."""
-
-    def unit(x: Float32Array) -> Float32Array:
-        length: Float32Array = np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        return x / length
-
-    scores: Float32Array = 2 * unit(z) @ unit(centres).T - 2
-    return scores
-
-
-def svm(z: dict[str, Float32Array], y: dict[str, npt.NDArray[np.int64]]) -> tuple[str, dict[str, Float32Array]]:
+def svm(z: dict[str, Float32Array], y: dict[str, Int64Array]) -> tuple[str, dict[str, Float32Array]]:
     """Fit an SVM on the training embeddings, C chosen on dev; return its description and its scores."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

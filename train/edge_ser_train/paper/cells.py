@@ -7,7 +7,6 @@ results alone, so they can be rebuilt without retraining and missing cells fille
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 from collections import defaultdict
@@ -25,10 +24,11 @@ from edge_ser.errors import ConfigError, RunError, did_you_mean
 from edge_ser.prediction import softmax
 from edge_ser_train.corpora.clips import Clip, class_numbers
 from edge_ser_train.corpora.splits import Split, make_splits, relabel
-from edge_ser_train.corpora.tables import read_corpus
+from edge_ser_train.corpora.tables import label_map_of, read_corpus
 from edge_ser_train.method import run as runs
 from edge_ser_train.method import weights
 from edge_ser_train.method.config import TrainConfig, config_from_table, load_config, load_preset
+from edge_ser_train.method.losses import WITHOUT_CLASSIFIER
 from edge_ser_train.metrics import (
     confusion_matrix,
     confusion_per_speaker,
@@ -36,7 +36,7 @@ from edge_ser_train.metrics import (
     fit_temperature,
     unweighted_accuracy,
 )
-from edge_ser_train.paper.baselines import WITHOUT_CLASSIFIER, criterion, svm
+from edge_ser_train.paper.baselines import criterion, svm
 from edge_ser_train.paper.experiments import ABLATIONS, EXPERIMENTS, FIGURES, PLANS, Lasting
 from edge_ser_train.paper.table import cell_name, read_results, write_result
 
@@ -79,7 +79,7 @@ def plan_cells(
     plan = PLANS.get((corpus, n_classes or 4), PLANS["cremad", 4])
     if known and n_classes not in known:
         raise ConfigError(f"corpus {corpus} with {n_classes} classes; expected {' or '.join(map(str, known))}")
-    label_map = {"excited": "happy"} if corpus == "iemocap" else {}
+    label_map = label_map_of([corpus], plan.labels)
     everything = read_corpus(data, corpus)
     clips, left_out = relabel(everything, label_map, plan.labels)
     unlabelled = [c for c in everything if c.emotion not in (*plan.labels, *label_map)]
@@ -162,7 +162,8 @@ class Trained:
 def train_cell(cell: Cell, data: Path, out: Path, cache: Path) -> Trained | None:
     """Train (or continue, or just finish) the cell's run below OUT/runs; None when Ctrl-C stopped it."""
     from edge_ser_train.method.dataset import load_features
-    from edge_ser_train.method.loop import Trainer, infer
+    from edge_ser_train.method.inference import infer
+    from edge_ser_train.method.loop import Trainer, train_run
 
     folder = out / "runs" / cell.name
     started = (folder / runs.CONFIG).is_file()
@@ -173,14 +174,9 @@ def train_cell(cell: Cell, data: Path, out: Path, cache: Path) -> Trained | None
     described = runs.describe_data(cell.split, data, corpora, config)
     runs.open_run(cell.config, described, folder, resume=started)
     trainer = Trainer(config, cell.split, folder, cache, criterion=criterion(config.loss))
-    if not started:
-        runs.record_run(cell.config, described, cell.split, folder)
-    if (folder / runs.CHECKPOINT).is_file():
-        trainer.load_checkpoint()
-    if not trainer.train(lambda line: None):
+    report = train_run(trainer, described, started, stated=cell.config)
+    if report is None:
         return None
-    report = trainer.finish()
-    runs.write_atomic(folder / runs.REPORT, json.dumps(report, indent=1) + "\n")
     best = weights.load_run(folder)
     best.net.to(trainer.device)
     heard = {"test": cell.split.test, "others": cell.others}

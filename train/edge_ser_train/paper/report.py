@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_ser.arrays import AnyArray
 from edge_ser.figures import new_figure
 from edge_ser_train.method.run import write_atomic
 from edge_ser_train.paper.experiments import (
@@ -205,7 +205,7 @@ def _confusions(own: dict[str, Summary], names: Sequence[str], theirs: str, suff
         return None
     labels = own[names[0]].cells[0]["labels"]
     with_paper = len(labels) == len(PAPER_CONFUSION["setting-1"])
-    panels: list[tuple[str, npt.NDArray[Any]]] = []
+    panels: list[tuple[str, AnyArray]] = []
     for name in names:
         total = own[name].confusion.sum(axis=(0, 1))
         panels.append((EXPERIMENTS[name].title + suffix, total / np.maximum(1, total.sum(axis=1, keepdims=True))))

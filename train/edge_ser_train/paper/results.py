@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float64Array
+from edge_ser.arrays import Float64Array, Int64Array
 from edge_ser_train.bootstrap import Interval, bounds, draws
 from edge_ser_train.metrics import macro_f1, unweighted_accuracy, weighted_accuracy
 from edge_ser_train.paper.table import Result, read_results
@@ -28,7 +27,7 @@ class Summary:
     seeds: tuple[int, ...]
     n_folds: int
     speakers: tuple[str, ...]
-    confusion: npt.NDArray[np.int64]
+    confusion: Int64Array
     """[n_seeds, n_speakers, n_classes, n_classes], folds added up."""
 
     @property
@@ -89,8 +88,8 @@ class Summary:
         return Interval(float(np.mean([measure(c.sum(axis=0)) for c in self.confusion])), *bounds(np.mean(drawn, axis=0)))
 
 
-def _total(cell: Result) -> npt.NDArray[np.int64]:
-    total: npt.NDArray[np.int64] = np.sum(list(cell["test_confusion_per_speaker"].values()), axis=0, dtype=np.int64)
+def _total(cell: Result) -> Int64Array:
+    total: Int64Array = np.sum(list(cell["test_confusion_per_speaker"].values()), axis=0, dtype=np.int64)
     return total
 
 
