@@ -107,7 +107,10 @@ def csv_rows(name: str, segments: Iterable[Segment]) -> str:
 def csv_header(labels: Iterable[str]) -> str:
     """Return the header of :func:`csv_rows`."""
     return (
-        ",".join(["file", "start_s", "stop_s", "cut", "label", "confidence", "distance", "novel", "duration_s", *labels]) + "\n"
+        ",".join(
+            ["file", "start_s", "stop_s", "cut", "label", "confidence", "distance", "novel", "speech", "duration_s", *labels]
+        )
+        + "\n"
     )
 
 

@@ -47,7 +47,7 @@ def test_predict_prints_a_table(speech: Path) -> None:
 def test_predict_json_has_stable_keys(speech: Path) -> None:
     done = run("predict", "--json", speech, speech)
     first, second = (json.loads(line) for line in done.stdout.splitlines())
-    assert list(first) == ["file", "label", "confidence", "probabilities", "distance", "novel", "duration_s"]
+    assert list(first) == ["file", "label", "confidence", "probabilities", "distance", "novel", "speech", "duration_s"]
     assert first == second
     with_embedding = json.loads(run("predict", "--json", "--embedding", speech).stdout)
     assert len(with_embedding["embedding"]) == 64

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from edge_ser.engines import open_backend
 from edge_ser.frontend.audio import AudioSource
 from edge_ser.frontend.features import LOGMEL_V1, extract
 from edge_ser.model.manifest import read_model_file, shipped_model_path
-from edge_ser.prediction import UNCERTAIN, decide
+from edge_ser.prediction import NO_SPEECH, UNCERTAIN, decide
 
 
 @pytest.fixture(scope="module", params=["auto", "onnx"])
@@ -150,6 +151,26 @@ def test_novelty_is_the_distance_to_the_nearest_centre() -> None:
         answer = decide(logits, z, manifest, 1.0)
         assert answer.distance == pytest.approx(share * manifest.novelty_distance, abs=1e-5)
         assert answer.is_novel is novel
+
+
+def test_where_speech_is_improbable_the_label_says_so() -> None:
+    manifest, logits = read_model_file(shipped_model_path()).manifest, np.array([9, 0, 0, 0], dtype=np.float32)
+    weights = [1.0] + 63 * [0.0]
+    manifest = replace(manifest, speech={"weights": weights, "bias": -1.0, "threshold": 0.4})
+    found = [decide(logits, np.array([x] + 63 * [7.0], dtype=np.float32), manifest, 1.0) for x in (0.5, 0.7, 1.0)]
+    assert [answer.speech for answer in found] == pytest.approx([1 / (1 + math.exp(1 - x)) for x in (0.5, 0.7, 1.0)], abs=1e-6)
+    assert [answer.label for answer in found] == [NO_SPEECH, "neutral", "neutral"]
+    assert found[0].probabilities == found[1].probabilities
+    few, unsure = np.array([0.5] + 63 * [7.0], dtype=np.float32), np.array([0.3, 0, 0, 0], dtype=np.float32)
+    assert decide(logits, few, manifest, 1.0, min_speech=0).label == "neutral"
+    assert decide(logits, few, manifest, 1.0, min_speech=0.3).label == "neutral"
+    assert decide(unsure, few, manifest, 1.0, min_confidence=0.9).label == NO_SPEECH  # before uncertain
+    assert decide(logits, np.array([-1e30] + 63 * [0.0], dtype=np.float32), manifest, 1.0).speech < 1e-100
+
+
+def test_a_limit_of_speech_is_a_probability() -> None:
+    with pytest.raises(ConfigError, match=r"min_speech is 1\.5; expected a probability from 0 \(off\) to 1, or None"):
+        EmotionRecognizer(min_speech=1.5)
 
 
 def test_about_one_in_a_hundred_known_recordings_is_novel(recognizer: EmotionRecognizer, data_dir: Path) -> None:

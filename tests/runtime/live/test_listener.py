@@ -104,7 +104,7 @@ def test_several_listeners_share_a_recogniser_in_asyncio(recognizer: EmotionReco
 
 def test_the_schema(recognizer: EmotionRecognizer, talk: Float32Array) -> None:
     """What programs rely on: a change of these keys is a change of the schema's version."""
-    answer = ["label", "confidence", "probabilities", "distance", "novel", "duration_s"]
+    answer = ["label", "confidence", "probabilities", "distance", "novel", "speech", "duration_s"]
     schema = {
         "ready": ["schema", "version", "model", "labels", "source", "rate_hz"],
         "speech_start": ["start_s"],

@@ -106,7 +106,7 @@ def test_home_assistant_is_told_what_there_is(broker: Mosquitto, listen_at: Call
         sensor = json.loads(heard[f"homeassistant/sensor/home_kitchen_{name}/config"])
         assert heard[sensor["availability_topic"]] == "online"
         assert sensor["state_topic"] == sensor["json_attributes_topic"] == f"home/kitchen/{name}"
-        assert sensor["options"] == ["neutral", "happy", "uncertain"]
+        assert sensor["options"] == ["neutral", "happy", "uncertain", "no_speech"]
         assert sensor["unique_id"] == f"home_kitchen_{name}"
         assert sensor["value_template"] == "{{ value_json.label }}"
 

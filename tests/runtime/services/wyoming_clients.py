@@ -99,6 +99,7 @@ def told(prediction: Prediction) -> dict[str, Any]:
         "probabilities": prediction.probabilities,
         "distance": prediction.distance,
         "novel": prediction.is_novel,
+        "speech": prediction.speech,
         "duration_s": prediction.duration_s,
         "embedding": prediction.embedding.tolist(),
     }

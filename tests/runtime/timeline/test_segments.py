@@ -85,7 +85,19 @@ def test_the_table(meeting: Path, segments: list[Segment]) -> None:
 
 def test_jsonl(meeting: Path, segments: list[Segment]) -> None:
     records = [json.loads(line) for line in lines("--format", "jsonl", meeting)]
-    keys = ["file", "start_s", "stop_s", "cut", "label", "confidence", "probabilities", "distance", "novel", "duration_s"]
+    keys = [
+        "file",
+        "start_s",
+        "stop_s",
+        "cut",
+        "label",
+        "confidence",
+        "probabilities",
+        "distance",
+        "novel",
+        "speech",
+        "duration_s",
+    ]
     assert [list(record) for record in records] == [keys] * len(segments)
     for record, segment in zip(records, segments, strict=True):
         assert record["file"] == str(meeting)
