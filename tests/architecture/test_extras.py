@@ -41,7 +41,7 @@ PROMISED = {
     },
 }
 """Third-party modules by extra; what the runtime alone has goes without saying in the others."""
-OURS = {"edge_ser", "edge_ser_train", "edge_ser_export", "attainable", "peers", "scaling"}
+OURS = {"edge_ser", "edge_ser_train", "edge_ser_export", "attainable", "peers", "scaling", "sections"}
 ROOMS = {
     "edge_ser": ("", "tflite", "plot", "vad", "mic", "serve", "mqtt"),
     "train/edge_ser_train": ("", "train"),

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,43 +23,6 @@ from tests.runtime.services.mqtt_broker import WAIT_S, Home, Mosquitto
 
 COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 ANSWER = {"event": "utterance", "label": "happy", "confidence": 0.8, "text": "ü"}
-
-
-@pytest.fixture
-def make_broker(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
-    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH')}:/usr/sbin:/usr/local/sbin")
-    if program is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("mosquitto is not installed")
-    made: list[Mosquitto] = []
-
-    def make(*lines: str) -> Mosquitto:
-        made.append(Mosquitto(program, tmp_path, *lines))
-        return made[-1]
-
-    yield make
-    for broker in made:
-        broker.stop()
-
-
-@pytest.fixture
-def broker(make_broker: Callable[..., Mosquitto]) -> Mosquitto:
-    broker = make_broker()
-    broker.start()
-    return broker
-
-
-@pytest.fixture
-def listen_at() -> Iterator[Callable[..., Home]]:
-    homes: list[Home] = []
-
-    def listen(port: int, **login: str) -> Home:
-        homes.append(Home(port, **login))
-        return homes[-1]
-
-    yield listen
-    for home in homes:
-        home.client.disconnect()
-        home.client.loop_stop()
 
 
 def said(lines: queue.Queue[str], part: str) -> str:
