@@ -2,7 +2,7 @@
 
 python bench/benchmarks.py -o BENCHMARKS.md
 
-Needs ``pip install 'edge-ser[bench]'``. One thread; what is compared is run in turn. About ten minutes on a quiet machine.
+Needs ``pip install '.[bench]'``. One thread; what is compared is run in turn. About ten minutes on a quiet machine.
 """
 
 from __future__ import annotations
