@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from edge_ser.diagnose.benchmark.results import read_report
-from tests.runtime.test_cli import complaint, run
+from tests.commanding import complaint, run, without
 
 
 def test_the_verb_measures_writes_and_judges(tmp_path: Path) -> None:
@@ -59,10 +57,9 @@ def test_what_cannot_be_measured_is_one_line(tmp_path: Path) -> None:
 
 
 def test_without_matplotlib_the_histogram_is_text(tmp_path: Path) -> None:
-    blocker = "import sys; sys.modules['matplotlib'] = None; from edge_ser.cli import main; main()"
-    verb = ["benchmark", "--runs", "2", "--starts", "0", "--seconds", "1", "--plot", str(tmp_path / "a.png")]
-    done = subprocess.run([sys.executable, "-c", blocker, *verb], capture_output=True, check=False, text=True)
+    verb = ("benchmark", "--runs", 2, "--starts", 0, "--seconds", 1, "--plot", tmp_path / "a.png")
+    done = run(*verb, command=without("matplotlib"))
     assert done.returncode == 0, done.stderr
-    assert "pip install 'edge-ser[plot]'" in done.stderr
-    assert "█" in done.stdout
+    assert b"pip install 'edge-ser[plot]'" in done.stderr
+    assert "█" in done.stdout.decode()
     assert not (tmp_path / "a.png").exists()

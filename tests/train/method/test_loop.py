@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +24,6 @@ from edge_ser_train.method.losses import class_weights, weighted_center_loss, we
 from edge_ser_train.method.outliers import outlier_loss, outliers
 from edge_ser_train.method.run import describe_data, open_run, record_run
 from edge_ser_train.method.weights import load_run, load_tensors
-
-COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 
 
 def trainer(config: TrainConfig, data_dir: Path, folder: Path) -> Trainer:

@@ -18,9 +18,8 @@ from edge_ser_train.method import run as runs
 from edge_ser_train.method.config import load_config, load_preset
 from edge_ser_train.method.run import describe_data, open_run, record_run
 from edge_ser_train.method.weights import load_tensors
+from tests.commanding import COMMAND
 from tests.conftest import TINY_SETTINGS
-
-COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 
 
 def kept_weights(folder: Path) -> dict[str, torch.Tensor]:
