@@ -45,13 +45,22 @@ def write_evaluation(result: dict[str, Any], path: Path) -> None:
     figure = new_figure(figsize=(9.6, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_confusion(figure, left, result["labels"], result["confusion"])
-    draw_reliability(right, result)
+    _draw_reliability(right, result)
     low, high = result["ua_95"]
     figure.suptitle(
         f"{result['corpus']} {result['split']}: UA {result['ua']:.1%} [{low:.1%}, {high:.1%}], {result['n_clips']} clips; "
         f"{result['protocol']}",
         fontsize=10,
     )
+    _save(figure, path)
+
+
+def write_reliability(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw the reliability diagrams of several evaluations side by side."""
+    figure = new_figure(figsize=(3.6 * len(results), 4.2), layout="constrained")
+    for axes, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
+        _draw_reliability(axes, result)
+        axes.set_title(f"{result['corpus']} {result['split']}: ECE {result['ece']:.3f}, {result['n_clips']} clips", fontsize=10)
     _save(figure, path)
 
 
@@ -71,7 +80,7 @@ def _draw_confusion(figure: Any, axes: Any, labels: Sequence[str], confusion: Se
     figure.colorbar(image, ax=axes, shrink=0.8)
 
 
-def draw_reliability(axes: Any, result: dict[str, Any]) -> None:
+def _draw_reliability(axes: Any, result: dict[str, Any]) -> None:
     """Draw how many answers of each confidence are right, over the share of the clips that are so answered."""
     bins = np.array(result["reliability"])
     n, sure, right = bins[bins[:, 0] > 0].T
