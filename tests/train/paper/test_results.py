@@ -197,7 +197,7 @@ def test_a_page_has_its_tables_and_pictures(tmp_path: Path) -> None:
     write_page(tmp_path / "PAGE.md", tmp_path / "results", shipped)
     linked = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (tmp_path / "PAGE.md").read_text())
     assert sorted(linked) == [
-        *(f"results/{PLACE}-figure{number}.png" for number in (4, 5)),
+        *(f"results/pictures/{PLACE}-figure{number}.png" for number in (4, 5)),
         "shipped/evaluation-far-all-int8.png",
         "shipped/reliability.png",
     ]

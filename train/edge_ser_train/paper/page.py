@@ -1,6 +1,6 @@
 """train/RESULTS.md and its pictures, from the cells' results and the record of the shipped model.
 
-``python -m edge_ser_train.paper.page PAGE RESULTS SHIPPED`` writes PAGE, and the pictures into RESULTS and SHIPPED.
+``python -m edge_ser_train.paper.page PAGE RESULTS SHIPPED`` writes PAGE, and the pictures into RESULTS/pictures and SHIPPED.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def write_page(page: Path, results: Path, shipped: Path) -> None:
         results_table(whole, planned),
         lacking and _LACKING + lacking,
         "## Pictures",
-        _cell_pictures(page, results, whole),
+        _cell_pictures(page, results / "pictures", whole),
         "## What the center loss brings, and other differences",
         comparison_tables(whole, COMPARISONS),
         novelty and _NOVELTY + novelty,
@@ -90,8 +90,8 @@ def _ablation_table(own: dict[str, Summary]) -> str:
     epochs = n_steps * n_in_batch / first["clips"]["train"]
     introduction = (
         f"CREMA-D, {n_steps} steps each ({epochs:.1f} epochs), seed {first['seed']}, one change at a time; judged on dev, so "
-        "that the test set chooses nothing. The changes on test are paired comparisons, as above. So short a run favours "
-        "what learns fast over what lasts.\n\n"
+        "that the test set chooses nothing. The changes on test are paired by speaker and exploratory as those above; of one "
+        "seed, their intervals say nothing of others. So short a run favours what learns fast over what lasts.\n\n"
     )
     rows = []
     for name, s in sorted(own.items(), key=lambda item: -item[1].mean("dev_ua")):
@@ -108,14 +108,13 @@ def _shown(page: Path, title: str, picture: Path) -> str:
     return f"![{title}]({Path(os.path.relpath(picture, page.parent)).as_posix()})"
 
 
-def _cell_pictures(page: Path, results: Path, summaries: dict[tuple[str, str], Summary]) -> str:
+def _cell_pictures(page: Path, folder: Path, summaries: dict[tuple[str, str], Summary]) -> str:
+    folder.mkdir(exist_ok=True)
     parts = []
     for place in sorted({place for place, _ in summaries}):
         own = {name: s for (of, name), s in summaries.items() if of == place}
-        pictures = [
-            _shown(page, f"{place}: {title}", results / name) for title, name in write_pictures(results, place, own, False)
-        ]
-        parts += [f"### Pictures of {place}", *pictures] if pictures else []
+        written = write_pictures(folder, place, own, tables=False)
+        parts += [_shown(page, f"{place}: {title}", folder / name) for title, name in written]
     return "\n\n".join(parts)
 
 

@@ -216,7 +216,8 @@ def _pca_panels(own: dict[str, Summary], suffix: str) -> Any:
             for j, label in enumerate(cell["labels"]):
                 axes.scatter(points[classes == j, 0], points[classes == j, 1], s=4, alpha=0.6, label=label)
             ratio, share = cell["compactness"][part]["ratio"], cell["pca"][part]["explained_variance"]
-            title = f"{EXPERIMENTS[name].title}\n{part}{suffix}, {cell['fold'] or 'seed 0'}\n"
+            fold = f", fold {cell['fold']}" if cell["fold"] else ""
+            title = f"{EXPERIMENTS[name].title}\n{part}{suffix}{fold}, seed {cell['seed']}\n"
             axes.set_title(f"{title}intra/inter {ratio:.2f}, {share:.0%} of variance", fontsize=8)
             axes.tick_params(labelsize=7, labelbottom=True, labelleft=True)
             axes.set_aspect("equal")
