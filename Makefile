@@ -38,10 +38,10 @@ native:
 model: .venv/test
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh train/shipped/train.sh "$(DATA)"
 
-# All cells into one table, and train/RESULTS.md from it; trains nothing.
+# All cells into one table, and train/RESULTS.md and its pictures from it; trains nothing.
 results: .venv/test
 	$(BIN)/python -m edge_ser_train.paper.table train/results
-	$(BIN)/python -m edge_ser_train.paper.page train/results train/shipped/final > train/RESULTS.md
+	$(BIN)/python -m edge_ser_train.paper.page train/RESULTS.md train/results train/shipped/final
 
 .venv/runtime: pyproject.toml
 	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --editable .

@@ -3,7 +3,7 @@
 python bench/egemaps_svm.py --data DATA --out train/results
 
 Every fold becomes a cell like those of ``edge-ser reproduce``, so results tables show the baseline as one more row.
-Needs ``pip install 'edge-ser[bench]'``.
+Needs ``pip install '.[bench]'``.
 """
 
 from __future__ import annotations

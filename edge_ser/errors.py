@@ -8,6 +8,7 @@
     ├── CorpusError         a training or evaluation corpus is missing or inconsistent
     ├── RunError            a training run folder cannot be used as asked
     ├── ExportError         an export failed its verification or cannot be written
+    ├── StorageError        the object storage does not answer
     └── MissingExtraError   a command needs an optional extra that is not installed
 
 A message says what was given, what was expected and what to do. The command line prints it as one line and exits with 1.
@@ -53,6 +54,10 @@ class RunError(EdgeSerError):
 
 class ExportError(EdgeSerError):
     """An exported file failed its verification, or could not be written."""
+
+
+class StorageError(EdgeSerError):
+    """The object storage does not answer; no recording is to blame."""
 
 
 class MissingExtraError(EdgeSerError):

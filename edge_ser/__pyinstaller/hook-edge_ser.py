@@ -11,3 +11,4 @@ datas = collect_data_files("edge_ser", includes=["model/files/*"]) + copy_metada
 hiddenimports = collect_submodules("edge_ser.commands") + collect_submodules("edge_ser.engines")
 _library = library_path()
 binaries = [(str(_library), "edge_ser")] if _library else []
+excludedimports = ["pyarrow", "ray"]  # for whole archives, and ten times as large as all the rest

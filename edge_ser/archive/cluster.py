@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from types import TracebackType
 from typing import Any
 
@@ -19,15 +20,17 @@ from edge_ser.errors import BackendError, first_line
 
 _START_S = 600.0
 """So long may a cluster take to find room for the first actor."""
-_LOOPBACK = "127.0.0.1"
 
 
 class RayPool:
     """So many actors, one CPU each; None: as many as there are CPUs. Leaving the context ends them."""
 
     def __init__(self, jobs: int | None, labeller: Labeller, dataset: Dataset, address: str | None) -> None:
-        # Before ray is imported: it reads them then.
-        os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+        # Before ray is imported: it reads them then. The second one is what it does on systems where it knows one machine alone:
+        # every process listens at the loopback address, and nobody outside can reach it.
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        if address is None:
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         import ray
 
         self._ray = ray
@@ -45,10 +48,11 @@ class RayPool:
         try:
             if self._address is None:
                 quiet["include_dashboard"] = False
-                ray.init("local", num_cpus=self._jobs, _node_ip_address=_LOOPBACK, **quiet)
+                ray.init("local", num_cpus=self._jobs, **quiet)
             else:
+                _require_answer(self._address)
                 ray.init(self._address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             where = f"at {self._address}" if self._address else "here"
             raise BackendError(f"no Ray cluster {where}: {first_line(error)}; start one with: ray start --head") from None
         self._given = ray.put(self._given)
@@ -121,6 +125,13 @@ class RayPool:
     def _end(self, actor: Any) -> None:
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._ray.kill(actor)
+
+
+def _require_answer(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), 5).close()
 
 
 class _Actor:

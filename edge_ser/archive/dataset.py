@@ -90,8 +90,6 @@ class Dataset:
 
     def require(self) -> None:
         """Raise ConfigError unless the folder is new, empty, or labelled on the same terms."""
-        if "://" in str(self.path):
-            raise ConfigError(f"{self.path} is a URL; expected a folder, parts are written there whole by renaming")
         record = read_record(self.path)
         if record is None:
             if self.path.exists() and (not self.path.is_dir() or any(not p.name.startswith(".") for p in self.path.iterdir())):
@@ -206,12 +204,13 @@ def batches(path: Path, columns: Any) -> Iterator[Any]:
     """Yield the rows of a labelled archive, ``pyarrow.RecordBatch`` of the ``columns``; ConfigError for a damaged part."""
     import pyarrow as pa
     from pyarrow import dataset, parquet
+    from pyarrow.fs import LocalFileSystem
 
     parts = parts_of(path)
     if not parts:
         return
     try:
-        rows = dataset.dataset(list(map(str, parts)), parquet.read_schema(parts[0]), "parquet")
+        rows = dataset.dataset(list(map(str, parts)), parquet.read_schema(parts[0]), "parquet", LocalFileSystem())
         yield from rows.to_batches(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         damaged = next((part for part in parts if not _is_whole(part)), path)

@@ -48,7 +48,7 @@ class Plan:
             **({} if segments is None else asdict(segments)),
         }
         carried = pa.schema([field for field in listed.recordings.schema if field.name not in OWN_COLUMNS])
-        terms = Terms(recognizer.model_sha256, json.dumps(settings, sort_keys=True), recognizer.labels, carried)
+        terms = Terms(recognizer.model_sha256, json.dumps(settings), recognizer.labels, carried)
         terms.schema()
         dataset = Dataset(output, terms)
         dataset.require()

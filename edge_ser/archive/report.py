@@ -30,7 +30,8 @@ h1 { font-size: 1.5rem }
 h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
 table { border-collapse: collapse; width: 100% }
 td, th { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #e8eaed }
-.n { text-align: right; font-variant-numeric: tabular-nums } .path { word-break: break-all } .quiet { color: #5f6368 }
+.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.path { word-break: break-all } .quiet { color: #5f6368 }
 .share { display: flex; height: 1.1rem; width: 18rem }
 .key { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 1rem }
 svg { width: 100%; height: auto } text { font-size: 11px; fill: #5f6368 } audio { height: 1.8rem; width: 15rem }

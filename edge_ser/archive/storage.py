@@ -7,11 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from edge_ser.errors import AudioError, ConfigError, EdgeSerError, first_line
-
-
-class StorageError(EdgeSerError):
-    """The object storage does not answer; no recording is to blame."""
+from edge_ser.errors import AudioError, StorageError, first_line
 
 
 def is_url(name: str) -> bool:
@@ -51,7 +47,7 @@ class Storage:
         self._given, self._opened = given, {}
 
     def located(self, name: str) -> tuple[Any, str]:
-        """Return the pyarrow file system of an object or a folder, and the path in it; ConfigError where there is none."""
+        """Return the pyarrow file system of an object or a folder, and the path in it; StorageError where there is none."""
         from pyarrow import ArrowException
         from pyarrow.fs import FileSystem
 
@@ -60,7 +56,7 @@ class Storage:
             try:
                 self._opened[bucket] = FileSystem.from_uri(self._given.get(bucket, bucket))[0]
             except (ArrowException, OSError, ValueError) as error:
-                raise ConfigError(f"cannot open {bucket}: {first_line(error)}") from None
+                raise StorageError(f"cannot open {bucket}: {first_line(error)}") from None
         return self._opened[bucket], name.partition("://")[2]
 
     def recording(self, file: bytes) -> Any:

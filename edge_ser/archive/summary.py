@@ -63,7 +63,7 @@ def kind_of(error: str, file: str) -> str:
     >>> kind_of("cannot open /a/b.wav: No such file or directory; expected an audio file", "/a/b.wav")
     'cannot open: No such file or directory'
     """
-    bare = error.replace(f"{file}: ", "").replace(f" {file}", "").replace(file, "").strip()
+    bare = error.removeprefix(file).lstrip(": ").replace(f" {file}", "")
     return re.sub(r"\d+(\.\d+)?", "…", bare).partition(";")[0]
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from edge_ser._version import __version__
 from edge_ser.archive.dataset import Dataset
 from edge_ser.archive.listing import OWN_COLUMNS, Table, texts
-from edge_ser.archive.storage import Storage, StorageError
-from edge_ser.errors import AudioError, AudioWarning, first_line
+from edge_ser.archive.storage import Storage
+from edge_ser.errors import AudioError, AudioWarning, StorageError, first_line
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.live.segmenter import SegmenterConfig
 from edge_ser.prediction import Prediction

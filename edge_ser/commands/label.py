@@ -24,7 +24,7 @@ _FILE_BYTES = 20_000  # what a recording takes beyond its length, in bytes of it
 
 @click.command("label", short_help="Label an archive of recordings.")
 @click.argument("roots", nargs=-1, required=True, metavar="ROOT|MANIFEST...")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT", help="Folder of the dataset.")
+@click.option("-o", "--output", "out", required=True, metavar="OUT", help="Folder of the dataset.")
 @click.option("--segments", is_flag=True, help="A row for every utterance, not one for the recording.")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Processes; default: one a CPU.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Who runs them.")
@@ -38,7 +38,7 @@ _FILE_BYTES = 20_000  # what a recording takes beyond its length, in bytes of it
 @click.option("--check", is_flag=True, help="Say what would be done, and how long it would take; write nothing.")
 def command(
     roots: tuple[str, ...],
-    output: Path,
+    out: str,
     segments: bool,
     jobs: int | None,
     engine: str,
@@ -63,6 +63,9 @@ def command(
         raise click.UsageError("--address goes with --engine ray")
     if settings and not segments:
         raise click.UsageError("--set goes with --segments")
+    if "://" in out:
+        raise click.UsageError(f"{out} is a URL; expected a folder: parts are renamed when they are whole")
+    output = Path(out)
     require_extra("label", "pyarrow")
     if engine == "ray":
         require_extra("ray", "ray")

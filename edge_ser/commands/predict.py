@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -23,12 +24,16 @@ from edge_ser.commands._options import (
     require_apart,
     threads_option,
 )
-from edge_ser.errors import AudioError, require_extra
+from edge_ser.errors import AudioError, EdgeSerError, require_extra
 from edge_ser.files import STANDARD_OUTPUT
+from edge_ser.processes import cores, each
 from edge_ser.terminal import FULL, Layout, bar, columns, complain
 
 if TYPE_CHECKING:
     from edge_ser.prediction import Prediction
+    from edge_ser.recognizer import EmotionRecognizer
+
+_WORTH_A_PROCESS = 64  # recordings: a process takes as long to start as these to answer
 
 
 @click.command(short_help="Recognise the emotion in recordings.")
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 @min_confidence_option
 @min_speech_option
 @profile_option
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Processes for many recordings; default: the cores.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of the table.")
 @click.option("--embedding", is_flag=True, help="With --json: add the 64-d embedding.")
 @click.option("--segments", is_flag=True, help="A timeline: every utterance in the recording on its own.")
@@ -61,6 +67,7 @@ def command(
     min_confidence: float,
     min_speech: float | None,
     profile: Path | None,
+    jobs: int | None,
     as_json: bool,
     embedding: bool,
     segments: bool,
@@ -106,11 +113,13 @@ def command(
         min_speech=min_speech,
         profile=profile,
     )
+    most = 1 if provider != "cpu" or "-" in recordings else jobs or max(1, cores() // threads)
     if segments:
         from edge_ser.timeline.segments import print_segments
 
         sources = [(name, _standard_input() if name == "-" else name) for name in recordings]
-        sys.exit(1 if print_segments(recognizer, sources, segmenter, form or "table", output, plot) or failed else 0)
+        processes = min(most, len(recordings))
+        sys.exit(1 if print_segments(recognizer, sources, segmenter, form or "table", output, plot, processes) or failed else 0)
     layout = Layout.of(min(48, max(map(len, ["file", *recordings]))), len(recognizer.labels), columns(otherwise=FULL))
     headed = as_json
     front_end = recognizer.manifest.front_end
@@ -118,11 +127,10 @@ def command(
     long_s = (front_end.max_frames * front_end.hop_samples + front_end.frame_samples) / front_end.rate_hz
     cut = 0
     with _progress(recordings) as names:
-        for name in names:
-            try:
-                prediction = recognizer.predict(_standard_input() if name == "-" else name)
-            except AudioError as error:
-                complain(error)
+        processes = min(most, -(-len(recordings) // (1 if jobs else _WORTH_A_PROCESS)))
+        for name, prediction in zip(names, each(_predicted, recognizer, recordings, processes), strict=True):
+            if isinstance(prediction, EdgeSerError):
+                complain(prediction)
                 failed += 1
                 continue
             is_cut = prediction.duration_s >= long_s
@@ -143,6 +151,10 @@ def command(
         click.echo(f"edge-ser: the middle {judged_s:g} s{of} were judged; --segments answers for every utterance", err=True)
     if failed:
         sys.exit(1)
+
+
+def _predicted(recognizer: EmotionRecognizer, name: str) -> Prediction:
+    return recognizer.predict(_standard_input() if name == "-" else name)
 
 
 def _recordings(names: Iterable[str]) -> tuple[list[str], int]:
@@ -174,7 +186,13 @@ def _progress(names: list[str]) -> Any:
     bar_helps = len(names) > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
     if not bar_helps:
         return contextlib.nullcontext(names)
-    return click.progressbar(names, file=sys.stderr, label="recognising", show_pos=True)
+    began = time.monotonic()
+
+    def speed(name: str | None) -> str:
+        return f"{shown.pos / max(1e-3, time.monotonic() - began):.0f} files/s"
+
+    shown = click.progressbar(names, file=sys.stderr, label="recognising", show_pos=True, item_show_func=speed)
+    return shown
 
 
 def _json_line(name: str, prediction: Prediction, embedding: bool) -> str:

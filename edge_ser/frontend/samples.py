@@ -76,7 +76,9 @@ def full_scale(samples: AnyArray) -> Float32Array:
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity and is refused as such
         floats: Float32Array = samples.astype(np.float32, copy=False)
     scale = _INTEGER_SCALE.get(samples.dtype.newbyteorder("="))
-    return floats if scale is None else floats * np.float32(scale)
+    if scale is not None:
+        floats *= np.float32(scale)  # a copy already
+    return floats
 
 
 def mono(block: Float32Array, position: int, name: str) -> Float32Array:

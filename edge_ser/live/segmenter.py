@@ -93,9 +93,14 @@ class SileroDetector:
     def __call__(self, window: Float32Array) -> float:
         """Return the probability that ``window``, float32 [512], holds speech."""
         self._n_windows = min(self._n_windows + 1, _OFFSET_WINDOWS)
-        self._offset += (float(window.mean(dtype=np.float64)) - self._offset) / self._n_windows
-        level = (window - np.float32(self._offset)).clip(-1, 1)
-        return float(self._vad.process_chunk(np.rint(level * 32767).astype("<i2").tobytes()))
+        mean = float(np.add.reduce(window, dtype=np.float64)) / WINDOW_SAMPLES
+        self._offset += (mean - self._offset) / self._n_windows
+        level = window - np.float32(self._offset)
+        np.minimum(np.maximum(level, -1, out=level), 1, out=level)
+        level *= 32767
+        np.rint(level, out=level)  # as the int16 that it learnt from
+        level /= 32767
+        return float(self._vad.process_array(level))
 
 
 @dataclass(frozen=True)
@@ -163,12 +168,11 @@ class Segmenter:
         self._detector = detector or SileroDetector()
         self.probability = 0.0
         """Probability of speech in the newest window."""
-        self.level_db = -np.inf
-        """RMS level of the newest window, in dB below full scale."""
         self.speaking = False
         """Whether an utterance has started and not ended."""
         self.position = 0
         """Samples at 16 kHz that were looked at so far."""
+        self._newest = np.empty(0, dtype=np.float32)
         self._tape = np.empty(0, dtype=np.float32)  # the samples that may be handed out yet, and those of the next window
         self._tape_start = 0
         self._start: int | None = None  # of the utterance, which has begun for the listener only if `speaking`
@@ -180,6 +184,13 @@ class Segmenter:
     def duration_s(self) -> float:
         """Length of the audio that was fed so far, in seconds."""
         return self._audio.duration_s
+
+    @property
+    def level_db(self) -> float:
+        """RMS level of the newest window, in dB below full scale."""
+        if len(self._newest) == 0:
+            return -np.inf
+        return float(10 * np.log10(max(float(np.square(self._newest, dtype=np.float64).mean()), 1e-12)))
 
     def feed(self, chunk: npt.ArrayLike | bytes) -> list[SpeechEvent]:
         """Take the next samples, as :meth:`edge_ser.Stream.feed` does, and return what has happened.
@@ -221,7 +232,7 @@ class Segmenter:
     def _look(self, window: Float32Array, n: int, events: list[SpeechEvent]) -> None:
         """Decide about the next window, the first ``n`` samples of which are audio."""
         self.probability = self._detector(window)
-        self.level_db = 10 * np.log10(max(float(np.square(window[:n], dtype=np.float64).mean()), 1e-12))
+        self._newest = window[:n]
         begin, self.position = self.position, self.position + n
         goes_on = self._start is not None and self._speech_stop == begin
         if self.probability >= (self.config.release if goes_on else self.config.threshold):

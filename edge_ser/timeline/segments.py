@@ -12,12 +12,13 @@ from typing import Any
 import click
 
 from edge_ser.arrays import Float32Array
-from edge_ser.errors import AudioError
+from edge_ser.errors import AudioError, EdgeSerError
 from edge_ser.files import is_stream, require_writable, writing
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.live.segmenter import SegmenterConfig
+from edge_ser.processes import each
 from edge_ser.recognizer import EmotionRecognizer
-from edge_ser.terminal import FULL, columns, complain, utterance_header, utterance_row
+from edge_ser.terminal import FULL, columns, complain, progress, utterance_header, utterance_row
 from edge_ser.timeline.formats import Envelope, Segment, audacity, csv_header, csv_rows, jsonl, rttm, timeline
 
 
@@ -42,12 +43,14 @@ def print_segments(
     form: str,
     output: Path | None,
     plot: Path | None,
+    jobs: int = 1,
 ) -> int:
     """Write the timelines of ``recordings``, (name, source) each, in the format ``form``; return how many have none.
 
     On standard output, or in ``output`` where that is a pipe or a device, every utterance stands as soon as it is found. A
     regular file is written in the end, without the recordings that cannot be read to theirs; where all of them fail, it stays
-    as it was. The picture ``plot`` is of the last one. ConfigError when a file cannot be written, before the work if that can
+    as it was. The picture ``plot`` is of the last one. More than one of ``jobs`` is as many processes, a recording each, whose
+    utterances then come together. ConfigError when a file cannot be written, before the work if that can
     be known.
     """
     for path in filter(None, (output, plot)):
@@ -72,21 +75,34 @@ def print_segments(
             write(csv_header(recognizer.labels))
         elif form == "table":
             write(utterance_header(recognizer.labels, width=width) + "\n")
+        if jobs > 1:
+            names = [name for name, _ in recordings]
+            for name, found in zip(
+                progress(names, "recordings"), each(_segments, (recognizer, config), names, jobs), strict=True
+            ):
+                if isinstance(found, EdgeSerError):
+                    complain(found)
+                    failed += 1
+                    continue
+                write((f"{name}\n" if form == "table" else "") + formatted(name, found))
+                if not found:
+                    _say_silent(name)
+            recordings = ()
         for name, source in recordings:
             before = len(texts)
             try:
-                with AudioReader(source) as reader, _progress(reader, shares_screen=output is None) as progress:
+                with AudioReader(source) as reader, _progress(reader, shares_screen=output is None) as shown:
                     if form == "table" and len(recordings) > 1:
-                        progress.clear()
+                        shown.clear()
                         write(f"{name}\n")
                     envelope, segments, n = Envelope(reader.n_samples), list[Segment](), 0
 
-                    def heard(block: Float32Array, envelope: Envelope = envelope, progress: _Progress = progress) -> None:
+                    def heard(block: Float32Array, envelope: Envelope = envelope, shown: _Progress = shown) -> None:
                         envelope.add(block)
-                        progress.advance(len(block))
+                        shown.advance(len(block))
 
                     for segment in timeline(recognizer, reader, config, heard):
-                        progress.clear()
+                        shown.clear()
                         write(formatted(name, [segment]))
                         n += 1
                         if plot is not None:
@@ -97,7 +113,7 @@ def print_segments(
                 del texts[before:]
                 continue
             if n == 0:
-                click.echo(f"edge-ser: {name}: no speech was found", err=True)
+                _say_silent(name)
             if plot is not None:
                 from edge_ser.timeline.plot import draw_timeline
 
@@ -108,6 +124,16 @@ def print_segments(
         with writing(output) as file:
             file.write("".join(texts).encode())
     return failed
+
+
+def _segments(shared: tuple[EmotionRecognizer, SegmenterConfig], name: str) -> list[Segment]:
+    recognizer, config = shared
+    with AudioReader(name) as reader:
+        return list(timeline(recognizer, reader, config))
+
+
+def _say_silent(name: str) -> None:
+    click.echo(f"edge-ser: {name}: no speech was found", err=True)
 
 
 class _Progress:

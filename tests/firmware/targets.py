@@ -121,6 +121,12 @@ def need(*tools: str) -> None:
         refuse(reason)
 
 
+def tool(name: str) -> str:
+    """Return the name of a tool that is there; refuse the test where it is not."""
+    need(name)
+    return name
+
+
 def refuse(reason: str) -> None:
     """Skip the test, visibly; fail where REQUIRE_ARM or CI says that what it needs must be there."""
     (pytest.fail if os.environ.get("REQUIRE_ARM") or os.environ.get("CI") else pytest.skip)(reason)

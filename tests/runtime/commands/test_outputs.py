@@ -8,7 +8,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,8 +19,7 @@ from click.testing import CliRunner, Result
 
 from edge_ser.cli import cli
 from edge_ser.personal.profile import Profile
-
-COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
+from tests.commanding import COMMAND
 
 
 def run(*arguments: object) -> Result:

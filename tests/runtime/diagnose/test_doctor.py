@@ -10,7 +10,7 @@ import pytest
 from edge_ser.diagnose import doctor
 from edge_ser.diagnose.doctor import Diagnosis, EngineCheck, Jetson, faster_engines, known_problems, missing_extras, read_jetson
 from edge_ser.diagnose.machine import Machine, read_condition, read_machine
-from tests.runtime.test_cli import run
+from tests.commanding import run
 
 
 def test_the_screen_is_one_screen() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from edge_ser import BackendError, EmotionRecognizer
 from edge_ser.engines.providers import ONNX_PROVIDERS, onnx_session
-from tests.runtime.test_cli import complaint, run
+from tests.commanding import complaint, run
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import struct
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.errors import AudioError, EdgeSerError
 from edge_ser.frontend import containers
 from edge_ser.frontend.audio import AudioReader
+from tests.commanding import COMMAND
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 INPUTS = GOLDEN / "inputs"
@@ -204,7 +204,7 @@ def test_what_phones_and_browsers_record_names_the_pipe_that_works(name: str, tm
             pytest.fail("ffmpeg is missing")
         pytest.skip("ffmpeg is missing")
     wav = subprocess.run(shlex.split(ffmpeg), capture_output=True, check=True).stdout
-    command = [sys.executable, "-c", "from edge_ser.cli import main; main()", *shlex.split(predict)[1:], "--json"]
+    command = [*COMMAND, *shlex.split(predict)[1:], "--json"]
     answer = subprocess.run(command, input=wav, capture_output=True, check=True)
     assert b'"duration_s": 2.5' in answer.stdout
     assert answer.stderr == b""
@@ -267,6 +267,8 @@ def test_what_is_copied_is_the_same_in_memory_and_on_disk(has_memfd: bool, monke
 
 
 BASES = [
+    encoded(SPEECH[:4000], format="WAV", subtype="PCM_16"),
+    encoded(SPEECH[:4000], format="FLAC"),
     mp3(16000, "VARIABLE", 0.3)[:6000],
     encoded(SPEECH[:8000], format="MP3"),
     wave(0, 0)[:9000],

@@ -6,8 +6,8 @@ import contextlib
 import csv
 import json
 import os
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +121,8 @@ def test_statistics_go_on_from_a_microphone_and_take_several_threads() -> None:
         first.add(part)
     second = SpeechStatistics(ENCODER, Microphone(WEIGHTS, first.vector, first.n_vectors))
     assert np.array_equal(second.result().vector, first.vector)  # nothing was heard since
-    threads = [threading.Thread(target=second.add, args=(part,)) for part in parts[14:]]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(second.add, parts[14:]))
     assert second.n_vectors == whole.n_vectors == 140
     np.testing.assert_allclose(second.vector, whole.vector, rtol=1e-5)
     with pytest.raises(ConfigError, match=r"the microphone was measured with another model .*measure it with this one"):

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,47 +19,10 @@ import soundfile
 
 from edge_ser import ConfigError, EmotionRecognizer
 from edge_ser.services.mqtt import Broker, Publisher
+from tests.commanding import COMMAND, run, without
 from tests.runtime.services.mqtt_broker import WAIT_S, Home, Mosquitto
 
-COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 ANSWER = {"event": "utterance", "label": "happy", "confidence": 0.8, "text": "ü"}
-
-
-@pytest.fixture
-def make_broker(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
-    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH')}:/usr/sbin:/usr/local/sbin")
-    if program is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("mosquitto is not installed")
-    made: list[Mosquitto] = []
-
-    def make(*lines: str) -> Mosquitto:
-        made.append(Mosquitto(program, tmp_path, *lines))
-        return made[-1]
-
-    yield make
-    for broker in made:
-        broker.stop()
-
-
-@pytest.fixture
-def broker(make_broker: Callable[..., Mosquitto]) -> Mosquitto:
-    broker = make_broker()
-    broker.start()
-    return broker
-
-
-@pytest.fixture
-def listen_at() -> Iterator[Callable[..., Home]]:
-    homes: list[Home] = []
-
-    def listen(port: int, **login: str) -> Home:
-        homes.append(Home(port, **login))
-        return homes[-1]
-
-    yield listen
-    for home in homes:
-        home.client.disconnect()
-        home.client.loop_stop()
 
 
 def said(lines: queue.Queue[str], part: str) -> str:
@@ -345,13 +308,11 @@ def test_mistakes_of_the_command_are_one_line_without_the_password(tmp_path: Pat
         (["--mqtt", "mqtt://me:secret@broker:port"], "expected mqtt://"),
         (["--mqtt", f"@{tmp_path}/none"], "cannot read the MQTT URL"),
     ):
-        done = subprocess.run([*COMMAND, "listen", "-", *arguments], capture_output=True, check=False, input=b"")
+        done = run("listen", "-", *arguments, stdin=b"")
         assert done.returncode == 2
         assert expected in done.stderr.decode().replace("\n", " ")
         assert b"secret" not in done.stderr
-    blocker = "import sys; sys.modules['paho'] = None; from edge_ser.cli import main; main()"
-    code = [sys.executable, "-c", blocker, "listen", "-", "--mqtt", "mqtt://broker"]
-    done = subprocess.run(code, capture_output=True, check=False, input=b"")
+    done = run("listen", "-", "--mqtt", "mqtt://broker", stdin=b"", command=without("paho"))
     assert done.returncode == 1
     assert b"pip install 'edge-ser[mqtt]'" in done.stderr
 
@@ -359,8 +320,7 @@ def test_mistakes_of_the_command_are_one_line_without_the_password(tmp_path: Pat
 def test_the_screen_tells_of_the_broker(speech: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [*COMMAND, "listen", "--realtime", str(speech), "--mqtt", f"mqtt://127.0.0.1:{port}"]
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = run("listen", "--realtime", speech, "--mqtt", f"mqtt://127.0.0.1:{port}")
     assert (done.returncode, done.stderr) == (0, b"")
     notes = [line for line in done.stdout.decode().splitlines() if "MQTT" in line]
     assert len(notes) == 1  # however often it tried

@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from wyoming.ping import Ping, Pong
 
 from edge_ser import EmotionRecognizer
 from edge_ser.arrays import AnyArray
+from tests.commanding import run, without
 from tests.runtime.services.wyoming_clients import (
     COMMAND,
     STOP,
@@ -227,6 +227,4 @@ def test_mistakes_of_setup_are_one_line(server: Server, tmp_path: Path) -> None:
         status, line = failed("--uri", uri)
         assert status == 2
         assert "expected tcp://HOST:PORT or unix:///PATH" in line
-    blocker = "import sys; sys.modules['wyoming'] = None; from edge_ser.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", blocker, "serve"], capture_output=True, check=False)
-    assert b"pip install 'edge-ser[serve]'" in done.stderr
+    assert b"pip install 'edge-ser[serve]'" in run("serve", command=without("wyoming")).stderr

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from wyoming.event import Event
 
 from edge_ser import Prediction
 from edge_ser.arrays import AnyArray
+from tests.commanding import COMMAND as EDGE_SER
 
-COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()", "serve"]
+COMMAND = [*EDGE_SER, "serve"]
 ANSWER_S = 60.0  # a test machine may be busy
 
 

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +22,8 @@ from edge_ser.frontend.audio import AudioReader
 from edge_ser.live.segmenter import utterances
 from edge_ser.timeline.formats import Envelope, Segment, audacity, csv_header, csv_rows, jsonl, rttm, timeline
 from edge_ser.timeline.segments import FORMATS
-
-COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()", "predict", "--segments"]
+from tests.commanding import run as in_a_process
+from tests.commanding import without
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
@@ -224,14 +222,12 @@ def test_what_cannot_be_written_is_said_before_the_work(meeting: Path, tmp_path:
 
 
 def test_the_command_answers_and_complains_on_one_line(meeting: Path, tmp_path: Path) -> None:
-    done = subprocess.run([*COMMAND, "--format", "rttm", meeting, tmp_path / "gone.wav"], capture_output=True, check=False)
+    done = in_a_process("predict", "--segments", "--format", "rttm", meeting, tmp_path / "gone.wav")
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 4
     assert done.stderr.decode().splitlines()[-1].startswith("edge-ser: error: cannot open ")
     assert len(done.stderr.splitlines()) == 1
-    code = f"import sys; sys.modules['matplotlib'] = None; {COMMAND[2]}"
-    command = [sys.executable, "-c", code, *COMMAND[3:], "--plot", "x.png", str(meeting)]
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = in_a_process("predict", "--segments", "--plot", "x.png", meeting, command=without("matplotlib"))
     assert b"pip install 'edge-ser[plot]'" in done.stderr
     assert b"Traceback" not in done.stderr
 

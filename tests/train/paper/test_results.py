@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import pytest
 
 from edge_ser.errors import RunError
+from edge_ser_train.paper.comparisons import SAMPLES, compare, comparison_tables, differing, mixed_pairs
+from edge_ser_train.paper.page import write_page
 from edge_ser_train.paper.report import write_reproduction
-from edge_ser_train.paper.results import BASELINES, compare, novelty_table, read_cells, results_table, still_to_run
+from edge_ser_train.paper.results import BASELINES, novelty_table, read_cells, results_table, still_to_run
 from edge_ser_train.paper.table import write_result
 
 PLACE = "tiny-2-folds"
@@ -63,14 +67,16 @@ def test_folds_are_pooled_and_seeds_averaged(tmp_path: Path) -> None:
     assert summary.macro_f1.value == pytest.approx(((24 / 35 + 14 / 25) / 2 + 1.0) / 2)
     # Of seed 0: ann alone 0.8 and 1/4, bob alone 0.4 and 1.
     assert sorted(summary.ua_of_runs) == pytest.approx([0.525, 0.7, 1.0, 1.0])
-    # The draws are ann twice, bob twice, or both: the interval's ends are the speakers' own figures.
-    assert (summary.ua.low, summary.ua.high) == pytest.approx(((0.525 + 1) / 2, (0.7 + 1) / 2))
+    # A sixteenth of the draws is seed 0 twice and ann twice, a quarter is seed 1 twice: those are the interval's ends.
+    assert (summary.ua.low, summary.ua.high) == pytest.approx((0.525, 1.0))
+    alone = summary.of_seeds({0}).ua  # of one seed they are the speakers' own figures
+    assert (alone.low, alone.high) == pytest.approx((0.525, 0.7))
     # Weighted by test clips, 14 and 16 of seed 0, 15 and 15 of seed 1.
     assert summary.mean("dev_ua") == pytest.approx((14 * 0.5 + 16 * 0.8 + 30 * 0.75) / 60)
     assert summary.compactness("test") == pytest.approx(0.25)
-    alone = summary.of_seeds({1})
-    assert (alone.seeds, len(alone.cells), alone.ua.value) == ((1,), 2, 1.0)
-    assert alone.mean("dev_ua") == pytest.approx(0.75)
+    second = summary.of_seeds({1})
+    assert (second.seeds, len(second.cells), second.ua.value) == ((1,), 2, 1.0)
+    assert second.mean("dev_ua") == pytest.approx(0.75)
     assert summary.of_seeds({0}).ua.value == pytest.approx(0.65)
 
 
@@ -105,7 +111,7 @@ def test_a_clear_difference_has_a_small_p_and_turns_its_sign_with_the_sides(tmp_
     # 68/80 and 72/80 against 40/80 and 47/80.
     assert forth.difference.value == pytest.approx((68 / 80 + 72 / 80) / 2 - (40 / 80 + 47 / 80) / 2)
     assert forth.per_seed == pytest.approx([forth.difference.value] * 2)
-    assert forth.p == back.p == pytest.approx(2 / 2001)  # the smallest that 2000 draws can show
+    assert forth.p == back.p == pytest.approx(2 / (SAMPLES + 1))  # the smallest that so many draws can show
     assert 0 < forth.difference.low < forth.difference.value < forth.difference.high
     assert (back.difference.value, back.difference.low) == pytest.approx((-forth.difference.value, -forth.difference.high))
     assert (same.difference.value, same.p) == (0.0, 1.0)
@@ -120,6 +126,82 @@ def test_a_difference_of_one_speaker_alone_is_not_clear(tmp_path: Path) -> None:
     assert result is not None
     assert result.difference.low == 0.0
     assert result.p > 0.5  # s3 is not drawn in (7/8)^8 = 34 % of the draws, which are then ties
+
+
+def test_seeds_that_disagree_widen_the_interval(tmp_path: Path) -> None:
+    """Every speaker gains 2 in 20 in seed 0 and loses 1 in seed 1: of other seeds, either may be drawn twice."""
+    speakers = [f"s{i}" for i in range(8)]
+    for seed, hits in ((0, 7), (1, 4)):
+        write_cell(tmp_path, "one", "", seed, {s: [[hits, 10 - hits], [5, 5]] for s in speakers})
+        write_cell(tmp_path, "other", "", seed, {s: [[5, 5], [5, 5]] for s in speakers})
+    summaries = {name: s for (_, name), s in read_cells(tmp_path).items()}
+    both = compare(summaries["one"], summaries["other"])
+    assert both is not None
+    assert both.per_seed == pytest.approx((0.1, -0.05))
+    assert (both.difference.low, both.difference.value, both.difference.high) == pytest.approx((-0.05, 0.025, 0.1))
+    assert both.p == pytest.approx(0.5, abs=0.02)  # a quarter of the draws lies below 0
+    first = compare(summaries["one"].of_seeds({0}), summaries["other"])
+    assert first is not None
+    assert (first.difference.low, first.difference.high) == pytest.approx((0.1, 0.1))
+
+
+def test_rows_say_in_what_they_differ_and_are_corrected_for_their_number(tmp_path: Path) -> None:
+    speakers = [f"s{i}" for i in range(8)]
+    recipes: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {
+        "plain": (5, {}, {}),
+        "center": (8, {"loss": {"lambda_center": 0.1}}, {}),
+        "longer": (5, {"loss": {"lambda_center": 0.1}, "optimizer": {"max_steps": 999}, "selection": {"every_steps": 3}}, {}),
+        "pairs": (5, {"loss": {"kind": "cosine_pairs"}}, {"classifier": "SVM (RBF, C = 1)"}),
+        "egemaps-svm": (5, {"c_grid": [1, 10]}, {"classifier": "linear SVM", "precision": None}),
+    }
+    for name, (hits, config, more) in recipes.items():
+        for seed in (0, 1):
+            changes = {"config": {"seed": seed, **config}, "classifier": "softmax", "precision": "float32"}
+            if (name, seed) == ("center", 1):
+                changes["precision"] = "bfloat16"
+            write_cell(tmp_path, name, "", seed, {s: [[hits, 10 - hits], [5, 5]] for s in speakers}, **(changes | more))
+    summaries = read_cells(tmp_path)
+    of = {name: s for (_, name), s in summaries.items()}
+    assert differing(of["center"], of["plain"]) == ["λ"]
+    assert differing(of["longer"], of["plain"]) == ["λ", "length"]
+    assert differing(of["pairs"], of["plain"]) == ["loss", "classifier"]
+    assert differing(of["plain"], of["egemaps-svm"]) == ["features", "classifier"]
+    assert mixed_pairs(of["center"], of["plain"]) == (1, 2)
+    assert mixed_pairs(of["plain"], of["egemaps-svm"]) == (0, 2), "what is no run has no precision"
+    assert of["center"].precisions == "float32 (1 of 2), bfloat16 (1 of 2)"
+    pairs = [("λ", "center", "plain"), *((name, name, "plain") for name in ("longer", "pairs")), ("svm", "plain", "egemaps-svm")]
+    text = comparison_tables(summaries, pairs)
+    one, several = text.split("**Several things differ**")
+    assert "4 rows" in one
+    assert "1 have a p below .05, 1 after Holm's correction" in one
+    assert "| λ | λ; **precision in 1 of 2 pairs** | +15.0 [+15.0, +15.0] | 0.0001 | 0.000 | +15.0, +15.0 |" in one
+    assert [line.split(" | ")[1:3] for line in several.splitlines() if line.startswith("| tiny")] == [
+        ["longer", "λ, length"],
+        ["pairs", "loss, classifier"],
+        ["svm", "features, classifier"],
+    ]
+    assert several.count(" | 1.0000 | 1.000 | ") == 3
+    assert comparison_tables(summaries, []) == ""
+
+
+def test_a_page_has_its_tables_and_pictures(tmp_path: Path) -> None:
+    points = {part: {"points": [[0, 0], [1000, 0]], "classes": [0, 1], "explained_variance": 1.0} for part in ("train", "test")}
+    for name in ("setting-1", "setting-2"):
+        for fold, per_speaker in TWO_FOLDS.items():
+            write_cell(tmp_path / "results", name, fold, 0, per_speaker, pca=points)
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    scores = {"n_clips": 4, "ua": 0.5, "ua_95": [0.2, 0.8], "ece": 0.1, "reliability": [[0, 0, 0], [4, 0.7, 0.5]]}
+    result = {"corpus": "far", "split": "all", "protocol": "zero-shot", "labels": ["calm", "sad"], "confusion": [[2, 2], [0, 0]]}
+    (shipped / "evaluation-far-all-int8.json").write_text(json.dumps(result | scores))
+    write_page(tmp_path / "PAGE.md", tmp_path / "results", shipped)
+    linked = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (tmp_path / "PAGE.md").read_text())
+    assert sorted(linked) == [
+        *(f"results/pictures/{PLACE}-figure{number}.png" for number in (4, 5)),
+        "shipped/evaluation-far-all-int8.png",
+        "shipped/reliability.png",
+    ]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in linked)
 
 
 def test_what_shares_no_seed_or_has_other_speakers_is_not_compared(tmp_path: Path) -> None:
@@ -146,8 +228,8 @@ def test_the_table_shows_a_dash_for_what_a_baseline_has_not(tmp_path: Path) -> N
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows] == ["recipe", "The first", "openSMILE eGeMAPSv02 + linear SVM"]
     assert rows[1][1:3] == rows[2][1:3] == ["1 × 2", "65.0 [52.5, 70.0]"]
-    assert rows[1][5:] == ["75.0", "0.100", "0.25", "0.25"]
-    assert rows[2][5:] == ["75.0", "-", "-", "-"]
+    assert rows[1][5:] == ["75.0", "0.100", "0.25", "0.25", "-"]
+    assert rows[2][5:] == ["75.0", "-", "-", "-", "-"]
     assert results_table(summaries, {}) == ""
 
 
@@ -181,7 +263,7 @@ def test_novelty_is_averaged_and_paired_by_speaker_and_seed(tmp_path: Path) -> N
         for (fold, per_speaker), novelty in zip(TWO_FOLDS.items(), measured, strict=True):
             write_cell(tmp_path, name, fold, seed, per_speaker, novelty=novelty)
     text = novelty_table(read_cells(tmp_path), {"one": "One", "other": "Other"}, [("one against other", "one", "other")])
-    assert "| One | 2 | 80.0 [75.0, 85.0] | 80.0 [75.0, 85.0] |" in text
+    assert "| One | 2 | 80.0 [60.0, 90.0] | 80.0 [60.0, 90.0] |" in text
     assert "| Other | 1 | 60.0 [50.0, 70.0] |" in text  # the seed without figures is left out
     assert "| one against other | 1 | +10.0 [+10.0, +10.0] |" in text  # on the seed that both have
     write_cell(tmp_path / "none", "one", "1", 0, TWO_FOLDS["1"])

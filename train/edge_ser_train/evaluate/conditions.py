@@ -9,12 +9,11 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.frontend.containers import scratch
 from edge_ser.frontend.features import LOGMEL_V1, extract
 
@@ -190,7 +189,7 @@ def lose_packets(samples: Float32Array, share: float, rng: np.random.Generator) 
     return kept
 
 
-def _float32(samples: npt.NDArray[Any]) -> Float32Array:
+def _float32(samples: AnyArray) -> Float32Array:
     floats: Float32Array = samples.astype(np.float32)
     return floats
 

@@ -12,6 +12,9 @@ import numpy as np
 from edge_ser.figures import new_figure
 from edge_ser_train.method.run import write_atomic
 
+_FEW = 5
+"""Clips below which a share says nothing."""
+
 
 def write_report(report: dict[str, Any], metrics: list[dict[str, Any]], folder: Path) -> None:
     """Draw curves.png (losses and dev UA by step) and confusion.png (dev, rows true) into the run's folder."""
@@ -45,13 +48,25 @@ def write_evaluation(result: dict[str, Any], path: Path) -> None:
     figure = new_figure(figsize=(9.6, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_confusion(figure, left, result["labels"], result["confusion"])
-    draw_reliability(right, result)
+    _draw_reliability(right, result)
+    right.legend(frameon=False, fontsize=8, loc="upper left")
     low, high = result["ua_95"]
     figure.suptitle(
         f"{result['corpus']} {result['split']}: UA {result['ua']:.1%} [{low:.1%}, {high:.1%}], {result['n_clips']} clips; "
         f"{result['protocol']}",
         fontsize=10,
     )
+    _save(figure, path)
+
+
+def write_reliability(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw the reliability diagrams of several evaluations side by side."""
+    figure = new_figure(figsize=(3.6 * len(results), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(results), squeeze=False)[0]
+    for axes, result in zip(panels, results, strict=True):
+        _draw_reliability(axes, result)
+        axes.set_title(f"{result['corpus']} {result['split']}: ECE {result['ece']:.3f}, {result['n_clips']} clips", fontsize=10)
+    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, fontsize=9, ncols=3, loc="outside lower center")
     _save(figure, path)
 
 
@@ -71,20 +86,19 @@ def _draw_confusion(figure: Any, axes: Any, labels: Sequence[str], confusion: Se
     figure.colorbar(image, ax=axes, shrink=0.8)
 
 
-def draw_reliability(axes: Any, result: dict[str, Any]) -> None:
-    """Draw how many answers of each confidence are right, over the share of the clips that are so answered."""
+def _draw_reliability(axes: Any, result: dict[str, Any]) -> None:
+    """Draw how many answers of each confidence are right, over the share of all clips that have this confidence."""
     bins = np.array(result["reliability"])
-    n, sure, right = bins[bins[:, 0] > 0].T
+    n, sure, right = bins[bins[:, 0] >= _FEW].T
     width, share = 1 / len(bins), bins[:, 0] / bins[:, 0].sum()
     axes.bar(width * np.arange(len(bins)), share, width, align="edge", color="0.85", label="share of the clips")
     axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", label="confidence as it should be")
     axes.errorbar(
         sure, right, np.sqrt(right * (1 - right) / n), color="tab:blue", marker="o", markersize=4, capsize=2,
-        label="answered right, \N{PLUS-MINUS SIGN} one standard error",
+        label=f"answered right, of {_FEW} clips or more, with its standard error",
     )  # fmt: skip
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share", aspect="equal")
     axes.set_title(f"ECE {result['ece']:.3f}", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -32,7 +32,7 @@ from edge_ser.geometry import (
     ENCODER_STRIDE,
     GRU_SIZE,
     KERNELS,
-    encoder_frequencies,
+    encoder_size,
 )
 from edge_ser_train.method.config import ModelConfig, TrainConfig
 
@@ -134,7 +134,7 @@ class EmotionNet(nn.Module):
         )
         self.norms = nn.ModuleList(ShiftNorm(c) if config.batch_norm else nn.Identity() for c in CHANNELS)
         self.dropout = nn.Dropout(config.dropout)
-        self.gru = nn.GRU(CHANNELS[-1] * encoder_frequencies(n_bins), GRU_SIZE, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(encoder_size(n_bins), GRU_SIZE, batch_first=True, bidirectional=True)
         self.fc1 = nn.Linear(2 * GRU_SIZE, EMBEDDING_SIZE)
         self.prelu = nn.PReLU(EMBEDDING_SIZE)
         self.fc2 = nn.Linear(EMBEDDING_SIZE, n_classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from edge_ser.arrays import AnyArray
 from edge_ser.figures import new_figure
 from edge_ser_train.method.run import write_atomic
+from edge_ser_train.paper.comparisons import comparison_tables
 from edge_ser_train.paper.experiments import (
     ALPHA_SWEEP,
     COMPARISONS,
@@ -21,7 +23,8 @@ from edge_ser_train.paper.experiments import (
     LAMBDA_SWEEP,
     SETTINGS,
 )
-from edge_ser_train.paper.results import BASELINES, Summary, comparison_table, read_cells, results_table
+from edge_ser_train.paper.results import BASELINES, Summary, read_cells, results_table
+from edge_ser_train.paper.table import Result
 
 PAPER_SETTINGS = {
     "setting-1": (63.80, 61.83),
@@ -46,7 +49,7 @@ def write_reproduction(out: Path, place: str, quick: bool) -> Path:
     summaries = {key: s for key, s in read_cells(out).items() if key[0] == place}
     own = {experiment: s for (_, experiment), s in summaries.items()}
     any_cell = next(iter(own.values())).cells[0]
-    comparable = any_cell["corpus"] == "iemocap" and any_cell["protocol"] == "paper" and not quick
+    comparable = _comparable(any_cell)
     dependent = any_cell["speaker_dependent"]
     lines = [
         f"# {place}",
@@ -72,18 +75,32 @@ def write_reproduction(out: Path, place: str, quick: bool) -> Path:
         "",
         results_table(summaries, {name: e.title for name, e in EXPERIMENTS.items()} | BASELINES),
         "",
-        "Intervals: 95 %, bootstrap over speakers, seeds averaged. ECE after temperature scaling on dev. intra/inter: mean",
+        "Intervals: 95 %, bootstrap over speakers and seeds. ECE after temperature scaling on dev. intra/inter: mean",
         "distance of z to its class mean over mean distance between class means; smaller is more compact.",
         "",
-        "### Paired comparisons",
+        "### Differences of UA on the same speakers and seeds",
         "",
-        "Difference of UA on the same speakers and seeds, paired bootstrap over speakers.",
-        "",
-        comparison_table(summaries, COMPARISONS),
+        comparison_tables(summaries, COMPARISONS),
         "",
     ]
-    suffix = " (speaker-dependent)" if dependent else ""
-    theirs = "paper (IEMOCAP)" + ("" if comparable else ", not comparable")
+    for title, picture in write_pictures(out, place, own, tables=True):
+        lines += [f"### {title}", "", f"![{title}]({picture})", ""]
+    path = out / f"report-{place}.md"
+    write_atomic(path, "\n".join(lines))
+    return path
+
+
+def _comparable(cell: Result) -> bool:
+    """Return whether the paper's figures are of the same corpus and protocol."""
+    return cell["corpus"] == "iemocap" and cell["protocol"] == "paper" and "quick" not in cell["fold"]
+
+
+def write_pictures(out: Path, place: str, own: dict[str, Summary], tables: bool) -> list[tuple[str, str]]:
+    """Draw the paper's figures, and its ``tables``, of the experiments there are into OUT; return titles and files' names."""
+    any_cell = next(iter(own.values())).cells[0]
+    suffix = " (speaker-dependent)" if any_cell["speaker_dependent"] else ""
+    theirs = "paper (IEMOCAP)" + ("" if _comparable(any_cell) else ", not comparable")
+    written = []
     for title, figure, name in (
         ("Settings 1-4, UA and WA (figure 5)", _bars(own, theirs, suffix), "figure5"),
         ("α sweep at λ = 0.3 (figure 3a)", _sweep(own, ALPHA_SWEEP, PAPER_ALPHA, "α", theirs, suffix), "figure3a"),
@@ -91,16 +108,14 @@ def write_reproduction(out: Path, place: str, quick: bool) -> Path:
         ("α sweep of the edge recipe at λ = 0.3", _sweep(own, EDGE_ALPHA_SWEEP, {}, "α", "", suffix), "edge-alpha"),
         ("λ sweep of the edge recipe at α = 0.5", _sweep(own, EDGE_LAMBDA_SWEEP, {}, "λ", "", suffix), "edge-lambda"),
         ("PCA of z (figure 4)", _pca_panels(own, suffix), "figure4"),
-        ("Confusion, Mel (table 1)", _confusions(own, SETTINGS[:2], theirs, suffix), "table1"),
-        ("Confusion, STFT (table 2)", _confusions(own, SETTINGS[2:], theirs, suffix), "table2"),
+        ("Confusion, Mel (table 1)", _confusions(own, SETTINGS[: 2 * tables], theirs, suffix), "table1"),
+        ("Confusion, STFT (table 2)", _confusions(own, SETTINGS[2:] * tables, theirs, suffix), "table2"),
     ):
         if figure is not None:
             picture = f"{place}-{name}.png"
             _save(figure, out / picture)
-            lines += [f"### {title}", "", f"![{title}]({picture})", ""]
-    path = out / f"report-{place}.md"
-    write_atomic(path, "\n".join(lines))
-    return path
+            written.append((title, picture))
+    return written
 
 
 def _split_lines(own: dict[str, Summary]) -> list[str]:
@@ -113,6 +128,13 @@ def _split_lines(own: dict[str, Summary]) -> list[str]:
             f"| {fold or cell['protocol']} | {cell['split_sha256'][:12]} | {sizes} | {'; '.join(cell['leaks']) or 'none'} |"
         )
     return lines
+
+
+def _spread(summary: Summary) -> str:
+    """Say what :func:`_shown` gives of a summary."""
+    if summary.cells[0]["speaker_dependent"]:
+        return "means of the runs; lines: a standard deviation of the runs' UA to either side"
+    return "clips of all folds together, mean of the seeds; lines: 95 % interval of UA over speakers and seeds"
 
 
 def _shown(summary: Summary) -> tuple[float, float, float, float]:
@@ -138,10 +160,12 @@ def _bars(own: dict[str, Summary], theirs: str, suffix: str) -> Any:
             axes.text(x, 2, f"{value:.1f}", ha="center", fontsize=8, color="white", rotation=90, va="bottom")
         axes.bar(i + 0.12, PAPER_SETTINGS[name][0], 0.18, color="0.6", label=f"UA, {theirs}" if i == 0 else None)
         axes.bar(i + 0.30, PAPER_SETTINGS[name][1], 0.18, color="0.8", label=f"WA, {theirs}" if i == 0 else None)
-    axes.set_xticks(range(len(names)), [EXPERIMENTS[name].title.replace(", ", ",\n", 1) for name in names], fontsize=8)
+    titles = [EXPERIMENTS[name].title.replace(", ", ",\n", 1) for name in names]
+    seeds = [f"{len(own[name].seeds)} seed{'s' * (len(own[name].seeds) > 1)}" for name in names]
+    axes.set_xticks(range(len(names)), map("{}\n{}".format, titles, seeds), fontsize=8)
     axes.set_ylabel("%")
     axes.set_ylim(0, 100)
-    axes.set_title(f"UA with its interval, and WA{suffix}", fontsize=10)
+    axes.set_title(f"UA and WA{suffix}\nin colour ours: {_spread(own[names[0]])}", fontsize=8)
     figure.legend(frameon=False, fontsize=8, ncols=4, loc="outside lower center")  # no bar or interval below it
     return figure
 
@@ -156,7 +180,7 @@ def _sweep(
 ) -> Any:
     values = [v for v, name in cells.items() if name in own]
     seeds = set.intersection(*(set(own[cells[v]].seeds) for v in values)) if values else set()
-    if len(values) < 2 or not seeds:
+    if len(values) < 3 or not seeds:  # two are in the table and in figure 5
         return None
     figure = new_figure(figsize=(6.5, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -172,7 +196,8 @@ def _sweep(
     axes.set_xticks(everywhere, [f"{v:g}" for v in cells])
     axes.set_xlabel(symbol)
     axes.set_ylabel("%")
-    axes.set_title(f"{symbol} sweep, seeds that all have: {', '.join(map(str, sorted(seeds)))}{suffix}", fontsize=10)
+    known = f"seeds that all have: {', '.join(map(str, sorted(seeds)))}"
+    axes.set_title(f"{symbol} sweep, {known}{suffix}\n{_spread(own[cells[values[0]]])}", fontsize=8)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -183,19 +208,22 @@ def _pca_panels(own: dict[str, Summary], suffix: str) -> Any:
     panels = [(name, cell) for name, cell in found if cell is not None]
     if not panels:
         return None
-    figure = new_figure(figsize=(7.5, 3.5 * len(panels)), layout="constrained")
-    for row, (name, cell) in enumerate(panels):
-        for column, part in enumerate(("train", "test")):
-            axes = figure.add_subplot(len(panels), 2, 2 * row + column + 1)
+    figure = new_figure(figsize=(7.5, 3.9 * len(panels)), layout="constrained")
+    grid = figure.subplots(len(panels), 2, sharex=True, sharey=True, squeeze=False)
+    for row, (name, cell) in zip(grid, panels, strict=True):
+        for axes, part in zip(row, ("train", "test"), strict=True):
             points, classes = np.array(cell["pca"][part]["points"]) / 1000, np.array(cell["pca"][part]["classes"])
             for j, label in enumerate(cell["labels"]):
                 axes.scatter(points[classes == j, 0], points[classes == j, 1], s=4, alpha=0.6, label=label)
             ratio, share = cell["compactness"][part]["ratio"], cell["pca"][part]["explained_variance"]
-            title = f"{EXPERIMENTS[name].title}, {part}{suffix}\nintra/inter {ratio:.2f}, {share:.0%} of variance"
-            axes.set_title(title, fontsize=8)
-            axes.tick_params(labelsize=7)
-            if row == column == 0:
-                axes.legend(frameon=False, fontsize=8, markerscale=3)
+            fold = f", fold {cell['fold']}" if cell["fold"] else ""
+            title = f"{EXPERIMENTS[name].title}\n{part}{suffix}{fold}, seed {cell['seed']}\n"
+            axes.set_title(f"{title}intra/inter {ratio:.2f}, {share:.0%} of variance", fontsize=8)
+            axes.tick_params(labelsize=7, labelbottom=True, labelleft=True)
+            axes.set_aspect("equal")
+    figure.legend(
+        *grid[0, 0].get_legend_handles_labels(), frameon=False, fontsize=8, markerscale=3, ncols=4, loc="outside lower center"
+    )
     return figure
 
 
@@ -208,7 +236,9 @@ def _confusions(own: dict[str, Summary], names: Sequence[str], theirs: str, suff
     panels: list[tuple[str, AnyArray]] = []
     for name in names:
         total = own[name].confusion.sum(axis=(0, 1))
-        panels.append((EXPERIMENTS[name].title + suffix, total / np.maximum(1, total.sum(axis=1, keepdims=True))))
+        clips = total.sum(axis=1, keepdims=True)
+        share = np.where(clips > 0, total / np.maximum(1, clips), np.nan)  # the row of a class without a clip stays empty
+        panels.append((textwrap.fill(EXPERIMENTS[name].title + suffix, 45), share))
         if with_paper:
             panels.append((theirs, np.array(PAPER_CONFUSION[name])))
     columns = 2 if with_paper else len(names)
@@ -220,8 +250,11 @@ def _confusions(own: dict[str, Summary], names: Sequence[str], theirs: str, suff
         axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", fontsize=7)
         axes.set_yticks(range(len(labels)), labels, fontsize=7)
         axes.set_title(title, fontsize=8)
+        axes.set_xlabel("answered", fontsize=7)
+        axes.set_ylabel("true", fontsize=7)
         for (j, k), value in np.ndenumerate(share):
-            axes.text(k, j, f"{value:.0%}", ha="center", va="center", fontsize=7, color="white" if value > 0.55 else "black")
+            shown = "-" if np.isnan(value) else f"{value:.0%}"
+            axes.text(k, j, shown, ha="center", va="center", fontsize=7, color="white" if value > 0.55 else "black")
     return figure
 
 

@@ -1,8 +1,8 @@
-"""From the cells' results to figures with intervals: UA, WA, macro-F1 over speakers, and paired comparisons. No retraining."""
+"""From the cells' results to figures with intervals over speakers and seeds: UA, WA, macro-F1, novelty. No retraining."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edge_ser.arrays import Float64Array, Int64Array
-from edge_ser_train.bootstrap import Interval, bounds, draws
+from edge_ser_train.bootstrap import Interval, bounds, draws, mean_of_seeds, resampled
 from edge_ser_train.metrics import macro_f1, unweighted_accuracy, weighted_accuracy
 from edge_ser_train.paper.table import Result, read_results
 
@@ -44,6 +44,12 @@ class Summary:
     def macro_f1(self) -> Interval:
         """Mean F1 over the classes."""
         return self._figure(macro_f1)
+
+    @property
+    def precisions(self) -> str:
+        """The arithmetic of the runs, with its share where it is not the same; a dash for what has none."""
+        count = Counter(precision_of(cell) or "-" for cell in self.cells)
+        return ", ".join(f"{name} ({n} of {len(self.cells)})" if len(count) > 1 else name for name, n in count.most_common())
 
     @property
     def ua_of_runs(self) -> Float64Array:
@@ -84,8 +90,13 @@ class Summary:
         return {seed: areas for seed, areas in zip(self.seeds, found, strict=True) if not np.isnan(areas).any()}
 
     def _figure(self, measure: Any) -> Interval:
-        drawn = [measure(c[draws(len(self.speakers))].sum(axis=1)) for c in self.confusion]
-        return Interval(float(np.mean([measure(c.sum(axis=0)) for c in self.confusion])), *bounds(np.mean(drawn, axis=0)))
+        drawn = np.stack([measure(resampled(c)) for c in self.confusion])
+        return Interval(float(np.mean([measure(c.sum(axis=0)) for c in self.confusion])), *bounds(mean_of_seeds(drawn)))
+
+
+def precision_of(cell: Result) -> str | None:
+    """Return what the cell's run computed in, float32 or bfloat16; None for what is no training run."""
+    return cell.get("precision") or None
 
 
 def _total(cell: Result) -> Int64Array:
@@ -130,38 +141,6 @@ def _summary(by_seed: dict[int, list[Result]]) -> Summary:
     return Summary(tuple(cells), tuple(by_seed), len(folds), tuple(speakers), confusion)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """UA of one experiment minus UA of another, on the same speakers and seeds."""
-
-    difference: Interval
-    p: float
-    """Two-sided, of a paired bootstrap over speakers."""
-    per_seed: tuple[float, ...]
-
-
-def compare(one: Summary, other: Summary) -> Comparison | None:
-    """Compare two summaries on the seeds both have; None where they share no seed or have different speakers.
-
-    Speakers are drawn with replacement, the same for both sides, and seeds averaged: the interval says how far the difference
-    would move with other speakers, not with other seeds; those are listed.
-    """
-    seeds = [s for s in one.seeds if s in other.seeds]
-    if not seeds or one.speakers != other.speakers:
-        return None
-
-    def per_seed(summary: Summary) -> tuple[Float64Array, Float64Array]:
-        chosen = summary.confusion[[summary.seeds.index(s) for s in seeds]]
-        whole = unweighted_accuracy(chosen.sum(axis=1))
-        return whole, np.stack([unweighted_accuracy(c[draws(len(one.speakers))].sum(axis=1)) for c in chosen]).mean(axis=0)
-
-    (a, drawn_a), (b, drawn_b) = per_seed(one), per_seed(other)
-    drawn = drawn_a - drawn_b
-    # Plus one, so that no p is reported smaller than the number of draws can show.
-    tail = (min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1) / (len(drawn) + 1)
-    return Comparison(Interval(float((a - b).mean()), *bounds(drawn)), min(1.0, 2 * float(tail)), tuple((a - b).tolist()))
-
-
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
@@ -191,6 +170,7 @@ def results_table(summaries: dict[tuple[str, str], Summary], titles: dict[str, s
                     f"{100 * s.mean('dev_ua'):.1f}",
                     _or_dash(s.mean("test_ece"), 3),
                     *(_or_dash(s.compactness(part), 2) for part in ("train", "test")),
+                    s.precisions,
                 ]
             )
         one = summaries[place, known[0]]
@@ -202,7 +182,7 @@ def results_table(summaries: dict[tuple[str, str], Summary], titles: dict[str, s
         parts.append(
             f"### {place}\n\n{n_clips} test clips of {len(one.speakers)} speakers, {n_labels} classes "
             f"({', '.join(one.cells[0]['labels'])}){some}.{dependent}\n\n"
-            + table([*header, "intra/inter train", "intra/inter test"], rows)
+            + table([*header, "intra/inter train", "intra/inter test", "precision"], rows)
         )
     return "\n\n".join(parts)
 
@@ -216,19 +196,6 @@ def still_to_run(summaries: dict[tuple[str, str], Summary], wanted: dict[str, in
         if lacking:
             lines.append(f"- {place}: " + "; ".join(f"{title}: {n} seed{'s' * (n > 1)}" for title, n in lacking.items()))
     return "\n".join(lines)
-
-
-def comparison_table(summaries: dict[tuple[str, str], Summary], pairs: Sequence[tuple[str, str, str]]) -> str:
-    """Return the paired tests: rows (corpus, title) for every pair (title, with, without) that has cells on both sides."""
-    rows = []
-    for place in sorted({place for place, _ in summaries}):
-        for title, one, other in pairs:
-            if (place, one) in summaries and (place, other) in summaries:
-                result = compare(summaries[place, one], summaries[place, other])
-                if result is not None:
-                    seeds = ", ".join(f"{100 * x:+.1f}" for x in result.per_seed)
-                    rows.append([place, title, result.difference.points(), f"{result.p:.3f}", seeds])
-    return table(["corpus", "comparison", "UA difference, points", "p", "per seed"], rows)
 
 
 def novelty_table(
@@ -247,9 +214,9 @@ def novelty_table(
                 seeds = [seed for seed in areas if not other or seed in base]
                 if not seeds:
                     break
-                per_speaker = np.mean([areas[seed] - (base[seed] if other else 0) for seed in seeds], axis=0)
-                drawn = per_speaker[draws(len(per_speaker))].mean(axis=1)
-                figure = Interval(float(per_speaker.mean()), *bounds(drawn))
+                per_seed = np.stack([areas[seed] - (base[seed] if other else 0) for seed in seeds])
+                drawn = per_seed[:, draws(per_seed.shape[1])].mean(axis=2)
+                figure = Interval(float(per_seed.mean()), *bounds(mean_of_seeds(drawn)))
                 columns.append(figure.points() if other else figure.percent())
             if seeds:
                 rows.append([place, title, str(len(seeds)), *columns])

@@ -1,0 +1,83 @@
+"""Work on many recordings shared out over processes: the answers come in order, as they would from one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from edge_ser.errors import BackendError, EdgeSerError
+
+_T = TypeVar("_T")
+_CHUNK = 16  # items handed over at once, so that handing over costs little
+
+Work = Callable[[Any, str], _T]
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Linux alone tells
+        return os.cpu_count() or 1
+
+
+def each(work: Work[_T], shared: Any, items: Sequence[str], jobs: int) -> Iterator[_T | EdgeSerError]:
+    """Yield what ``work(shared, item)`` returns, or the EdgeSerError that it raises, for each of ``items`` in order.
+
+    More than one of ``jobs`` is as many processes; ``work`` is then a function of a module, and ``shared`` is pickled once for
+    each. Warnings are given here. When the caller stops, by Ctrl-C too, the processes end with it. Raises BackendError when one
+    of them dies.
+    """
+    if min(jobs, len(items)) <= 1:
+        for item in items:
+            yield _outcome(work, shared, item)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (work, shared))
+    try:
+        # Ctrl-C reaches every process of the terminal; the others, which start here, leave it to this one.
+        interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            outcomes = pool.map(_in_process, items, chunksize=max(1, min(_CHUNK, len(items) // (8 * jobs))))
+        finally:
+            signal.signal(signal.SIGINT, interrupted)
+        for outcome, heard in outcomes:
+            for message, category in heard:
+                warnings.warn(message, category, stacklevel=2)
+            yield outcome
+    except BrokenProcessPool:
+        raise BackendError("one of the processes died, perhaps for want of memory; try --jobs 1") from None
+    except BaseException:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _outcome(work: Work[_T], shared: Any, item: str) -> _T | EdgeSerError:
+    try:
+        return work(shared, item)
+    except EdgeSerError as error:
+        return error
+
+
+_begun: list[tuple[Work[Any], Any]] = []
+
+
+def _begin(work: Work[Any], shared: Any) -> None:
+    _begun.append((work, shared))
+
+
+def _in_process(item: str) -> tuple[Any, list[tuple[str, type[Warning]]]]:
+    ((work, shared),) = _begun
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        outcome = _outcome(work, shared, item)
+    return outcome, [(str(w.message), w.category) for w in caught]
