@@ -180,6 +180,7 @@ def evaluate(
     from edge_ser.model.scores import record_score
     from edge_ser_train.evaluate import evaluation
     from edge_ser_train.evaluate import personal as tuning
+    from edge_ser_train.evaluate.robustness import robustness as robustness_of
 
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
@@ -195,7 +196,7 @@ def evaluate(
     elif corpus is None:
         raise click.UsageError("missing --corpus: a folder name below --data")
     elif robustness:
-        results = evaluation.robustness(run_or_model, data, corpus, split)
+        results = robustness_of(run_or_model, data, corpus, split)
         text, name = evaluation.format_comparison(results, "condition"), f"robustness-{corpus}-{split}"
     elif calibration:
         results = tuning.calibration(run_or_model, data, corpus, split, cache)
