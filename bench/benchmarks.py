@@ -40,7 +40,7 @@ from edge_ser_train.method.run import write_atomic
 )
 @click.option("--quick", is_flag=True, help="A tenth of the rounds: to try the script, not to publish.")
 def main(out: Path, float_model: Path | None, quick: bool) -> None:
-    """Measure, and write the sections."""
+    """Measure, and write the tables."""
     require_apart([out], [float_model])
 
     def note(text: str) -> None:

@@ -104,7 +104,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def iemocap_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with a miniature of IEMOCAP as its publisher ships it: of ten speakers every emotion twice."""
+    """A data folder with a miniature of IEMOCAP as its publisher ships it: ten speakers, seven utterances each a dialogue."""
     folder, rng = tmp_path_factory.mktemp("published"), np.random.default_rng(11)
     for session in range(1, 6):
         home = folder / "iemocap" / f"Session{session}"
@@ -114,7 +114,7 @@ def iemocap_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             table.parent.mkdir(parents=True, exist_ok=True)
             lines = []
             for letter in "FM":
-                for number, code in enumerate(("neu", "ang", "hap", "exc", "sad", "fru")):
+                for number, code in enumerate(("neu", "neu", "ang", "hap", "exc", "sad", "fru")):
                     name = f"{dialogue}_{letter}{number:03}"
                     samples = 0.02 * (1 + number) * rng.standard_normal(int(16000 * rng.uniform(0.6, 0.8)))
                     soundfile.write(sounds / f"{name}.wav", samples, 16000, subtype="PCM_16")

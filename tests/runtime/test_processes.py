@@ -13,7 +13,7 @@ import soundfile
 
 from edge_ser.errors import AudioError, AudioWarning, BackendError
 from edge_ser.processes import cores, each
-from tests.runtime.test_cli import COMMAND, complaint, run
+from tests.commanding import COMMAND, complaint, run
 
 
 def halves(shared: str, item: str) -> str:

@@ -180,6 +180,7 @@ def evaluate(
     from edge_ser.model.scores import record_score
     from edge_ser_train.evaluate import evaluation
     from edge_ser_train.evaluate import personal as tuning
+    from edge_ser_train.evaluate.robustness import robustness as robustness_of
 
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
@@ -195,7 +196,7 @@ def evaluate(
     elif corpus is None:
         raise click.UsageError("missing --corpus: a folder name below --data")
     elif robustness:
-        results = evaluation.robustness(run_or_model, data, corpus, split)
+        results = robustness_of(run_or_model, data, corpus, split)
         text, name = evaluation.format_comparison(results, "condition"), f"robustness-{corpus}-{split}"
     elif calibration:
         results = tuning.calibration(run_or_model, data, corpus, split, cache)
@@ -265,6 +266,7 @@ def check(folder: Path, as_json: bool) -> None:
 @click.option("--protocol", metavar="NAME", help="Instead of the corpus' own: fixed, folds, leave-one-speaker-out, ...")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Seeds of every cell: 0, 1, ...")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Cells run at a time.")
+@click.option("--cells", "n_wanted", type=click.IntRange(0), metavar="N", help="The next N cells alone; 0 says what all cost.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change one setting of every run.")
 @click.option("--quick", is_flag=True, help="Eight steps on a few clips of every class: whether it all runs.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of runs, results and report.")
@@ -282,6 +284,7 @@ def reproduce(
     protocol: str | None,
     seeds: int,
     jobs: int,
+    n_wanted: int | None,
     settings: tuple[str, ...],
     quick: bool,
     out: Path,
@@ -289,16 +292,19 @@ def reproduce(
 ) -> None:
     """Train what a table or figure of Dai et al. (ICASSP 2019) needs, and draw it beside the paper's.
 
-    Every cell (experiment, fold, seed) is a run of its own below --out; the same command goes on where the last one stopped.
+    Every cell (experiment, fold, seed) is a run of its own below --out; the same command goes on where the last one stopped, and
+    may run on several machines that share --out. First it says what the cells cost here, in the order that answers first.
     The report tells where the paper's figures compare: on IEMOCAP, under its own protocol, and nowhere else.
     """
     require_extra("train", *_TORCH, "sklearn")
     from tqdm import tqdm
 
     from edge_ser_train.method.dataset import default_cache_dir
-    from edge_ser_train.paper.cells import plan_cells, run_cells, unfinished
+    from edge_ser_train.paper.cells import plan_cells, unfinished
+    from edge_ser_train.paper.cost import cost
     from edge_ser_train.paper.experiments import ABLATIONS, EXPERIMENTS, FIGURES, TABLES
     from edge_ser_train.paper.report import write_reproduction
+    from edge_ser_train.paper.running import Outcome, in_order, run_cells
 
     if data is None:
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
@@ -309,17 +315,26 @@ def reproduce(
     chosen = list(dict.fromkeys([*chosen, *named, *(ABLATIONS if ablations else ())]))
     if not chosen:
         raise click.UsageError("nothing to do: give --setting, --figure, --table, --experiment, --ablations or --all")
-    cells = plan_cells(data, corpus, n_classes, chosen, seeds, protocol, settings, quick)
+    cells = in_order(plan_cells(data, corpus, n_classes, chosen, seeds, protocol, settings, quick))
     todo = unfinished(out, cells)
     done = len(cells) - len(todo)
     click.echo(f"{len(cells)} cells ({len(chosen)} experiments), {done} done before", err=True)
+    cache = cache or default_cache_dir()
+    if todo and not quick:
+        for line in cost(todo[: n_wanted or None], cache):
+            click.echo(line, err=True)
+    n_wanted, ended = len(todo) if n_wanted is None else n_wanted, list[Outcome]()
     with tqdm(total=len(cells), initial=done, desc="cells", unit="cell", disable=None) as bar:
-        for cell in run_cells(todo, data, out, cache or default_cache_dir(), jobs):
-            done += 1
-            bar.update()
-            bar.write(f"done: {cell.name}", file=sys.stderr)
-    if done:
-        click.echo(write_reproduction(out, cells[0].name.split("/")[0], quick))
+        for cell, outcome in run_cells(todo, data, out, cache, jobs, n_wanted):
+            ended.append(outcome)
+            bar.update(outcome in (Outcome.DONE, Outcome.BEFORE))
+            bar.write(f"{outcome.value}: {cell.name}", file=sys.stderr)
+    done += ended.count(Outcome.DONE) + ended.count(Outcome.BEFORE)
+    if report := write_reproduction(out, list(dict.fromkeys(cell.name.split("/")[0] for cell in cells)), quick):
+        click.echo(report)
     if done < len(cells):
-        click.echo(f"stopped with {len(cells) - done} cells to do; the same command goes on", err=True)
+        elsewhere = ended.count(Outcome.ELSEWHERE)
+        others = f", {elsewhere} of them in other processes' hands" if elsewhere else ""
+        click.echo(f"{len(cells) - done} cells to do{others}; the same command goes on", err=True)
+    if Outcome.STOPPED in ended:
         raise SystemExit(130)

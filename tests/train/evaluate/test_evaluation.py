@@ -28,9 +28,9 @@ from edge_ser_train.evaluate.evaluation import (
     format_comparison,
     format_evaluation,
     open_run_or_model,
-    robustness,
 )
 from edge_ser_train.evaluate.personal import adaptation, calibration, leave_corpus_out
+from edge_ser_train.evaluate.robustness import robustness
 from edge_ser_train.method.run import MODEL
 from edge_ser_train.method.weights import load_run
 from tests.conftest import TINY_SETTINGS

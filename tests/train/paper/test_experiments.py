@@ -14,9 +14,10 @@ from edge_ser.cli import cli
 from edge_ser.errors import ConfigError, RunError
 from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.tables import read_corpus
-from edge_ser_train.paper.cells import compactness, novelty, pca, plan_cells, run_cell, unfinished
+from edge_ser_train.paper.cells import compactness, novelty, pca, plan_cells, unfinished
 from edge_ser_train.paper.experiments import EXPERIMENTS, FIGURES, FOUR, PLANS, TABLES
 from edge_ser_train.paper.results import read_cells
+from edge_ser_train.paper.running import Outcome, run_cell
 from edge_ser_train.paper.table import gather, read_results, write_result
 
 
@@ -130,7 +131,7 @@ def test_the_grid_is_the_papers(data_dir: Path, tiny_data: Path, tmp_path: Path)
     assert {c.corpus for c in both.split.train[len(alone.split.train) :]} == {"emodb"}
     assert (both.split.dev, both.split.test) == (alone.split.dev, alone.split.test)
     with pytest.raises(RunError, match=r"needs the run .*edge/all-seed0, which is not finished; run that experiment first"):
-        run_cell(later, data_dir, tmp_path, tmp_path)
+        run_cell(later, data_dir, tmp_path, tmp_path, wait_s=0)
     assert not any(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="did you mean 'setting-1'"):
         plan_cells(tiny_data, "tiny", None, ["seting-1"], 1)
@@ -182,7 +183,7 @@ def test_a_cell_measures_novelty_on_what_its_new_speakers_say_without_a_label(
 ) -> None:
     monkeypatch.setitem(PLANS, ("tiny", 2), replace(PLANS["cremad", 4], labels=FOUR[:2]))
     cell = plan_cells(tiny_data, "tiny", None, ["setting-2"], 1, protocol, quick=True)[0]
-    assert run_cell(cell, tiny_data, tmp_path, tmp_path / "cache")
+    assert run_cell(cell, tiny_data, tmp_path, tmp_path / "cache", wait_s=0) is Outcome.DONE
     measured = read_results(tmp_path)[cell.name]
     if protocol == "paper":  # known speakers: nothing to say of new ones
         assert "novelty" not in measured

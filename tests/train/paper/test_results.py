@@ -91,6 +91,27 @@ def test_a_seed_that_lacks_folds_is_left_out(tmp_path: Path) -> None:
     assert summaries[PLACE, "one"].ua.value == pytest.approx(0.65)
 
 
+def test_a_repeat_counts_when_it_is_whole_and_compares_with_what_both_have(tmp_path: Path) -> None:
+    def write(name: str, seed: int, *folds: str) -> None:
+        for fold in folds:
+            write_cell(tmp_path, name, fold, seed, TWO_FOLDS["1"] | TWO_FOLDS["2"])
+
+    first, second = ("repeat 1 fold 1", "repeat 1 fold 2"), ("repeat 2 fold 1", "repeat 2 fold 2")
+    write("ahead", 0, *first, *second, "repeat 3 fold 1")
+    write("ahead", 1, *first)  # a seed with one repeat waits for the other
+    write("behind", 0, *first, "repeat 2 fold 1")
+    write("begun", 0, "repeat 1 fold 2")
+    summaries = {experiment: s for (_, experiment), s in read_cells(tmp_path).items()}
+    assert {name: (s.seeds, s.folds) for name, s in summaries.items()} == {
+        "ahead": ((0,), {*first, *second, "repeat 3 fold 1"}),
+        "behind": ((0,), {*first}),
+    }
+    result = compare(summaries["ahead"], summaries["behind"])
+    assert result is not None
+    assert result.difference.value == 0
+    assert summaries["ahead"].of_folds(first).confusion.tolist() == summaries["behind"].confusion.tolist()
+
+
 def test_a_file_that_is_no_cell_is_refused(tmp_path: Path) -> None:
     write_cell(tmp_path, "one", "1", 0, {"ann": [[1, 0], [0, 1]]}, split_sha256=None)
     with pytest.raises(RunError, match="has no 'split_sha256'"):
@@ -246,7 +267,9 @@ def test_what_is_still_to_run_is_listed_seed_by_seed(tmp_path: Path) -> None:
 
 def test_a_report_can_be_made_of_a_baseline_alone(tmp_path: Path) -> None:
     write_baseline(tmp_path)
-    report = write_reproduction(tmp_path, PLACE, quick=False).read_text()
+    path = write_reproduction(tmp_path, [PLACE], quick=False)
+    assert path is not None
+    report = path.read_text()
     assert "| openSMILE eGeMAPSv02 + linear SVM | 1 × 2 | 65.0 [52.5, 70.0] |" in report
     assert not list(tmp_path.glob("*.png"))
 

@@ -14,8 +14,7 @@ from edge_ser.arrays import Float32Array, Int64Array
 from edge_ser.diagnose.machine import installed_version
 from edge_ser.engines import BACKENDS, ENGINE_PACKAGES, open_backend
 from edge_ser.errors import AudioError, CorpusError
-from edge_ser.frontend.audio import AudioReader
-from edge_ser.frontend.features import FrontEndConfig, extract
+from edge_ser.frontend.features import FrontEndConfig
 from edge_ser.model.manifest import read_model_file
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.terminal import progress
@@ -262,50 +261,6 @@ def engine_of(path: Path) -> str:
     backend = next(name for name, suffix in BACKENDS.items() if suffix == path.suffix)
     package = next(name for name in ENGINE_PACKAGES[backend] if installed_version(name))
     return f"{package} {installed_version(package)}" + "'s C library" * (backend == "native")
-
-
-def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str, Any]]:
-    """Score the same clips under every condition of :mod:`edge_ser_train.evaluate.conditions`, applied to the samples.
-
-    A run answers in torch, a model file through the runtime, samples to answer. Babble is made of clips of the training part.
-    """
-    from edge_ser_train.evaluate.conditions import AS_RECORDED, under_conditions
-
-    subject, recognizer = open_run_or_model(path), None if path.is_dir() else EmotionRecognizer(path)
-    rate_hz = subject.front_end.rate_hz
-    corpus_clips = subject.training.read(data, corpus)
-    clips = select(corpus_clips, split, subject.labels)
-    voices = _voices([c for c in corpus_clips if c.split == "train"] or corpus_clips, rate_hz)
-    answers: dict[str, list[Float32Array]] = defaultdict(list)
-    for clip in progress(clips, f"{corpus} {split}"):
-        others = [voice for key, voice in voices.items() if key != clip.key] or list(voices.values())
-        heard = under_conditions(_samples(clip, rate_hz), clip.key, others)
-        if recognizer is None:
-            logits, _ = subject.answer([extract(samples, subject.front_end) for samples in heard.values()])
-        else:
-            logits = np.stack([recognizer.predict((samples, rate_hz)).logits for samples in heard.values()])
-        for name, of in zip(heard, logits, strict=True):
-            answers[name].append(of)
-    changed = {name: np.stack(of) for name, of in answers.items()}
-    recorded = changed.pop(AS_RECORDED)
-    return [
-        subject.score_logits(clips, split, recorded) | {"condition": AS_RECORDED},
-        *(subject.score_change(clips, split, recorded, after) | {"condition": name} for name, after in changed.items()),
-    ]
-
-
-def _voices(clips: Sequence[Clip], rate_hz: int) -> dict[str, Float32Array]:
-    """Return the samples of up to 100 clips by key, always the same of the same clips."""
-    chosen = np.random.default_rng(0).permutation(len(clips))[:100]
-    return {clips[i].key: _samples(clips[i], rate_hz) for i in chosen}
-
-
-def _samples(clip: Clip, rate_hz: int) -> Float32Array:
-    try:
-        with AudioReader(clip.path, rate_hz) as reader:
-            return reader.samples()
-    except AudioError as error:
-        raise CorpusError(f"{clip.corpus}: {error}") from None
 
 
 def format_comparison(results: Sequence[dict[str, Any]], key: str) -> str:

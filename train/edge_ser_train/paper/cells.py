@@ -7,23 +7,19 @@ results alone, so they can be rebuilt without retraining and missing cells fille
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from edge_ser.arrays import Float32Array, Int64Array
 from edge_ser.errors import ConfigError, RunError, did_you_mean
 from edge_ser.prediction import softmax
 from edge_ser_train.corpora.clips import Clip, class_numbers
-from edge_ser_train.corpora.splits import Split, make_splits, relabel
+from edge_ser_train.corpora.splits import PARTS, Split, make_splits, relabel
 from edge_ser_train.corpora.tables import label_map_of, read_corpus
 from edge_ser_train.method import run as runs
 from edge_ser_train.method import weights
@@ -37,7 +33,7 @@ from edge_ser_train.metrics import (
     unweighted_accuracy,
 )
 from edge_ser_train.paper.baselines import criterion, svm
-from edge_ser_train.paper.experiments import ABLATIONS, EXPERIMENTS, FIGURES, PLANS, Lasting
+from edge_ser_train.paper.experiments import ABLATIONS, BESIDE, EXPERIMENTS, FIGURES, PLANS, Lasting
 from edge_ser_train.paper.table import cell_name, read_results, write_result
 
 
@@ -71,6 +67,8 @@ def plan_cells(
 ) -> list[Cell]:
     """Return the cells of some experiments on a corpus, every fold and seed; ``quick`` makes one tiny cell an experiment.
 
+    Where the corpus' own protocol knows the speakers, the paper's settings and the edge recipe have one beside it that does not.
+
     Raises ConfigError for an unknown experiment or number of classes, CorpusError for a corpus that is not there.
     """
     known = [n for c, n in PLANS if c == corpus]
@@ -84,8 +82,9 @@ def plan_cells(
     clips, left_out = relabel(everything, label_map, plan.labels)
     unlabelled = [c for c in everything if c.emotion not in (*plan.labels, *label_map)]
     splits = make_splits(clips, protocol or plan.protocol, left_out)
+    beside = make_splits(clips, plan.beside, left_out) if plan.beside and protocol is None else []
     if quick:
-        splits = splits[:1]
+        splits, beside = splits[:1], beside[:1]
         settings = (*settings, *_steps((8, 4, 2)), "optimizer.batch_size=8", "loss.warmup_steps=2")
     cells = []
     for name in experiments:
@@ -99,12 +98,12 @@ def plan_cells(
         config = load_preset(experiment.preset).with_settings((*lasting, *start, *experiment.settings, *settings))
         front_end = config.front_end.replace("logmel", "logstft") if experiment.stft else config.front_end
         config = replace(config, labels=plan.labels, label_map=label_map, front_end=front_end)
-        used = splits
+        used = [*splits, *(beside if name in BESIDE else ())]
         if experiment.also:
             more, _ = relabel(read_corpus(data, experiment.also), label_map, plan.labels)
             used = [replace(s, train=(*s.train, *more)) for s in used]
         if quick:
-            used = [_shortened(s) for s in used]
+            used = [replace(shortened(s, dict.fromkeys(PARTS, 6)), fold=f"{s.fold} quick".strip()) for s in used]
         for s in used:
             new = () if s.speaker_dependent else {c.speaker for c in s.test}
             others = tuple(c for c in unlabelled if c.speaker in new)
@@ -116,17 +115,16 @@ def _steps(lasting: Lasting) -> tuple[str, ...]:
     return tuple(map("{}={}".format, ("optimizer.max_steps", "selection.every_steps", "selection.after_step"), lasting))
 
 
-def _shortened(split: Split) -> Split:
-    """Return six clips of every class and corpus in each part."""
+def shortened(split: Split, n_clips: Mapping[str, int]) -> Split:
+    """Return up to ``n_clips`` of every class and corpus in each part."""
 
-    def few(clips: Sequence[Clip]) -> tuple[Clip, ...]:
+    def few(part: str) -> tuple[Clip, ...]:
         of: dict[tuple[str, str], list[Clip]] = defaultdict(list)
-        for clip in clips:
+        for clip in split.parts()[part]:
             of[clip.corpus, clip.emotion].append(clip)
-        return tuple(clip for kind in sorted(of) for clip in of[kind][:6])
+        return tuple(clip for kind in sorted(of) for clip in of[kind][: n_clips[part]])
 
-    fold = f"{split.fold} quick".strip()
-    return replace(split, fold=fold, train=few(split.train), dev=few(split.dev), test=few(split.test))
+    return replace(split, train=few("train"), dev=few("dev"), test=few("test"))
 
 
 def unfinished(out: Path, cells: Sequence[Cell]) -> list[Cell]:
@@ -169,7 +167,7 @@ def train_cell(cell: Cell, data: Path, out: Path, cache: Path) -> Trained | None
     started = (folder / runs.CONFIG).is_file()
     if started and load_config(folder / runs.CONFIG) != cell.config:
         raise RunError(f"{folder} was started with other settings; choose another --out, or move it away")
-    config = _among_the_runs(cell, out)
+    config = among_the_runs(cell, out)
     corpora = list(dict.fromkeys(c.corpus for c in cell.split.train))
     described = runs.describe_data(cell.split, data, corpora, config)
     runs.open_run(cell.config, described, folder, resume=started)
@@ -186,7 +184,7 @@ def train_cell(cell: Cell, data: Path, out: Path, cache: Path) -> Trained | None
     return Trained(report, tuple(trainer.leaks), logits, z, best.centres.numpy())
 
 
-def _among_the_runs(cell: Cell, out: Path) -> TrainConfig:
+def among_the_runs(cell: Cell, out: Path) -> TrainConfig:
     """Return the cell's configuration with the other cell it starts from as a folder below OUT; RunError without."""
     optimizer = cell.config.optimizer
     if not optimizer.init or optimizer.init_file:
@@ -288,50 +286,3 @@ def record(out: Path, cell: Cell, leaks: Sequence[str], measured: Mapping[str, A
         **measured,
     }
     write_result(out, cell.name, result)
-
-
-def run_cell(cell: Cell, data: Path, out: Path, cache: Path) -> bool:
-    """Train, measure and record one cell; False when Ctrl-C stopped it. RunError where another process is at it."""
-    _among_the_runs(cell, out)  # what it lacks is said before a folder is made
-    folder = out / "runs" / cell.name
-    folder.mkdir(parents=True, exist_ok=True)
-    with runs.held(folder):
-        cell = _settled(cell, folder)
-        trained = train_cell(cell, data, out, cache)
-        if trained is not None:
-            record(out, cell, trained.leaks, measure(cell, trained))
-    return trained is not None
-
-
-def _settled(cell: Cell, folder: Path) -> Cell:
-    """Return the cell with the precision that its run began with, or that this processor has, in place of ``auto``."""
-    from edge_ser_train.method.model import with_settled_precision
-    from edge_ser_train.method.processes import present
-
-    if cell.config.precision != "auto":
-        return cell
-    begun = (folder / runs.CONFIG).is_file()
-    own = load_config(folder / runs.CONFIG) if begun else with_settled_precision(cell.config, present().device())
-    return replace(cell, config=replace(cell.config, precision=own.precision))
-
-
-def run_cells(cells: Sequence[Cell], data: Path, out: Path, cache: Path, jobs: int) -> Iterator[Cell]:
-    """Run the cells, ``jobs`` at a time; yield each as it is done, and stop at Ctrl-C."""
-    if jobs <= 1:
-        for cell in cells:
-            if not run_cell(cell, data, out, cache):
-                return
-            yield cell
-        return
-    os.environ["TQDM_DISABLE"] = "1"  # for the processes, which inherit it: no bars of theirs across this one's
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        futures = {pool.submit(run_cell, cell, data, out, cache): cell for cell in cells}
-        try:
-            for future in as_completed(futures):
-                if not future.result():
-                    return
-                yield futures[future]
-        finally:
-            pool.shutdown(cancel_futures=True)

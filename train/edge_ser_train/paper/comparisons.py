@@ -42,10 +42,12 @@ class Comparison:
 
 
 def compare(one: Summary, other: Summary) -> Comparison | None:
-    """Compare two summaries on the seeds both have; None where they share no seed or have different speakers.
+    """Compare two summaries on the folds and seeds both have; None where they share no seed or have different speakers.
 
     Speakers and seeds are drawn with replacement, the same for both sides. Of one seed the interval says nothing of others.
     """
+    if one.folds != other.folds and (common := one.folds & other.folds):
+        one, other = one.of_folds(common), other.of_folds(common)
     seeds = [s for s in one.seeds if s in other.seeds]
     if not seeds or one.speakers != other.speakers:
         return None

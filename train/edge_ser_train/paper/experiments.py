@@ -28,6 +28,8 @@ class Plan:
     ablation: Lasting | None = None
     others: str = ""
     """The run on the other two corpora, which ``pretrained`` starts from."""
+    beside: str = ""
+    """A protocol of new speakers, where the other one knows them."""
 
 
 # Whoever is tested on EmoDB or RAVDESS may have learnt from all of the other two corpora, and from the union of their labels.
@@ -38,7 +40,9 @@ _RAVDESS = ("neutral", "angry", "happy", "sad", "calm", "disgust", "fear", "surp
 _SPEAKERS, _FOLDS, _SHORT, _LONG = "leave-one-speaker-out", "folds", (1000, 50, 200), (600, 100, 200)
 PLANS: dict[tuple[str, int], Plan] = {
     # As in the authors' code: a look at dev every 11 steps, best kept after 200 (Mel) or 400 (STFT).
-    ("iemocap", 4): Plan(FOUR, "paper", (3520, 11, 200), (2920, 11, 400), (3500, 100, 1000)),
+    ("iemocap", 4): Plan(
+        FOUR, "paper", (3520, 11, 200), (2920, 11, 400), (3500, 100, 1000), beside="leave-one-session-out",
+    ),
     ("cremad", 4): Plan(
         FOUR, "fixed", _SHORT, _SHORT, (2500, 100, 1000), frozen=_LONG,
         wide=(7000, 500, 4000), channel=(10000, 500, 6000), ablation=(300, 100, 100),
@@ -224,6 +228,10 @@ ABLATION_TITLES = {name: e.title for name, e in ABLATIONS.items()} | {
 }
 """The last five earned no place in a recipe: their settings are gone, what they gave is in the results."""
 SETTINGS = ("setting-1", "setting-2", "setting-3", "setting-4")
+BESIDE = (*SETTINGS, "edge", "edge-lambda-0")
+"""What is also run under the protocol beside a corpus' own."""
+ANSWERS_FIRST = ("setting-1", "setting-2", "edge", "edge-lambda-0", "setting-3", "setting-4", "triplet-svm", "cosine-svm")
+"""Before the other experiments: what the center loss brings on Mel, to the recipe that ships, on STFT, against other losses."""
 ALPHA_SWEEP = {a: "setting-2" if a == 0.5 else f"alpha-{a}" for a in ALPHAS}
 EDGE_ALPHA_SWEEP = {a: "edge" if a == 0.5 else f"edge-alpha-{a}" for a in ALPHAS}
 EDGE_LAMBDA_SWEEP = {v: {0.0: "edge-lambda-0", 0.3: "edge"}.get(v, f"edge-lambda-{v}") for v in EDGE_LAMBDAS}

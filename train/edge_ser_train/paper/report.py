@@ -23,7 +23,7 @@ from edge_ser_train.paper.experiments import (
     LAMBDA_SWEEP,
     SETTINGS,
 )
-from edge_ser_train.paper.results import BASELINES, Summary, read_cells, results_table
+from edge_ser_train.paper.results import BASELINES, Summary, read_cells, results_table, table
 from edge_ser_train.paper.table import Result
 
 PAPER_SETTINGS = {
@@ -44,10 +44,16 @@ PAPER_CONFUSION = {
 """Rows true: neutral, angry, happy, sad (their tables 1 and 2)."""
 
 
-def write_reproduction(out: Path, place: str, quick: bool) -> Path:
-    """Write OUT/report-PLACE.md and its PNGs from the results there are; return the report's path."""
-    summaries = {key: s for key, s in read_cells(out).items() if key[0] == place}
-    own = {experiment: s for (_, experiment), s in summaries.items()}
+def write_reproduction(out: Path, places: Sequence[str], quick: bool) -> Path | None:
+    """Write OUT/report-PLACE.md and its PNGs from the results there are; return its path, None where there are none.
+
+    The first of the places that has results is drawn; the others, of other protocols, are tables beside it.
+    """
+    summaries = {key: s for key, s in read_cells(out).items() if key[0] in places}
+    if not summaries:
+        return None
+    place = min((at for at, _ in summaries), key=places.index)
+    own = {experiment: s for (at, experiment), s in summaries.items() if at == place}
     any_cell = next(iter(own.values())).cells[0]
     comparable = _comparable(any_cell)
     dependent = any_cell["speaker_dependent"]
@@ -71,7 +77,8 @@ def write_reproduction(out: Path, place: str, quick: bool) -> Path:
         f"Protocol: {any_cell['protocol']}"
         + (" - **SPEAKER-DEPENDENT: speakers and dialogues are on both sides of the split.**" if dependent else ", by speaker."),
         "",
-        *_split_lines(own),
+        *_beside(summaries, places),
+        *_split_lines(summaries),
         "",
         results_table(summaries, {name: e.title for name, e in EXPERIMENTS.items()} | BASELINES),
         "",
@@ -118,14 +125,28 @@ def write_pictures(out: Path, place: str, own: dict[str, Summary], tables: bool)
     return written
 
 
-def _split_lines(own: dict[str, Summary]) -> list[str]:
+def _beside(summaries: dict[tuple[str, str], Summary], places: Sequence[str]) -> list[str]:
+    """Return the paper's settings as it reports them and as each protocol has them here; nothing where there is one protocol."""
+    shown = [place for place in places if any(at == place for at, _ in summaries)]
+    if len(shown) < 2:
+        return []
+    rows = []
+    for name in SETTINGS:
+        here = [_shown(summaries[place, name]) if (place, name) in summaries else None for place in shown]
+        theirs = "{:.1f} / {:.1f}".format(*PAPER_SETTINGS[name])
+        rows.append([EXPERIMENTS[name].title, theirs, *(f"{s[0]:.1f} / {s[3]:.1f}" if s else "-" for s in here)])
+    title = "### The paper's table, and new speakers beside it"
+    return [title, "", "UA / WA in per cent.", "", table(["setting", "paper (IEMOCAP)", *shown], rows), ""]
+
+
+def _split_lines(summaries: dict[tuple[str, str], Summary]) -> list[str]:
     """Return one line a split: its name, hash and sizes, and what the leak checker found."""
-    splits = {(cell["fold"], cell["split_sha256"]): cell for s in own.values() for cell in s.cells}
+    splits = {(cell["fold"], cell["split_sha256"]): cell for s in summaries.values() for cell in s.cells}
     lines = ["| split | SHA-256 | train / dev / test clips | leaks |", "|---|---|---|---|"]
     for (fold, _), cell in sorted(splits.items(), key=lambda item: item[0]):
         sizes = " / ".join(str(cell["clips"][part]) for part in ("train", "dev", "test"))
         lines.append(
-            f"| {fold or cell['protocol']} | {cell['split_sha256'][:12]} | {sizes} | {'; '.join(cell['leaks']) or 'none'} |"
+            f"| {cell['protocol']} {fold} | {cell['split_sha256'][:12]} | {sizes} | {'; '.join(cell['leaks']) or 'none'} |"
         )
     return lines
 

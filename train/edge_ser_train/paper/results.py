@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -68,6 +69,15 @@ class Summary:
         cells = tuple(cell for cell in self.cells if cell["seed"] in names)
         return replace(self, cells=cells, seeds=names, confusion=self.confusion[kept])
 
+    def of_folds(self, folds: Collection[str]) -> Summary:
+        """Return the summary of some of the folds."""
+        return _summary({seed: [c for c in self.cells if c["seed"] == seed and c["fold"] in folds] for seed in self.seeds})
+
+    @property
+    def folds(self) -> frozenset[str]:
+        """Names of the folds."""
+        return frozenset(cell["fold"] for cell in self.cells)
+
     def mean(self, key: str) -> float:
         """Return the mean of a number of the cells, weighted by their test clips; NaN where a cell has none."""
         weights = [cell["clips"]["test"] for cell in self.cells]
@@ -107,25 +117,31 @@ def _total(cell: Result) -> Int64Array:
 def read_cells(out: Path) -> dict[tuple[str, str], Summary]:
     """Read what OUT holds; return a summary for each (corpus-classes-protocol, experiment).
 
-    A seed counts only when it has every fold that any seed has: UA of half the speakers is another figure. Raises RunError for
-    a damaged file.
+    A repeat of a protocol's folds counts for a seed that has every fold of it that any seed has: UA of half the speakers is
+    another figure. A seed counts when it has the repeats that the experiment has. Raises RunError for a damaged file.
     """
-    found: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    found: dict[tuple[str, str], dict[int, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    folds_of: dict[tuple[str, str], set[str]] = defaultdict(set)
     for name, cell in read_results(out).items():
         place, experiment, _ = name.split("/")
-        found[place, experiment].append(cell)
-    folds_of: dict[str, set[str]] = defaultdict(set)
-    for (place, _), cells in found.items():
-        folds_of[place] |= {cell["fold"] for cell in cells}
+        found[place, experiment][cell["seed"]].append(cell)
+        folds_of[place, _repeat(cell["fold"])].add(cell["fold"])
     summaries = {}
-    for (place, experiment), cells in sorted(found.items()):
-        by_seed: dict[int, list[Result]] = defaultdict(list)
-        for cell in cells:
-            by_seed[cell["seed"]].append(cell)
-        complete = {seed: rows for seed, rows in sorted(by_seed.items()) if {r["fold"] for r in rows} == folds_of[place]}
+    for (place, experiment), by_seed in sorted(found.items()):
+        whole: dict[int, set[str]] = {}
+        for seed, rows in sorted(by_seed.items()):
+            folds = {row["fold"] for row in rows}
+            whole[seed] = {fold for fold in folds if folds_of[place, _repeat(fold)] <= folds}
+        counted = set().union(*whole.values())
+        complete = {s: [row for row in by_seed[s] if row["fold"] in counted] for s in whole if counted and whole[s] == counted}
         if complete:
             summaries[place, experiment] = _summary(complete)
     return summaries
+
+
+def _repeat(fold: str) -> str:
+    found = re.match(r"repeat \d+", fold)
+    return found[0] if found else ""
 
 
 def _summary(by_seed: dict[int, list[Result]]) -> Summary:

@@ -39,6 +39,11 @@ def write_result(out: Path, name: str, result: Result) -> None:
     write_atomic(path, json.dumps(result, separators=(",", ":")) + "\n")
 
 
+def has_result(out: Path, name: str) -> bool:
+    """Return whether the cell ``name`` has a file of its own in OUT."""
+    return (out / "cells" / f"{name}.json").is_file()
+
+
 def read_results(out: Path) -> dict[str, Result]:
     """Return the results of every cell in OUT by its name, sorted; a cell's own file counts before its row in the table.
 
