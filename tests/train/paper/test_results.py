@@ -103,8 +103,8 @@ def test_a_repeat_counts_when_it_is_whole_and_compares_with_what_both_have(tmp_p
     write("begun", 0, "repeat 1 fold 2")
     summaries = {experiment: s for (_, experiment), s in read_cells(tmp_path).items()}
     assert {name: (s.seeds, s.folds) for name, s in summaries.items()} == {
-        "ahead": ((0,), {*first, *second, "repeat 3 fold 1"}),
-        "behind": ((0,), {*first}),
+        "ahead": ((0,), frozenset({*first, *second, "repeat 3 fold 1"})),
+        "behind": ((0,), frozenset(first)),
     }
     result = compare(summaries["ahead"], summaries["behind"])
     assert result is not None
