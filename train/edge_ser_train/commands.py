@@ -147,6 +147,7 @@ def train(
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="train, dev, test, or all.")
 @click.option("--leave-corpus-out", is_flag=True, help="Every corpus below --data not trained on, without and with calibration.")
 @click.option("--robustness", is_flag=True, help="The same clips as commands in rooms, in noise, cut, clipped, by telephone.")
+@click.option("--rejection", is_flag=True, help="What is answered no_speech, or marked novel, of speech and of other sound.")
 @click.option("--calibration", is_flag=True, help="Without and with a microphone calibrated on a minute of other clips.")
 @click.option("--adaptation", is_flag=True, help="Without and with adaptation to the speaker by some other clips of theirs.")
 @click.option("--json", "as_json", is_flag=True, help="The scores as JSON, one object a line.")
@@ -159,6 +160,7 @@ def evaluate(
     split: str,
     leave_corpus_out: bool,
     robustness: bool,
+    rejection: bool,
     calibration: bool,
     adaptation: bool,
     as_json: bool,
@@ -186,9 +188,9 @@ def evaluate(
         raise click.UsageError("missing --data (or EDGE_SER_DATA): the folder that holds the corpora")
     if leave_corpus_out and corpus:
         raise click.UsageError("--leave-corpus-out looks at every other corpus; give it without --corpus")
-    if leave_corpus_out + robustness + calibration + adaptation > 1:
-        raise click.UsageError("give one of --leave-corpus-out, --robustness, --calibration, --adaptation")
-    if record and (run_or_model.is_dir() or leave_corpus_out or robustness or calibration or adaptation):
+    if leave_corpus_out + robustness + rejection + calibration + adaptation > 1:
+        raise click.UsageError("give one of --leave-corpus-out, --robustness, --rejection, --calibration, --adaptation")
+    if record and (run_or_model.is_dir() or leave_corpus_out or robustness or rejection or calibration or adaptation):
         raise click.UsageError("--record is for the scores of a model file on one --corpus")
     if leave_corpus_out:
         results = tuning.leave_corpus_out(run_or_model, data, cache)
@@ -198,6 +200,12 @@ def evaluate(
     elif robustness:
         results = robustness_of(run_or_model, data, corpus, split)
         text, name = evaluation.format_comparison(results, "condition"), f"robustness-{corpus}-{split}"
+    elif rejection:
+        from edge_ser_train.evaluate.rejection import format_rejection
+        from edge_ser_train.evaluate.rejection import rejection as rejection_of
+
+        results = rejection_of(run_or_model, data, corpus, split)
+        text, name = format_rejection(results), f"rejection-{corpus}-{split}"
     elif calibration:
         results = tuning.calibration(run_or_model, data, corpus, split, cache)
         text, name = evaluation.format_comparison(results, "calibration"), f"calibration-{corpus}-{split}"

@@ -150,3 +150,14 @@ def score(logits: AnyArray, y: Int64Array, speakers: Sequence[str], temperature:
         reliability=reliability(probabilities, y),
         confusion=total.tolist(),
     )
+
+
+def area_under_roc(positive: Float64Array, negative: Float64Array) -> float:
+    """Return how often one of ``positive`` exceeds one of ``negative``, ties counting half (Mann-Whitney).
+
+    >>> area_under_roc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
+    0.875
+    """
+    from scipy.stats import mannwhitneyu
+
+    return float(mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative)))

@@ -16,6 +16,7 @@ import numpy as np
 from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.frontend.containers import scratch
 from edge_ser.frontend.features import LOGMEL_V1, extract
+from edge_ser_train.method.sounds import quiet_ends
 
 RATE_HZ = 16000
 
@@ -104,18 +105,6 @@ def coded(samples: Float32Array, kind: Literal["OPUS", "MPEG_LAYER_III"], level:
         file.seek(0)
         back: Float32Array = soundfile.read(os.dup(file.fileno()), dtype="float32")[0]
     return back
-
-
-def quiet_ends(x: Float32Array) -> tuple[int, int]:
-    """Return how many frames of features x [T, n_bins] (dB) lie before the speech, and how many behind it.
-
-    Loudness is the mean over the bins but the lowest sixteenth, where rooms hum; speech is what exceeds a quarter of the way from
-    the quiet (the 5th percentile) to the loud (the 95th).
-    """
-    loudness = x[:, x.shape[1] // 16 :].mean(axis=1)
-    low, high = np.percentile(loudness, [5, 95])
-    heard = np.flatnonzero(loudness >= low + 0.25 * (high - low))
-    return int(heard[0]), int(len(x) - 1 - heard[-1])
 
 
 def speech_bounds(samples: Float32Array) -> tuple[int, int]:
@@ -229,6 +218,10 @@ def under_conditions(samples: Float32Array, key: str, voices: Sequence[Float32Ar
 
     ``key`` is what the clip is called: what is random depends on it alone, so every model hears the same.
     """
-    seed = zlib.crc32(key.encode())
-    changed = {name: change(samples, np.random.default_rng(seed)) for name, change in CONDITIONS.items()}
-    return changed | {BABBLE: babble(samples, voices, 10, np.random.default_rng(seed))}
+    changed = {name: change(samples, random_of(key)) for name, change in CONDITIONS.items()}
+    return changed | {BABBLE: babble(samples, voices, 10, random_of(key))}
+
+
+def random_of(key: str) -> np.random.Generator:
+    """Return the random numbers of a clip by what it is called."""
+    return np.random.default_rng(zlib.crc32(key.encode()))

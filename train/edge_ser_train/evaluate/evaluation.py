@@ -121,6 +121,7 @@ class Subject:
     ordinary_vector: Float32Array
     centres: Float32Array
     novelty_distance: float
+    speech: dict[str, Any]
     answer: Answering
     """Logits [n, n_labels] and embeddings [n, 64] for features of n clips, an offset added to each one's encoder vectors."""
     encode: Callable[[Sequence[Float32Array]], list[Float32Array]]
@@ -186,6 +187,7 @@ def open_run_or_model(path: Path) -> Subject:
             trained.ordinary_vector.numpy(),
             centres,
             trained.novelty_distance,
+            trained.speech,
             infer_shifted,
             lambda features: encode(trained.net, features),
         )
@@ -217,6 +219,7 @@ def open_run_or_model(path: Path) -> Subject:
         np.array(manifest.ordinary_vector, dtype=np.float32),
         np.array(manifest.centres, dtype=np.float32),
         manifest.novelty_distance,
+        manifest.speech,
         answer,
         lambda features: [backend.vectors(np.ascontiguousarray(x)) for x in features],
     )

@@ -17,8 +17,8 @@ RATE_HZ = 16000
 _SILENCE = 1e-9
 
 
-def speech_span(x: Float32Array, front_end: FrontEndConfig) -> tuple[int, int]:
-    """Return the first sample of the speech in features x [T, n_bins] (dB), and the one behind its last.
+def quiet_ends(x: Float32Array) -> tuple[int, int]:
+    """Return how many frames of features x [T, n_bins] (dB) lie before the speech, and how many behind it.
 
     Loudness is the mean over the bins but the lowest sixteenth, where rooms hum; speech is what exceeds a quarter of the way from
     the quiet (the 5th percentile) to the loud (the 95th).
@@ -26,7 +26,13 @@ def speech_span(x: Float32Array, front_end: FrontEndConfig) -> tuple[int, int]:
     loudness = x[:, x.shape[1] // 16 :].mean(axis=1)
     low, high = np.percentile(loudness, [5, 95])
     heard = np.flatnonzero(loudness >= low + 0.25 * (high - low))
-    return int(heard[0]) * front_end.hop_samples, int(heard[-1]) * front_end.hop_samples + front_end.frame_samples
+    return int(heard[0]), int(len(x) - 1 - heard[-1])
+
+
+def speech_span(x: Float32Array, front_end: FrontEndConfig) -> tuple[int, int]:
+    """Return the first sample of the speech in features x [T, n_bins] (dB), and the one behind its last, by :func:`quiet_ends`."""
+    before, behind = quiet_ends(x)
+    return before * front_end.hop_samples, (len(x) - 1 - behind) * front_end.hop_samples + front_end.frame_samples
 
 
 def coloured_noise(n: int, rng: np.random.Generator) -> Float32Array:
