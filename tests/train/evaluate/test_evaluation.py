@@ -80,6 +80,15 @@ def test_a_run_is_evaluated_by_its_label_map(tiny_data: Path) -> None:
     assert training.protocol("tiny", "test", "abcd") == "paper repeat 1 fold 1 (SPEAKER-DEPENDENT), 4 classes"
 
 
+def test_excited_is_happy_to_a_model_that_has_no_such_label(iemocap_data: Path) -> None:
+    def happy(*labels: str) -> int:
+        training = Training(("cremad",), (), "fixed", {label: label for label in labels}, {})
+        return sum(c.emotion == "happy" for c in training.read(iemocap_data, "iemocap"))
+
+    assert happy("neutral", "happy") == 40
+    assert happy("neutral", "happy", "excited") == 20
+
+
 def test_the_command_prints_every_score(tiny_model: Path, tiny_data: Path) -> None:
     arguments = ["evaluate", str(tiny_model), "--data", str(tiny_data), "--corpus", "tiny"]
     text = CliRunner().invoke(cli, arguments, catch_exceptions=False).output

@@ -21,7 +21,7 @@ from edge_ser.terminal import progress
 from edge_ser_train.bootstrap import Interval
 from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.splits import PARTS, split_title
-from edge_ser_train.corpora.tables import read_corpus, select
+from edge_ser_train.corpora.tables import corpus_facts, read_corpus, select
 from edge_ser_train.metrics import confusion_matrix, paired_change, score, unweighted_accuracy
 
 if TYPE_CHECKING:
@@ -59,16 +59,17 @@ class Training:
     split: str
     """Name of the split it was trained under."""
     label_map: Mapping[str, str]
-    """Emotions of the corpora that count as another label."""
+    """Emotions of the corpora that count as another label; a label of its own counts as itself."""
     parts: Mapping[str, str]
     """train, dev or test by clip, for the clips of the split; a model file does not list them."""
 
     def read(self, data: Path, corpus: str) -> list[Clip]:
-        """Return a corpus' clips with the emotions of the label map and, where the training parted the corpus, its parts.
+        """Return a corpus' clips with emotions by its custom and the label map, and its parts where the training parted it.
 
         A clip that was left out for its emotion goes with its speaker.
         """
-        clips = [replace(c, emotion=self.label_map.get(c.emotion, c.emotion)) for c in read_corpus(data, corpus)]
+        label_map = {**corpus_facts(corpus).label_map, **self.label_map}
+        clips = [replace(c, emotion=label_map.get(c.emotion, c.emotion)) for c in read_corpus(data, corpus)]
         of: dict[str, set[str]] = defaultdict(set)
         for clip in clips:
             of[clip.speaker].update({self.parts[clip.key]} if clip.key in self.parts else ())
@@ -212,7 +213,7 @@ def open_run_or_model(path: Path) -> Subject:
             tuple(c["name"] for c in manifest.training["corpora"] if not c.get("earlier")),
             tuple(c["name"] for c in manifest.training["corpora"] if c.get("earlier")),
             str(manifest.training.get("split", "fixed")),
-            {},
+            {label: label for label in manifest.labels},
             {},
         ),
         np.array(manifest.speech_vector, dtype=np.float32),
@@ -233,7 +234,8 @@ def _training_of_run(folder: Path, trained: TrainedModel) -> Training:
         listed = read_json(folder / SPLIT)
         parts = {str(key): part for part in PARTS for key in listed.get(part, ())}
     split = split_title(data.get("protocol", "fixed"), data.get("fold", ""))
-    return Training(tuple(data["corpora"]), tuple(data.get("corpora_before", ())), split, trained.config.label_map, parts)
+    label_map = {label: label for label in trained.labels} | trained.config.label_map
+    return Training(tuple(data["corpora"]), tuple(data.get("corpora_before", ())), split, label_map, parts)
 
 
 def evaluate_run(folder: Path, data: Path, corpus: str, split: str, cache_dir: Path | None) -> dict[str, Any]:
