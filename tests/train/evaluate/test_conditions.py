@@ -16,12 +16,12 @@ from edge_ser_train.evaluate.conditions import (
     in_room,
     lose_packets,
     own_floor,
-    quiet_ends,
     speech_bounds,
     speech_part,
     under_conditions,
     with_offset,
 )
+from edge_ser_train.method.sounds import quiet_ends
 
 
 def vowel(seconds: float, hz: float = 140) -> Float32Array:

@@ -30,7 +30,7 @@ def quiet_ends(x: Float32Array) -> tuple[int, int]:
 
 
 def speech_span(x: Float32Array, front_end: FrontEndConfig) -> tuple[int, int]:
-    """Return the first sample of the speech in features x [T, n_bins] (dB), and the one behind its last, by :func:`quiet_ends`."""
+    """Return the first sample of the speech in features x [T, n_bins] (dB), and the one behind its last."""
     before, behind = quiet_ends(x)
     return before * front_end.hop_samples, (len(x) - 1 - behind) * front_end.hop_samples + front_end.frame_samples
 
