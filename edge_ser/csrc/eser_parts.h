@@ -183,6 +183,7 @@ typedef struct {
     int32_t input[2][3 * ESER_GRU]; /* the products with the input weights, forward and backward, in 1/65536 */
     int16_t forward[ESER_GRU];      /* the forward state behind this vector */
     int32_t number;                 /* of vectors before this one */
+    uint8_t vector[ESER_VECTOR];    /* itself, for what a person's correction takes of it */
 } eser_projected;
 
 /* Project n vectors, at most ESER_GRU_BLOCK, which follow on one that was projected before, or on none: NULL. */
