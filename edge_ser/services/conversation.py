@@ -156,7 +156,7 @@ class Conversation:
                 await self._stop()
             elif Describe.is_type(event.type):
                 await self._send(self._info)
-            elif self._corrections is not None and event.type == "user-event" and event.data.get("name") == "correct":
+            elif self._corrections is not None and _is_correction(event):
                 await self._correct(self._corrections, event)
             elif Ping.is_type(event.type):
                 await self._send(Pong(_text(event)).event())
@@ -229,6 +229,10 @@ class Conversation:
         if self._writer.is_closing():  # asyncio of Python 3.13.0 stumbles over a lost connection that is written to
             raise ConnectionResetError("the client is gone")
         await asyncio.wait_for(async_write_event(event, self._writer), self._limits.idle_s)
+
+
+def _is_correction(event: Event) -> bool:
+    return event.type == "user-event" and isinstance(event.data, dict) and event.data.get("name") == "correct"
 
 
 def _text(event: Event) -> str | None:

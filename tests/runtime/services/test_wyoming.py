@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from wyoming.event import Event
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
-from edge_ser import EmotionRecognizer
+from edge_ser import EmotionRecognizer, Profile
 from edge_ser.arrays import AnyArray
 from tests.runtime.services.wyoming_clients import (
     COMMAND,
@@ -230,3 +231,32 @@ def test_mistakes_of_setup_are_one_line(server: Server, tmp_path: Path) -> None:
     blocker = "import sys; sys.modules['wyoming'] = None; from edge_ser.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", blocker, "serve"], capture_output=True, check=False)
     assert b"pip install 'edge-ser[serve]'" in done.stderr
+
+
+def test_a_client_puts_its_answer_right(serve: Callable[..., Server], speech: Path, tmp_path: Path) -> None:
+    path = tmp_path / "me.json"
+    Profile().save(path)
+    server = serve("--profile", path, "--learn")
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+
+    def correct(data: Any) -> Event:
+        return Event("user-event", {"name": "correct", "data": data})
+
+    async def talk() -> None:
+        async with server.client() as client:
+            await client.write_event(correct({"label": "tired"}))
+            assert "nothing was answered yet" in (await complaint(client)).text
+            await ask(client, samples, rate_hz)
+            for wrong in ({}, [], {"label": 3}):
+                await client.write_event(correct(wrong))
+                assert "lacks its label" in (await complaint(client)).text
+            await client.write_event(correct({"label": "tired"}))
+            assert (await event(client)).data == {"name": "corrected", "data": {"label": "tired"}}
+            await client.write_event(correct({"label": "sad"}))
+            assert "within 2 s" in (await complaint(client)).text
+            await ask(client, samples, rate_hz)
+
+    asyncio.run(talk())
+    person = Profile.load(path).person
+    assert person is not None
+    assert person.counts == {"tired": 1}
