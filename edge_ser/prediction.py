@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from edge_ser.arrays import AnyArray, Float32Array, Float64Array
+from edge_ser.arrays import AnyArray, Float32Array, Float64Array, UInt16Array
 from edge_ser.model.manifest import Manifest
-from edge_ser.personal.person import evidence
+from edge_ser.personal.correction import Correction, heard_of
+from edge_ser.personal.person import Q16
 
 UNCERTAIN = "uncertain"
 """The label of an answer below ``min_confidence``; the probabilities still tell what it would have been."""
@@ -30,11 +31,13 @@ class Prediction:
     confidence: float
     """The highest calibrated probability, 0 to 1: of many answers given with 0.8, about 80 % are right, on speech like dev's."""
     probabilities: dict[str, float]
-    """Every label's probability, in the model's order; they sum to 1."""
+    """Every label's probability, in the model's order, a person's own words behind; they sum to 1."""
     embedding: Float32Array
     """The 64-d feature z, float32; close in Euclidean distance means alike in emotion."""
     logits: Float32Array
     """The network's raw outputs, float32 [n_labels], before temperature and softmax."""
+    statistics: UInt16Array
+    """Mean and standard deviation of the encoder's vectors, in steps: what :meth:`EmotionRecognizer.adapt` learns from."""
     duration_s: float
     """Length of the recording, in seconds."""
     distance: float
@@ -74,33 +77,35 @@ def speech_probability(embedding: Float32Array, manifest: Manifest) -> float:
 def decide(
     logits: Float32Array,
     embedding: Float32Array,
+    statistics: UInt16Array,
     manifest: Manifest,
     duration_s: float,
     min_confidence: float = 0.0,
     min_speech: float | None = None,
-    person_centres: Float64Array | None = None,
+    correction: Correction | None = None,
 ) -> Prediction:
     """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels, temperature and centres.
 
     Below a probability of speech of ``min_speech``, None is the model's own threshold, the label is `no_speech`.
-    Where a person's class centres are given, [n_labels, 64], what their move says is added to the logits.
+    Where a person's correction is given, it is theirs: labels, scores out of logits, embedding and statistics, temperature.
     """
-    centres: AnyArray = manifest.centre_points
+    labels, temperature, centres = manifest.labels, manifest.temperature, manifest.centre_points
     scores: AnyArray = logits
-    if person_centres is not None:
-        scores = logits + manifest.temperature * evidence(embedding, centres, person_centres, manifest.novelty_distance)
-        centres = person_centres
-    p = softmax(scores, manifest.temperature).tolist()
+    if correction is not None:
+        labels, temperature, centres = correction.labels, correction.temperature, correction.centres
+        scores = correction.scores(heard_of(labels[0], statistics, embedding, logits)) / Q16
+    p = softmax(scores, temperature).tolist()
     confidence = max(p)
     distance = math.sqrt(np.square(centres - embedding).sum(axis=1).min())
     speech = speech_probability(embedding, manifest)
-    label = UNCERTAIN if confidence < min_confidence else manifest.labels[p.index(confidence)]
+    label = UNCERTAIN if confidence < min_confidence else labels[p.index(confidence)]
     return Prediction(
         label=NO_SPEECH if speech < (manifest.speech["threshold"] if min_speech is None else min_speech) else label,
         confidence=confidence,
-        probabilities=dict(zip(manifest.labels, p, strict=True)),
+        probabilities=dict(zip(labels, p, strict=True)),
         embedding=embedding,
         logits=logits,
+        statistics=statistics,
         duration_s=duration_s,
         distance=distance,
         speech=speech,

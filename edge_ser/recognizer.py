@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from edge_ser.engines import BACKENDS, open_backend, shipped_backend
+from edge_ser.engines import BACKENDS, TunableBackend, open_backend, shipped_backend
 from edge_ser.errors import AudioError, ConfigError
 from edge_ser.frontend.audio import AudioReader, AudioSource
 from edge_ser.frontend.features import extract_blocks
 from edge_ser.model.manifest import Manifest, ModelFile, read_model_file, shipped_model_path
+from edge_ser.personal.correction import Correction, heard_of
 from edge_ser.personal.microphone import Encoder, Microphone, SpeechStatistics, silence_db
-from edge_ser.personal.person import Person, require_label
+from edge_ser.personal.person import Person, require_word
 from edge_ser.personal.profile import Profile
 from edge_ser.prediction import Prediction, decide
 from edge_ser.stream import Stream
@@ -91,8 +92,9 @@ class EmotionRecognizer:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The emotions this model knows, in logit order."""
-        return self.manifest.labels
+        """The emotions that answers name: the model's in logit order and, behind them, the person's own words."""
+        correction = self._tuned[1]
+        return self.manifest.labels if correction is None else correction.labels
 
     @property
     def model_sha256(self) -> str:
@@ -112,8 +114,7 @@ class EmotionRecognizer:
     @profile.setter
     def profile(self, profile: Profile) -> None:
         # Together, so that an answer under way in another thread goes by one profile.
-        offset, centres = profile.offset(self.manifest), profile.centres(self.manifest)
-        self._tuned = self._backend if offset is None else self._backend.shifted(offset), centres
+        self._tuned = self._tune(profile)
         self._profile = profile
 
     def predict(self, audio: AudioSource) -> Prediction:
@@ -130,24 +131,31 @@ class EmotionRecognizer:
             features = extract_blocks(reader.blocks(), reader.n_samples, front_end, self._backend.transform)
         if features.max() <= silence_db(front_end):
             raise AudioError(f"{reader.name} is silent: the judged part is digital silence; expected some speech")
-        backend, centres = self._tuned
+        backend, correction = self._tuned
         answer = backend.run(features)
-        limits = self.min_confidence, self.min_speech
-        return decide(answer.logits, answer.embedding, self.manifest, reader.duration_s, *limits, centres)
+        statistics, limits = backend.statistics(answer.encoded), (self.min_confidence, self.min_speech)
+        return decide(answer.logits, answer.embedding, statistics, self.manifest, reader.duration_s, *limits, correction)
 
-    def stream(self, rate_hz: float = 16000, calibrate: SpeechStatistics | None = None) -> Stream:
+    def _tune(self, profile: Profile) -> tuple[TunableBackend, Correction | None]:
+        """Return the engine and the correction that answer by ``profile``; ConfigError when another model learnt it."""
+        offset, correction = profile.offset(self.manifest), profile.correction(self.manifest)
+        return self._backend if offset is None else self._backend.shifted(offset), correction
+
+    def stream(self, rate_hz: float = 16000, calibrate: SpeechStatistics | None = None, profile: Profile | None = None) -> Stream:
         """Return a stream for one utterance that arrives in chunks, of samples at ``rate_hz``; see :class:`Stream`.
 
         Every finished utterance, and every minute of a longer one, is counted into ``calibrate`` as the microphone gives it;
         ``Profile(calibrate.result())`` is then this microphone's profile. Counting encodes the speech a second time.
+
+        ``profile`` is whose voice it is where several people share this recogniser; None is :attr:`profile`.
 
         Raises AudioError for an impossible rate, ConfigError for a model whose front end needs the whole utterance, or
         statistics of another model.
         """
         if calibrate is not None and calibrate.encoder.weights_sha256 != self.manifest.training["weights_sha256"]:
             raise ConfigError("calibrate counts what another model makes of speech; expected recognizer.statistics()")
-        backend, centres = self._tuned
-        return Stream(backend, self.manifest, rate_hz, self.min_confidence, self.min_speech, centres, calibrate)
+        backend, correction = self._tuned if profile is None else self._tune(profile)
+        return Stream(backend, self.manifest, rate_hz, self.min_confidence, self.min_speech, correction, calibrate)
 
     def statistics(self, microphone: Microphone | None = None) -> SpeechStatistics:
         """Return statistics of this model's encoder, empty or going on where ``microphone`` was measured, for :meth:`stream`.
@@ -167,21 +175,25 @@ class EmotionRecognizer:
         ``utterance`` is a recording as for :meth:`predict`, or an answer of this recogniser that it corrects. A few
         utterances of every emotion serve best. To undo, set :attr:`profile` to what it was before.
 
-        Raises ConfigError for an unknown label, AudioError for a recording that cannot be read or is silent.
+        ``label`` is one of the model's, or a word of the person's own; answers name that as soon as a second label was heard.
+
+        Raises ConfigError for what is no word, or a profile that is full; AudioError for a recording that cannot be read or is
+        silent.
 
         >>> import numpy as np
         >>> recognizer = EmotionRecognizer()
         >>> before = recognizer.profile
         >>> tone = 0.1 * np.sin(np.arange(16000, dtype=np.float32))
-        >>> recognizer.adapt((tone, 16000), "happy").person.utterances["happy"].n
-        1
+        >>> recognizer.adapt((tone, 16000), "happy").person.counts
+        {'happy': 1}
         >>> recognizer.profile = before
         """
-        require_label(label, self.labels)
+        require_word(label)
         answer = utterance if isinstance(utterance, Prediction) else self.predict(utterance)
+        heard = heard_of(label, answer.statistics, answer.embedding, answer.logits)
         with self._adapting:
             person = self.profile.person or Person(self.manifest.training["weights_sha256"])
-            self.profile = replace(self.profile, person=person.hear(label, answer.embedding))
+            self.profile = replace(self.profile, person=person.hear(heard))
             return self.profile
 
     def predict_many(self, recordings: Iterable[AudioSource]) -> list[Prediction]:

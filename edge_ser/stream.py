@@ -16,13 +16,14 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.arrays import AnyArray, Float32Array, Float64Array
+from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.engines import Backend, EncoderState
 from edge_ser.errors import AudioError
 from edge_ser.frontend.audio import AudioStream
 from edge_ser.frontend.features import FeatureStream, middle_window
 from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE, LEAD_FRAMES, vector_count
 from edge_ser.model.manifest import Manifest
+from edge_ser.personal.correction import Correction
 from edge_ser.personal.microphone import SpeechListener, SpeechStatistics, silence_db
 from edge_ser.prediction import Prediction, decide
 
@@ -55,13 +56,13 @@ class Stream:
         rate_hz: float = 16000,
         min_confidence: float = 0.0,
         min_speech: float | None = None,
-        person_centres: Float64Array | None = None,
+        correction: Correction | None = None,
         calibrate: SpeechStatistics | None = None,
     ) -> None:
         self.rate_hz = rate_hz
         self._backend, self._manifest = backend, manifest
-        self._min_confidence, self._min_speech = min_confidence, min_speech
-        self._person_centres, self._calibrate = person_centres, calibrate
+        self._limits = min_confidence, min_speech
+        self._correction, self._calibrate = correction, calibrate
         self._silence_db = silence_db(manifest.front_end)
         hop_samples, model_rate_hz = manifest.front_end.hop_samples, manifest.front_end.rate_hz
         self._block_samples = backend.block_frames * hop_samples * rate_hz / model_rate_hz
@@ -182,14 +183,9 @@ class Stream:
             answer = self._backend.run(self._frames[:n], self._vectors.part(first, self._vectors.stop), self._state)
         else:
             answer = self._backend.judge(self._vectors.part(first, last))
+        statistics = self._backend.statistics(answer.encoded)
         return decide(
-            answer.logits,
-            answer.embedding,
-            self._manifest,
-            self.duration_s,
-            self._min_confidence,
-            self._min_speech,
-            self._person_centres,
+            answer.logits, answer.embedding, statistics, self._manifest, self.duration_s, *self._limits, self._correction
         )
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edge_ser.commands._options import backend_option, model_option, require_apart
+from edge_ser.errors import ConfigError
 from edge_ser.files import is_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from edge_ser.live.capture import Captured
+    from edge_ser.personal.person import Person
+    from edge_ser.personal.profile import Profile
+    from edge_ser.recognizer import EmotionRecognizer
 
 
 @click.command(short_help="Learn how one person sounds.")
@@ -21,34 +33,168 @@ from edge_ser.files import is_stream
     metavar="FILE",
     help="Profile to extend; made where there is none.",
 )
-@click.option("--forget", is_flag=True, help="First forget the person the profile knows; the microphone stays.")
+@click.option("--record", is_flag=True, help="Be guided: what to say and how, for every label, or for the LABELs given.")
+@click.option("--source", metavar="FILE", help="With --record: a recording, or - for raw samples on standard input, 16 kHz.")
+@click.option("--show", is_flag=True, help="List the utterances, and how well they tell each other's labels.")
+@click.option("--forget", metavar="N", help="Take utterance N back, as --show counts them; last; all: forget the person.")
+@click.option(
+    "--merge",
+    type=click.Path(path_type=Path),
+    metavar="OTHER",
+    help="Take over another profile's utterances of this person.",
+)
+@click.option("--only/--beside", "only", default=None, help="Answer with the labels heard alone; beside: with the model's, too.")
 @model_option
 @backend_option
-def command(label: str, files: tuple[str, ...], profile: Path, forget: bool, model: Path | None, backend: str) -> None:
+def command(
+    label: str, files: tuple[str, ...], profile: Path, record: bool, source: str | None, show: bool, forget: str | None,
+    merge: Path | None, only: bool | None, model: Path | None, backend: str,
+) -> None:  # fmt: skip
     """Learn from recordings of one person who sounds LABEL in each FILE.
 
-    One to four utterances of every emotion serve best, recorded where the device stands:
+    Two to four utterances of every emotion serve best, recorded where the device stands, the same sentences for all:
 
     edge-ser adapt happy a.wav b.wav --profile me.json, the same for the other emotions, then: edge-ser predict --profile
     me.json hello.wav
 
-    The profile is changed when all files were heard, or not at all. Keep a copy of it to go back to.
+    LABEL may be a word of one's own, such as tired: answers name it as soon as a second label was heard.
+
+    edge-ser adapt --record --profile me.json guides through it at the microphone; --show tells how well it went.
+
+    The profile is changed when all was heard, or not at all. Keep a copy of it to go back to.
     """
-    if bool(label) != bool(files) or not (files or forget):
-        raise click.UsageError("give a LABEL and the FILEs that sound so, or --forget")
+    if not record and (bool(label) != bool(files) or not (files or forget or merge or show or only is not None)):
+        raise click.UsageError("give a LABEL and the FILEs that sound so, or --record, --show, --forget, --merge")
+    if source is not None and not record:
+        raise click.UsageError("--source goes with --record")
     if is_stream(profile):
         raise click.UsageError(f"{profile} is no regular file; a profile is read and written")
-    require_apart([profile], [*files, model])
+    require_apart([profile], [*(() if record else files), source, merge, model])
     from edge_ser.personal.profile import Profile
     from edge_ser.recognizer import EmotionRecognizer
 
-    before = Profile.load(profile) if profile.exists() else Profile()
-    recognizer = EmotionRecognizer(model, backend=backend, profile=replace(before, person=None) if forget else before)
-    for name in files:
-        answer = recognizer.predict(name)
+    exists = profile.exists()
+    before = Profile.load(profile) if exists else Profile()
+    if merge is not None:
+        before = _merged(before, Profile.load(merge).person, merge)
+    if forget is not None:
+        before = replace(before, person=_without(before.person, forget, profile))
+    if only is not None:
+        if before.person is None:
+            raise ConfigError(f"{profile} knows no person yet; give utterances first, then --only")
+        before = replace(before, person=replace(before.person, only=only))
+    recognizer = EmotionRecognizer(model, backend=backend, profile=before)
+    if record:
+        _record(recognizer, (label, *files) if label else recognizer.labels, source)
+    else:
+        _learn(recognizer, files, label)
+    if record or files or forget or merge or only is not None:
+        recognizer.profile.save(profile)
+    person = recognizer.profile.person
+    if show or record:
+        _show(person, recognizer)
+    known = ", ".join(f"{n} {name}" for name, n in person.counts.items()) if person else ""
+    click.echo(f"utterances of the person in {profile}: {known or 'none'}")
+
+
+def _learn(recognizer: EmotionRecognizer, files: tuple[str, ...], label: str) -> None:
+    from edge_ser.personal.person import MAX_UTTERANCES, require_word
+
+    if files:
+        require_word(label)
+    known = recognizer.profile.person
+    if (n := len(files) + (len(known.utterances) if known else 0)) > MAX_UTTERANCES:
+        raise ConfigError(
+            f"the profile would hold {n} utterances; expected at most {MAX_UTTERANCES}: give fewer, the clearest ones"
+        )
+    answers = [(name, recognizer.predict(name)) for name in files]
+    for name, answer in answers:
         recognizer.adapt(answer, label)
         click.echo(f"{name}  {label}; was heard as {answer.label}, {answer.confidence:.0%}" + "  novel" * answer.is_novel)
-    recognizer.profile.save(profile)
-    person = recognizer.profile.person
-    known = ", ".join(f"{of.n} {name}" for name, of in person.utterances.items()) if person else "none"
-    click.echo(f"utterances of the person in {profile}: {known}")
+
+
+def _merged(before: Profile, other: Person | None, path: Path) -> Profile:
+    if other is None:
+        raise ConfigError(f"{path} knows no person; expected a profile that edge-ser adapt wrote")
+    return replace(before, person=other if before.person is None else before.person.merge(other))
+
+
+def _without(person: Person | None, forget: str, profile: Path) -> Person | None:
+    if forget == "all" or person is None:
+        if forget != "all":
+            raise ConfigError(f"{profile} knows no person; there is no utterance to take back")
+        return None
+    number = len(person.utterances) if forget == "last" else int(forget) if forget.isdecimal() else 0
+    left = person.forget(number)
+    return left if left.utterances else None
+
+
+def _record(recognizer: EmotionRecognizer, labels: tuple[str, ...], source: str | None) -> None:
+    from edge_ser.live.guide import guide
+    from edge_ser.personal.person import require_word
+    from edge_ser.terminal import bar
+
+    for label in labels:
+        require_word(label)
+    is_live = sys.stderr.isatty()
+
+    def meter(level_db: float) -> None:
+        if is_live:
+            click.echo(f"\r\x1b[K{bar(min(1.0, max(0.0, 1 + level_db / 60)), 24)}", nl=False, err=True)
+
+    def say(line: str) -> None:
+        if is_live:
+            click.echo("\r\x1b[K", nl=False, err=True)
+        click.echo(line)
+
+    with contextlib.ExitStack() as opened:
+        rate_hz, captured = _open(opened, source)
+        guide(recognizer, labels, captured, rate_hz, say, meter)
+    if is_live:
+        click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def _open(opened: contextlib.ExitStack, source: str | None) -> tuple[int, Iterable[Captured]]:
+    """Return the rate in Hz and the audio of what is listened to."""
+    import time
+
+    from edge_ser.errors import AudioError
+    from edge_ser.frontend.audio import AudioReader
+    from edge_ser.live.capture import Captured, Microphone, standard_input
+
+    if source is None:
+        microphone = Microphone()
+        opened.callback(microphone.close)
+        return microphone.rate_hz, microphone
+    if source == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise AudioError("standard input is no pipe; expected a recording, or raw samples of 16 kHz, signed 16 bit, mono")
+        return 16000, standard_input(sys.stdin.buffer, 16000)
+    reader = opened.enter_context(AudioReader(source))
+    return reader.rate_hz, (Captured(block, time.monotonic()) for block in reader.blocks())
+
+
+def _show(person: Person | None, recognizer: EmotionRecognizer) -> None:
+    if person is None:
+        return
+    from edge_ser.personal.correction import Learnt, learn
+
+    correction = learn(person, Learnt.of(recognizer.manifest))
+    right: dict[str, list[bool]] = {label: [] for label in person.counts}
+    for i, heard in enumerate(person.utterances):
+        line = f"{i + 1:>4}  {heard.label}"
+        if correction is not None:
+            p = correction.loo[i].tolist()
+            found = correction.labels[p.index(max(p))]
+            right[heard.label].append(found == heard.label)
+            line += f"; the others would have it {found}, {max(p):.0%}"
+        click.echo(line)
+    if correction is None:
+        click.echo("one label alone teaches nothing: give utterances of another, too")
+        return
+    shares = {label: sum(of) / len(of) for label, of in right.items()}
+    for label, share in shares.items():
+        click.echo(f"{label:<10} {len(right[label])} heard, {share:.0%} told by the others")
+    missing = [label for label in correction.labels if label not in shares]
+    needy = missing[0] if missing else min(shares, key=lambda label: (shares[label], len(right[label])))
+    click.echo(f"told right {sum(map(sum, right.values()))} of {len(person.utterances)}; what helps most now: more {needy}")

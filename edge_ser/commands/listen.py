@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ser.commands._options import backend_option, configured, model_option, profile_option, threads_option
-from edge_ser.errors import AudioError, ConfigError, require_extra
+from edge_ser.errors import AudioError, ConfigError, EdgeSerError, require_extra
 
 if TYPE_CHECKING:
     from edge_ser.live.capture import Captured, Device
+    from edge_ser.live.corrections import Corrections
+    from edge_ser.live.keys import Keys
     from edge_ser.live.listener import Event
+    from edge_ser.prediction import Prediction
+    from edge_ser.recognizer import EmotionRecognizer
     from edge_ser.services.mqtt import Broker, Publisher
 
 
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     help="Publish utterances and tone: mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX], mqtts:// for TLS, or @FILE that holds it.",
 )
 @click.option("--home-assistant", is_flag=True, help="With --mqtt: appear in Home Assistant, as two sensors.")
+@click.option("--learn", is_flag=True, help="With --profile: a key, or a label at PREFIX/correct, puts the last answer right.")
 @model_option
 @backend_option
 @threads_option
@@ -60,6 +65,7 @@ def command(
     speed: float,
     mqtt_url: str | None,
     home_assistant: bool,
+    learn: bool,
     model: Path | None,
     backend: str,
     threads: int,
@@ -75,6 +81,8 @@ def command(
     On standard input a recording is known by its header; all else is raw samples, signed 16 bit, of --rate and --channels.
     WAV is heard as it comes, other formats once they have ended.
 
+    With --learn, keys 1, 2, ... say which of the labels, in their order, the last utterance was; the profile learns it at once.
+
     Ctrl-C ends it, with exit status 130. Settings of --set: threshold, release, min_speech_ms, hangover_ms, pre_roll_ms,
     post_roll_ms, max_s (when an utterance begins and ends); smoothing_s, min_confidence, hysteresis, hold_s, doubt_novel (how
     readily the tone changes).
@@ -87,11 +95,15 @@ def command(
         raise click.UsageError("--speed goes with --realtime")
     if home_assistant and not mqtt_url:
         raise click.UsageError("--home-assistant goes with --mqtt")
+    if learn and profile is None:
+        raise click.UsageError("--learn goes with --profile, the file that learns; adapt makes one")
     if list_devices:
         from edge_ser.live.capture import devices
 
         _list(devices())
         return
+    from edge_ser.live.corrections import Corrections
+    from edge_ser.live.keys import Keys
     from edge_ser.live.listener import Listener, listen
     from edge_ser.live.screen import Screen
     from edge_ser.live.segmenter import SegmenterConfig
@@ -108,17 +120,65 @@ def command(
             model, backend=backend, threads=threads, profile=profile, min_confidence=tone.min_confidence
         )
         listener = Listener(recognizer, found_hz, segmenter, tone)
-        show, heard, note = _print_json, _nothing, _print_note
+        show: Callable[[Event], None] = _print_json
+        heard, note = _nothing, _print_note
         if not jsonl:
             screen = opened.enter_context(Screen(listener, sys.stdout, _can_redraw()))
             show, heard, note = screen.show, screen.heard, screen.note
+        correct = None
+        if learn and profile is not None:
+            corrections, answered = Corrections(recognizer, profile), _Answered()
+            keys = opened.enter_context(Keys())
+
+            correct = _correcting(corrections, answered)
+            show, heard = answered.noting(show), _with_keys(heard, keys, recognizer, correct, note)
         if broker is None:
             listen(listener, name, captured, show, heard)
             return
         from edge_ser.services.mqtt import Publisher
 
-        publisher = opened.enter_context(Publisher(broker, note, recognizer.labels if home_assistant else None))
+        publisher = opened.enter_context(Publisher(broker, note, recognizer.labels if home_assistant else None, correct))
         listen(listener, name, captured, _published(show, publisher), heard)
+
+
+class _Answered:
+    """Remembers the last answer."""
+
+    last: Prediction | None = None
+
+    def noting(self, show: Callable[[Event], None]) -> Callable[[Event], None]:
+        """Return what shows an event, and notes the answer in it."""
+
+        def both(event: Event) -> None:
+            self.last = getattr(event, "prediction", None) if event.name == "utterance" else self.last
+            show(event)
+
+        return both
+
+
+def _correcting(corrections: Corrections, answered: _Answered) -> Callable[[str], str]:
+    return lambda label: corrections.correct(answered.last, label)
+
+
+def _with_keys(
+    heard: Callable[[], None],
+    keys: Keys,
+    recognizer: EmotionRecognizer,
+    correct: Callable[[str], str],
+    note: Callable[[str], None],
+) -> Callable[[], None]:
+    """Return what is called after every piece of audio: keys 1, 2, ... put the last answer right, in the order of the labels."""
+
+    def also() -> None:
+        key = keys.pressed()
+        if key.isdecimal() and 0 < int(key) <= len(recognizer.labels):
+            try:
+                note(correct(recognizer.labels[int(key) - 1]))
+            except EdgeSerError as error:
+                note(str(error))
+        heard()
+
+    return also
 
 
 class _Stopped(KeyboardInterrupt):

@@ -27,6 +27,7 @@ from edge_ser.errors import ConfigError, require_extra
 @min_confidence_option
 @min_speech_option
 @profile_option
+@click.option("--learn", is_flag=True, help="With --profile: clients may put their last answer right (user-event correct).")
 @click.option(
     "--max-clients",
     default=16,
@@ -61,6 +62,7 @@ def command(
     min_confidence: float,
     min_speech: float | None,
     profile: Path | None,
+    learn: bool,
     max_clients: int,
     idle_s: float,
     max_duration_s: float,
@@ -73,10 +75,13 @@ def command(
 
     Home Assistant takes no such service over Wyoming; for it there is `edge-ser listen --mqtt URL --home-assistant`.
     """
+    if learn and profile is None:
+        raise click.UsageError("--learn goes with --profile, the file that learns; adapt makes one")
     require_extra("serve", "wyoming")
     import asyncio
     import signal
 
+    from edge_ser.live.corrections import Corrections
     from edge_ser.recognizer import EmotionRecognizer
     from edge_ser.services.conversation import Limits
     from edge_ser.services.wyoming import parse_uri, serve
@@ -88,7 +93,8 @@ def command(
     recognizer = EmotionRecognizer(
         model, backend=backend, threads=threads, min_confidence=min_confidence, min_speech=min_speech, profile=profile
     )
+    corrections = Corrections(recognizer, profile) if learn and profile is not None else None
     limits = Limits(max_clients, idle_s, max_duration_s)
-    ended_by = asyncio.run(serve(recognizer, address, limits, lambda at: click.echo(f"listening at {at}")))
+    ended_by = asyncio.run(serve(recognizer, address, limits, lambda at: click.echo(f"listening at {at}"), corrections))
     if ended_by == signal.SIGINT:
         raise SystemExit(130)

@@ -25,6 +25,7 @@ eser_status eser_init(eser **stream, const eser_model *model, void *memory, size
         return ESER_BAD_MEMORY;
     *stream = (eser *)memory;
     (*stream)->model = model;
+    (*stream)->person = NULL;
     (*stream)->kernels = eser_kernels_best();
     return eser_reset(*stream);
 }
@@ -140,8 +141,10 @@ size_t eser_vectors(const eser *stream, uint8_t *vectors) {
 }
 
 /* Probabilities, distance and floats from the integers. */
-static void decide(const eser_model *model, eser_result *result) {
-    const uint32_t n = result->n_labels = model->n_labels;
+static void decide(const eser_model *model, const eser_person *person, eser_result *result) {
+    const uint32_t n = result->n_labels = person != NULL ? person->n_labels : model->n_labels;
+    const float temperature = person != NULL ? person->temperature : model->temperature;
+    const float *const centres = person != NULL ? person->centres : model->centres;
     uint32_t best = 0;
     for (uint32_t i = 0; i < n; i++) {
         result->logits[i] = (float)result->logits_q16[i] / 65536.0f;
@@ -149,18 +152,18 @@ static void decide(const eser_model *model, eser_result *result) {
             best = i;
     }
     result->label_index = best;
-    result->label = model->labels[best];
+    result->label = person != NULL ? person->labels[best] : model->labels[best];
     float sum = 0.0f;
     for (uint32_t i = 0; i < n; i++)
-        sum += result->probabilities[i] = expf((result->logits[i] - result->logits[best]) / model->temperature);
+        sum += result->probabilities[i] = expf((result->logits[i] - result->logits[best]) / temperature);
     for (uint32_t i = 0; i < n; i++)
         result->probabilities[i] /= sum;
     for (uint32_t i = 0; i < ESER_EMBEDDING_SIZE; i++)
         result->embedding[i] = (float)result->embedding_q16[i] / 65536.0f;
-    for (uint32_t label = 0; label < n; label++) {
+    for (uint32_t label = 0; label < model->n_labels; label++) {
         float squares = 0.0f;
         for (uint32_t i = 0; i < ESER_EMBEDDING_SIZE; i++) {
-            const float apart = result->embedding[i] - model->centres[label * ESER_EMBEDDING_SIZE + i];
+            const float apart = result->embedding[i] - centres[label * ESER_EMBEDDING_SIZE + i];
             squares += apart * apart;
         }
         const float distance = sqrtf(squares);
@@ -184,7 +187,12 @@ static eser_status answer(eser *stream, eser_result *result) {
     eser_head(stream->model, stream->kernels, stream->vectors[0], stream->first_vector, stream->n_vectors, result->embedding_q16,
               result->logits_q16, &stream->scratch);
     result->judged_s = (float)(stream->n_frames - 1) * (ESER_HOP / (float)ESER_RATE_HZ) + ESER_FRAME / (float)ESER_RATE_HZ;
-    decide(stream->model, result);
+    if (stream->person != NULL) {
+        int32_t scores[ESER_MAX_LABELS] = {0};
+        eser_personal_scores(stream->person, stream->vectors[0], stream->n_vectors, result->embedding_q16, result->logits_q16, scores);
+        memcpy(result->logits_q16, scores, sizeof scores);
+    }
+    decide(stream->model, stream->person, result);
     return ESER_OK;
 }
 
@@ -212,7 +220,7 @@ const char *eser_strerror(eser_status status) {
         "silent: what would be judged is digital silence; check the microphone",
         "an argument is NULL; expected a stream, a model, memory, or a result",
         "the memory is smaller than eser_size or not aligned to 8 bytes",
-        "the model is of another format; export it again with the version of edge-ser that this library comes from",
+        "the model or person is of another format or model; export it again with the version of edge-ser that this library comes from",
         "a sample is NaN, infinite or beyond 8; expected floats of full scale 1.0 (divide int16 values by 32768)",
         "the stream has finished; reset it to begin the next utterance",
     };

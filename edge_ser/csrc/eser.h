@@ -51,7 +51,7 @@ typedef enum {
     ESER_SILENT = 2,        /* no answer: what would be judged is digital silence */
     ESER_BAD_ARGUMENT = 3,  /* a pointer is NULL */
     ESER_BAD_MEMORY = 4,    /* the memory is smaller than eser_size, or not aligned to 8 bytes */
-    ESER_BAD_MODEL = 5,     /* the model was exported for another version of the library */
+    ESER_BAD_MODEL = 5,     /* the model, or the person, was exported for another version of the library or another model */
     ESER_BAD_SAMPLES = 6,   /* a float sample is NaN or beyond ESER_MAX_PEAK; none of the call's samples was taken */
     ESER_FINISHED = 7       /* the stream has ended; eser_reset begins the next */
 } eser_status;
@@ -89,13 +89,31 @@ typedef struct {
 
 typedef struct eser eser;       /* a stream */
 
+/* What a few utterances of one person change, learnt by edge-ser adapt for one model; constant, about 2 KB a label.
+ * eser_person.c, which edge-ser export --format c --profile writes, defines one. */
+typedef struct {
+    uint32_t format;            /* ESER_PERSON_FORMAT */
+    uint32_t n_labels;          /* of the answers: the model's and the person's own words */
+    uint32_t n_model_labels;
+    const char *const *labels;
+    const int32_t *source;      /* [n_labels], the model's logit that each score begins with, or -1 */
+    const int16_t *statistics;  /* [n_labels][2][480], of the vectors' mean and standard deviation */
+    const int16_t *embedding;   /* [n_labels][64] */
+    const int32_t *bias;        /* [n_labels], in 1/65536 */
+    int32_t statistics_shift, embedding_shift;
+    const float *centres;       /* [n_model_labels][64] */
+    float temperature;
+} eser_person;
+
+#define ESER_PERSON_FORMAT 1u
+
 /* How an utterance sounds. */
 typedef struct {
     uint32_t n_labels;
     uint32_t label_index;                           /* the most probable label */
     const char *label;                              /* its name */
     float probabilities[ESER_MAX_LABELS];           /* calibrated; they sum to 1 */
-    float logits[ESER_MAX_LABELS];                  /* before temperature and softmax */
+    float logits[ESER_MAX_LABELS];                  /* before temperature and softmax, a person's correction included */
     float embedding[ESER_EMBEDDING_SIZE];           /* close in Euclidean distance means alike in emotion */
     float distance;                                 /* of the embedding to the nearest class centre */
     int32_t is_novel;                               /* 1: farther than speech like that of the training; trust it less */
@@ -111,6 +129,10 @@ size_t eser_size(const eser_model *model);
 
 /* Begin a stream in memory of the caller, which must outlive it, as must the model. */
 eser_status eser_init(eser **stream, const eser_model *model, void *memory, size_t size);
+
+/* Answer for a person from now on, or for nobody in particular: NULL. The person must outlive the stream, and fit its model. The
+ * stream's memory stays as it is; an answer takes 85 x 480 multiplications more. eser_reset keeps the person. */
+eser_status eser_set_person(eser *stream, const eser_person *person);
 
 /* Take the next n samples, 16 kHz mono, int16 or float with full scale 1.0. n may be 0, and samples then NULL. */
 eser_status eser_feed_i16(eser *stream, const int16_t *samples, size_t n);

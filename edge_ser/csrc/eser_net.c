@@ -165,6 +165,7 @@ void eser_project(const eser_model *model, const eser_kernels *kernels, const ui
         else
             memcpy(now->forward, before->forward, sizeof now->forward);
         now->number = before == NULL ? 0 : before->number + 1;
+        memcpy(now->vector, vectors + (size_t)(now - projected) * ESER_VECTOR, ESER_VECTOR);
         recur(model, kernels, 0, now->input[0], now->forward, scratch);
     }
 }

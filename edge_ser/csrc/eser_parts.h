@@ -156,6 +156,7 @@ union eser_scratch {
 struct eser {
     const eser_model *model;
     const eser_kernels *kernels;
+    const eser_person *person;      /* or NULL */
     uint32_t n_samples_held;        /* of the frame that is being filled */
     uint32_t n_frames;              /* of those that may be judged: at most what the kept vectors and the next one cover */
     uint32_t n_silent;              /* frames of digital silence up to now, saturated like n_frames */
@@ -183,6 +184,7 @@ typedef struct {
     int32_t input[2][3 * ESER_GRU]; /* the products with the input weights, forward and backward, in 1/65536 */
     int16_t forward[ESER_GRU];      /* the forward state behind this vector */
     int32_t number;                 /* of vectors before this one */
+    uint8_t vector[ESER_VECTOR];    /* itself, for what a person's correction takes of it */
 } eser_projected;
 
 /* Project n vectors, at most ESER_GRU_BLOCK, which follow on one that was projected before, or on none: NULL. */
@@ -192,6 +194,10 @@ void eser_project(const eser_model *model, const eser_kernels *kernels, const ui
 /* eser_head of n vectors that were projected. */
 void eser_head_projected(const eser_model *model, const eser_kernels *kernels, const eser_projected *projected, uint32_t n,
                          int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
+
+/* A person's scores in 1/65536, of n vectors in any order, their embedding and the network's logits. */
+void eser_personal_scores(const eser_person *person, const uint8_t *ring, uint32_t n, const int32_t *embedding_q16,
+                          const int32_t *logits_q16, int32_t *scores_q16);
 
 /* Feed a stream with frames of levels, or with whole vectors instead of samples. */
 eser_status eser_push_levels(eser *stream, const uint8_t *levels, size_t n_frames);

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.arrays import AnyArray, Float32Array
+from edge_ser.arrays import AnyArray, Float32Array, UInt16Array
 from edge_ser.errors import BackendError, did_you_mean
 from edge_ser.frontend.features import FrontEndConfig
 from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
@@ -81,6 +81,13 @@ class Backend(Protocol):
 
     def judge(self, vectors: Vectors) -> Answer:
         """Answer for encoder vectors [P, vector_size] alone."""
+        ...
+
+    def statistics(self, vectors: Vectors) -> UInt16Array:
+        """Return mean and standard deviation over time of encoder vectors [P, vector_size], channel-major, [2 · encoder_size].
+
+        In the manifest's ``statistics_step``; of what the encoder gave, whatever a microphone's offset is.
+        """
         ...
 
 

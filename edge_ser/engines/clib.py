@@ -92,6 +92,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     # A stream.
     "eser_size": (_N, (_P,)),
     "eser_init": (_INT, (_P, _P, _P, _N)),
+    "eser_set_person": (_INT, (_P, _P)),
     "eser_feed_i16": (_INT, (_P, _P, _N)),
     "eser_feed_f32": (_INT, (_P, _P, _N)),
     "eser_push_levels": (_INT, (_P, _P, _N)),
@@ -240,6 +241,10 @@ class Stream:
     def _require(self, status: int) -> None:
         if status:
             raise BackendError(self._library.eser_strerror(status).decode())
+
+    def set_person(self, name: str = "eser_default_person") -> None:
+        """Answer for the person that the library holds."""
+        self._require(self._library.eser_set_person(self._stream, ctypes.byref(ctypes.c_char.in_dll(self._library, name))))
 
     def feed(self, samples: AnyArray) -> None:
         """Feed samples [n], int16 or float32."""

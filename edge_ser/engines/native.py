@@ -2,7 +2,8 @@
 
 Its features differ from numpy's by some rounding errors of float32 (below 0.05 dB), so they are its own for whole recordings
 and for streams alike, and both answer the same, bit for bit. Of an encoder vector it keeps what the GRU takes of it (two
-directions of 3 · 128 numbers in 1/65536) and its forward state, so that after the last sample the way back is all that is left.
+directions of 3 · 128 numbers in 1/65536) and its forward state, so that after the last sample the way back is all that is left;
+and the vector itself, for a person's correction.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import ctypes
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array, Int16Array, Int32Array
+from edge_ser.arrays import Float32Array, Int16Array, Int32Array, UInt8Array, UInt16Array
 from edge_ser.engines import Answer, EncoderState, Vectors, clib, require_cpu, whole_blocks
 from edge_ser.engines.clib import Layer, Model, at, words
+from edge_ser.engines.statistics import statistics_of_levels
 from edge_ser.errors import BackendError, ModelFileError
 from edge_ser.frontend.features import LOGMEL_V1, FrontEndConfig
 from edge_ser.geometry import (
@@ -124,6 +126,11 @@ class NativeBackend:
         )  # fmt: skip
         unit = np.float32(1 / 65536)
         return Answer(logits[: self._model.n_labels].astype(np.float32) * unit, embedding.astype(np.float32) * unit, vectors)
+
+    def statistics(self, vectors: Vectors) -> UInt16Array:
+        """Return mean and standard deviation over time of encoder vectors [P, vector_size], in steps, [2 · encoder_size]."""
+        levels: UInt8Array = np.ascontiguousarray(vectors, dtype=np.int32).view(np.uint8)[:, -ENCODER_SIZE:]
+        return statistics_of_levels(channel_major(levels))
 
     def vectors(self, features: Float32Array) -> Float32Array:
         """Return the encoder vectors [N, 480] of features [T, 128]."""

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import Float32Array, UInt16Array
 from edge_ser.engines import Answer, EncoderState, require_finite, whole_blocks
 from edge_ser.engines.providers import FATAL, onnx_session
+from edge_ser.engines.statistics import statistics_of_vectors
 from edge_ser.errors import BackendError, first_line
 from edge_ser.frontend.features import transform
 from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE, STATE_FRAMES
@@ -48,6 +49,7 @@ class OnnxBackend:
             raise BackendError(f"{model.path}: ONNX Runtime {ort.__version__} refused the graph: {first_line(error)}") from None
         manifest = model.manifest
         self.vector_size = manifest.encoder_size
+        self._step = manifest.statistics_step
         self._sizes = (len(manifest.labels), manifest.embedding_size)
         n_bins, encoder_size = manifest.front_end.n_bins, manifest.encoder_size
         self._no_past = np.empty((1, 0, encoder_size), dtype=np.float32)
@@ -75,6 +77,10 @@ class OnnxBackend:
         seen = vectors if self._offset is None else vectors + self._offset
         answer = self._answer(self._feed(self._least, seen, None) | {"judged": np.array([len(vectors)], dtype=np.int64)})
         return answer._replace(encoded=vectors)
+
+    def statistics(self, vectors: Float32Array) -> UInt16Array:
+        """Return mean and standard deviation over time of encoder vectors [P, encoder_size], in steps, [2 · encoder_size]."""
+        return statistics_of_vectors(vectors, self._step)
 
     def vectors(self, features: Float32Array) -> Float32Array:
         """Return the encoder vectors [N, encoder_size] of features [T, n_bins]."""

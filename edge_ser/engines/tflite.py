@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.arrays import AnyArray, Float32Array
+from edge_ser.arrays import AnyArray, Float32Array, UInt16Array
 from edge_ser.engines import Answer, EncoderState, require_cpu, require_finite, whole_blocks
+from edge_ser.engines.statistics import statistics_of_vectors
 from edge_ser.errors import BackendError, first_line
 from edge_ser.frontend.features import transform
 from edge_ser.geometry import ENCODER_STRIDE, STATE_FRAMES, channel_major, frequency_major
@@ -87,6 +88,10 @@ class TfliteBackend:
         seen = vectors if self._offset is None else vectors + self._offset
         found = self._call("classify", encoded=seen[None])
         return Answer(found["logits"][0], found["embedding"][0], vectors)
+
+    def statistics(self, vectors: Float32Array) -> UInt16Array:
+        """Return mean and standard deviation over time of encoder vectors [P, encoder_size], in steps, [2 · encoder_size]."""
+        return statistics_of_vectors(channel_major(vectors), self._model.manifest.statistics_step)
 
     def vectors(self, features: Float32Array) -> Float32Array:
         """Return the encoder vectors [N, encoder_size] of features [T, n_bins]."""

@@ -226,7 +226,7 @@ class Listener:
         events: list[Event] = []
         for event in found:
             if isinstance(event, SpeechStart):
-                self._stream.reset()
+                self._stream = self.recognizer.stream(RATE_HZ)  # by the profile as it is now
                 self._start, self._next_s = event.start, self._estimate_s
                 events.append(SpeechStarted(self.time_s, event.start / RATE_HZ))
             elif isinstance(event, SpeechAudio):

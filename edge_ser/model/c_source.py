@@ -63,7 +63,7 @@ def c_source(manifest: Manifest, constants: dict[str, AnyArray]) -> CSource:
     arrays["speech"] = np.array([*manifest.speech["weights"], manifest.speech["bias"]], dtype=np.float32)
     parts = [_HEAD.format(version=__version__, sha=manifest.graph_sha256)]
     parts += [c_array(f"static const {_C_TYPES[v.dtype.name]} {name}[{v.size}]", v) for name, v in arrays.items()]
-    parts.append(f"\nstatic const char *const labels[] = {{{', '.join(_c_string(x) for x in manifest.labels)}}};\n")
+    parts.append(f"\nstatic const char *const labels[] = {{{', '.join(c_string(x) for x in manifest.labels)}}};\n")
     parts.append(c_array(f"const char eser_model_manifest[{text.size}]", text))
     parts.append(_model(constants, manifest))
     flash = sum(v.nbytes for v in (*arrays.values(), text))
@@ -127,10 +127,10 @@ def _model(constants: dict[str, AnyArray], manifest: Manifest) -> str:
         layer("fc2"),
         "prelu",
         "centres",
-        _c_float(manifest.temperature),
-        _c_float(manifest.novelty_distance),
+        c_float(manifest.temperature),
+        c_float(manifest.novelty_distance),
         "speech",
-        _c_float(manifest.speech["threshold"]),
+        c_float(manifest.speech["threshold"]),
         "{NULL, NULL}",
     ]
     return "\nconst eser_model eser_default_model = {\n    " + ",\n    ".join(values) + ",\n};\n"
@@ -139,7 +139,7 @@ def _model(constants: dict[str, AnyArray], manifest: Manifest) -> str:
 def c_array(declaration: str, values: AnyArray) -> str:
     """Return the definition of a constant array, in lines of at most 130 characters."""
     flat = values.reshape(-1)
-    texts = [_c_float(v) for v in flat] if flat.dtype.kind == "f" else [str(v) for v in flat.tolist()]
+    texts = [c_float(v) for v in flat] if flat.dtype.kind == "f" else [str(v) for v in flat.tolist()]
     lines, line = [], "   "
     for text in texts:
         if len(line) + len(text) + 2 > 130:
@@ -149,12 +149,13 @@ def c_array(declaration: str, values: AnyArray) -> str:
     return f"\n{declaration} = {{\n" + "\n".join([*lines, line]) + "\n};\n"
 
 
-def _c_float(value: float) -> str:
+def c_float(value: float) -> str:
+    """Return a float literal."""
     text = f"{np.float32(value):.9g}"
     return (text if "." in text or "e" in text else f"{text}.0") + "f"
 
 
-def _c_string(text: str) -> str:
+def c_string(text: str) -> str:
     """Return a string literal; bytes other than letters, digits, space, _ and - as octal escapes."""
     plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-"
     return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode()) + '"'

@@ -143,6 +143,11 @@ class Manifest:
         """Of the graph's weights: ``float32`` or ``int8``."""
         return "float32" if self.quantization["scheme"] == "float32" else "int8"
 
+    @property
+    def statistics_step(self) -> float:
+        """Unit that statistics of encoder vectors are kept in: 1/256 of an int8 vector's step, else 1/1024."""
+        return float(self.quantization["vector_scale"]) / 256 if self.precision == "int8" else 1 / 1024
+
     @cached_property
     def centre_points(self) -> Float64Array:
         """The class centres, [n_labels, embedding_size]."""

@@ -1,21 +1,23 @@
-"""A person: a few utterances of theirs, each with the emotion they say it has, move the class centres to where they speak.
+"""A person: utterances of theirs, each with the label they gave it, as a model's encoder, embedding and logits saw them.
 
-    embedding z of an utterance + label -> Person, kept in a profile
-    Person + the model's class centres -> centres of this person (eq. 4 of Dai et al., ICASSP 2019)
-    logits / T + evidence(z) -> softmax: what the network says, and what the move of the centres changes about it
+    encoder vectors of an utterance -> mean and standard deviation over time, in whole units -> Heard -> Person, in a profile
+    Person + what the model file states -> edge_ser.personal.correction: what to add to the network's logits
 
-The network stays as it is: without utterances the centres stand still, the evidence is zero and the answer the network's own.
+Everything is kept in integers, so that a profile read back is the profile written and every target learns and answers alike.
+No audio is kept, and none can be made of it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
-from edge_ser.arrays import Float64Array, FloatArray
-from edge_ser.errors import ConfigError, did_you_mean
+from edge_ser.arrays import AnyArray, Float64Array, Int32Array, UInt16Array
+from edge_ser.errors import ConfigError
 
 SHARED = 4.0
 """Utterances of a person that weigh as much as the assumption that all their emotions lie where the model has them."""
@@ -26,52 +28,108 @@ EVIDENCE = 1.5
 
 These three were chosen on CREMA-D's dev actors, as recorded and through simulated microphones; any near them do as well."""
 
-_MAX_EMBEDDING = 1e4  # an embedding's numbers are of the order of 1
+MAX_UTTERANCES = 400
+"""A person's utterances, at most: more would make learning slow, and 40 tell nearly as much."""
+MAX_LABELS = 16
+"""Labels of a person, the model's included: as many as the C library has room for."""
+MAX_LABEL = 40
+"""Characters of a label."""
+Q16 = 65536
+"""Embedding and logits are kept in 1/65536, as the C library has them."""
+_LIMIT = 2**29
 
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """The utterances of one emotion."""
+    """One utterance."""
 
-    n: int
-    """How many."""
-    embedding: Float64Array
-    """Their mean z, float64 [embedding_size]."""
+    label: str
+    """What its speaker says it was."""
+    statistics: UInt16Array
+    """Mean and standard deviation over time of every number of the encoder vectors, in the model's steps, [2 · encoder_size]."""
+    embedding: Int32Array
+    """z in 1/65536, [embedding_size]."""
+    logits: Int32Array
+    """The network's, in 1/65536, [n_labels of the model]."""
 
     def __post_init__(self) -> None:
-        if type(self.n) is not int or self.n < 1:
-            raise ConfigError(f"person: n is {self.n!r}; expected how many utterances were heard")
-        if self.embedding.ndim != 1 or not (np.abs(self.embedding) <= _MAX_EMBEDDING).all():  # also true of NaN
-            raise ConfigError("person: an embedding is not one row of finite numbers near 1")
+        require_word(self.label)
+        if min(self.embedding.min(initial=0), self.logits.min(initial=0)) < -_LIMIT or (
+            max(self.embedding.max(initial=0), self.logits.max(initial=0)) > _LIMIT
+        ):
+            raise ConfigError(f"person: an utterance of {self.label!r} has numbers beyond any model's; the file was edited")
+
+    def same(self, other: Heard) -> bool:
+        """Return whether it is the same utterance with the same label."""
+        return (
+            self.label == other.label
+            and np.array_equal(self.statistics, other.statistics)
+            and np.array_equal(self.embedding, other.embedding)
+            and np.array_equal(self.logits, other.logits)
+        )
+
+
+def require_word(label: object) -> None:
+    """Raise ConfigError unless ``label`` is a word that answers can be named by.
+
+    >>> require_word("tired")
+    """
+    if not isinstance(label, str) or not label.strip() or label != label.strip() or not label.isprintable():
+        raise ConfigError(f"label is {label!a:.60}; expected a word, such as happy or tired")
+    if len(label) > MAX_LABEL or label == "uncertain":
+        raise ConfigError(
+            f"label is {label[:MAX_LABEL]!r}; expected at most {MAX_LABEL} characters, and another word than uncertain"
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """How a person sounds to one model, by emotion; grows by :meth:`hear`, never changes in place.
+    """How a person sounds to one model; grows by :meth:`hear`, never changes in place.
 
-    >>> centres = np.array([[0.0, 0.0], [1.0, 0.0]])
     >>> person = Person("the model's weights")
-    >>> np.array_equal(person.centres(("calm", "glad"), centres), centres)
-    True
-    >>> for z in ([2.0, 1.0], [2.0, 3.0]):
-    ...     person = person.hear("glad", np.array(z))
-    >>> person.utterances["glad"].n, person.utterances["glad"].embedding.tolist()
-    (2, [2.0, 2.0])
-    >>> person.centres(("calm", "glad"), centres).round(2).tolist()  # both move, the one that was heard further
-    [[0.29, 0.57], [1.43, 0.86]]
+    >>> heard = Heard("glad", np.zeros(960, np.uint16), np.zeros(64, np.int32), np.zeros(4, np.int32))
+    >>> person.hear(heard).hear(heard).counts
+    {'glad': 2}
     """
 
     weights_sha256: str
-    """SHA-256 of the trained weights that gave the embeddings: all files exported from them can use the person."""
-    utterances: Mapping[str, Heard] = field(default_factory=dict)
-    """What was heard, by label."""
+    """SHA-256 of the trained weights that heard them: all files exported from those can use the person."""
+    utterances: tuple[Heard, ...] = ()
+    """In the order they came."""
+    only: bool = False
+    """Whether answers are given among the labels that were heard alone, instead of the model's and those."""
 
-    def hear(self, label: str, embedding: FloatArray) -> Person:
-        """Return the person after one more utterance, of emotion ``label`` and embedding z [embedding_size]."""
-        z = embedding.astype(np.float64)
-        before = self.utterances.get(label)
-        heard = Heard(1, z) if before is None else Heard(before.n + 1, before.embedding + (z - before.embedding) / (before.n + 1))
-        return replace(self, utterances={**self.utterances, label: heard})
+    def __post_init__(self) -> None:
+        if len(self.utterances) > MAX_UTTERANCES:
+            raise ConfigError(
+                f"the profile would hold {len(self.utterances)} utterances of the person; expected at most {MAX_UTTERANCES}: "
+                "take some back with edge-ser adapt --forget"
+            )
+        if len(self.counts) > MAX_LABELS:
+            raise ConfigError(f"the profile would hold {len(self.counts)} labels; expected at most {MAX_LABELS}")
+        sizes = {(len(h.statistics), len(h.embedding), len(h.logits)) for h in self.utterances}
+        if len(sizes) > 1:
+            raise ConfigError("person: its utterances differ in length; the file was edited")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many utterances of every label there are, in the order they came."""
+        return dict(Counter(h.label for h in self.utterances))
+
+    def hear(self, *heard: Heard) -> Person:
+        """Return the person after some more utterances."""
+        return replace(self, utterances=(*self.utterances, *heard))
+
+    def merge(self, other: Person) -> Person:
+        """Return the person with another profile's utterances of theirs; those known already come once."""
+        other.require(self.weights_sha256)
+        return self.hear(*(h for h in other.utterances if not any(h.same(known) for known in self.utterances)))
+
+    def forget(self, number: int) -> Person:
+        """Return the person without utterance ``number``, counted from 1."""
+        if not 1 <= number <= len(self.utterances):
+            raise ConfigError(f"there is no utterance {number}; expected 1 to {len(self.utterances)}, as --show lists them")
+        return replace(self, utterances=self.utterances[: number - 1] + self.utterances[number:])
 
     def require(self, weights_sha256: str) -> None:
         """Raise ConfigError unless the model with these weights is the one the person spoke to."""
@@ -81,48 +139,42 @@ class Person:
                 f"{weights_sha256[:12]}…); adapt this model to the person anew"
             )
 
-    def centres(self, labels: Sequence[str], centres: FloatArray) -> Float64Array:
-        """Return this person's class centres, float64 [n_labels, embedding_size], from the model's ``centres``.
+    def labels(self, known: Sequence[str]) -> tuple[str, ...]:
+        """Return the labels of this person's answers: those the model knows, and words of their own.
 
-        Every emotion has moved by what all share, plus what is its own. Both are the most probable values (MAP) where moves
-        are Gaussian around none: the mean displacement, drawn towards zero as by ``SHARED`` and ``OWN`` more utterances that
-        show none. The last step is eq. 4 of the paper, c <- (1 - alpha) c + alpha · mean z, with alpha = n / (n + OWN).
-
-        Raises ConfigError for an emotion that the model has no label for, or embeddings of another length.
+        A word of one's own is answered once a second label was heard, for there is nothing to tell it from before.
         """
-        moved = np.array(centres, dtype=np.float64)
-        n = np.zeros((len(labels), 1))
-        displacement = np.zeros_like(moved)
-        for label, heard in self.utterances.items():
-            require_label(label, labels)
-            if heard.embedding.shape != moved.shape[1:]:
-                raise ConfigError(
-                    f"person: {label} has {len(heard.embedding)} numbers; the model's embedding has {moved.shape[1]}"
-                )
-            i = list(labels).index(label)
-            n[i], displacement[i] = heard.n, heard.embedding - moved[i]
-        weight = n * OWN / (n + OWN)  # an emotion heard often tells little more about what all share
-        shared = (weight * displacement).sum(axis=0) / (weight.sum() + SHARED)
-        moved += shared + n / (n + OWN) * (displacement - shared)
-        return moved
+        counts = self.counts
+        if len(counts) < 2:
+            return tuple(known)
+        own = tuple(label for label in counts if label not in known)
+        found = (*(label for label in known if not self.only or label in counts), *own)
+        if len(found) > MAX_LABELS:
+            raise ConfigError(f"the model and the person have {len(found)} labels; expected at most {MAX_LABELS}")
+        return found
 
 
-def require_label(label: str, labels: Sequence[str]) -> None:
-    """Raise ConfigError unless ``label`` is one of ``labels``."""
-    if label not in labels:
-        raise ConfigError(f"label is {label!r}{did_you_mean(str(label), labels)}; expected one of {', '.join(labels)}")
+def moved_centres(
+    labels: Sequence[str], centres: npt.NDArray[np.floating], of: Mapping[str, tuple[float, AnyArray]]
+) -> Float64Array:
+    """Return a person's class centres, float64 [n_labels, embedding_size], from the model's ``centres``.
 
-
-def evidence(embedding: FloatArray, centres: FloatArray, moved: Float64Array, novelty_distance: float) -> Float64Array:
-    """Return what the move of the centres says for each label, float64 [..., n_labels], to be added to logits / T.
-
-    EVIDENCE · (|z - c|² - |z - c'|²) / novelty_distance²: the log ratio of two Gaussians, one around the person's centre c'
-    and one around the model's c, as wide as the model's clips lie around theirs. ``embedding`` is [..., embedding_size].
+    ``of`` has the number of utterances and their mean z by label; labels the model does not have move nothing. Every emotion
+    has moved by what all share, plus what is its own. Both are the most probable values (MAP) where moves are Gaussian around
+    none: the mean displacement, drawn towards zero as by ``SHARED`` and ``OWN`` more utterances that show none. The last step is
+    eq. 4 of Dai et al., ICASSP 2019, c <- (1 - alpha) c + alpha · mean z, with alpha = n / (n + OWN).
 
     >>> centres = np.array([[0.0, 0.0], [1.0, 0.0]])
-    >>> evidence(np.array([0.5, 0.5]), centres, centres + [0.0, 0.5], novelty_distance=1.0).tolist()
-    [0.375, 0.375]
+    >>> moved_centres(("calm", "glad"), centres, {"glad": (2, np.array([2.0, 2.0]))}).round(2).tolist()
+    [[0.29, 0.57], [1.43, 0.86]]
     """
-    z = np.asarray(embedding, dtype=np.float64)[..., None, :]
-    nearer: Float64Array = np.square(z - centres).sum(axis=-1) - np.square(z - moved).sum(axis=-1)
-    return EVIDENCE / novelty_distance**2 * nearer
+    moved = np.array(centres, dtype=np.float64)
+    n = np.zeros((len(labels), 1))
+    displacement = np.zeros_like(moved)
+    for i, label in enumerate(labels):
+        if label in of:
+            n[i], displacement[i] = of[label][0], of[label][1] - moved[i]
+    weight = n * OWN / (n + OWN)  # an emotion heard often tells little more about what all share
+    shared = (weight * displacement).sum(axis=0) / (weight.sum() + SHARED)
+    moved += shared + n / (n + OWN) * (displacement - shared)
+    return moved

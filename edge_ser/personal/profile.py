@@ -5,6 +5,7 @@ Data only. It is written whole or not at all, and every statement in it is check
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from dataclasses import dataclass, fields
@@ -13,15 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from edge_ser.arrays import Float32Array, Float64Array
+from edge_ser.arrays import AnyArray, Float32Array, Float64Array
 from edge_ser.errors import ConfigError
 from edge_ser.files import writing
 from edge_ser.model.manifest import Manifest
+from edge_ser.personal.correction import Correction, Learnt, learn
 from edge_ser.personal.microphone import Microphone
 from edge_ser.personal.person import Heard, Person
 
 FORMAT = "edge-ser-profile"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+
+_MAX_BYTES = 4_000_000
+_ARRAYS = {"statistics": "<u2", "embedding": "<i4", "logits": "<i4"}
+"""What is kept of an utterance, and its type in the file."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,12 @@ class Profile:
         speech, ordinary = (np.array(v, dtype=np.float32) for v in (manifest.speech_vector, manifest.ordinary_vector))
         return self.microphone.offset(speech, ordinary)
 
-    def centres(self, manifest: Manifest) -> Float64Array | None:
-        """Return the person's class centres, float64 [n_labels, embedding_size]; ConfigError for a model they don't fit."""
+    def correction(self, manifest: Manifest) -> Correction | None:
+        """Return what the person's utterances change, None where nothing; ConfigError for a model they don't fit."""
         if self.person is None:
             return None
         self.person.require(manifest.training["weights_sha256"])
-        return self.person.centres(manifest.labels, np.array(manifest.centres))
+        return learn(self.person, Learnt.of(manifest))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the profile as JSON; a reader sees the old file or the new one, never half of it.
@@ -62,8 +68,8 @@ class Profile:
         if self.microphone is not None:
             table["microphone"] = vars(self.microphone) | {"vector": self.microphone.vector.tolist()}
         if self.person is not None:
-            heard = {label: {"n": of.n, "embedding": of.embedding.tolist()} for label, of in self.person.utterances.items()}
-            table["person"] = {"weights_sha256": self.person.weights_sha256, "utterances": heard}
+            heard = [{"label": h.label} | {name: _text(getattr(h, name)) for name in _ARRAYS} for h in self.person.utterances]
+            table["person"] = vars(self.person) | {"utterances": heard}
         with writing(path, "the profile") as file:
             file.write(json.dumps(table, allow_nan=False, ensure_ascii=False).encode() + b"\n")
 
@@ -71,9 +77,14 @@ class Profile:
     def load(cls, path: str | os.PathLike[str]) -> Profile:
         """Read what :meth:`save` wrote; ConfigError says what was found and what was expected."""
         try:
-            table = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"cannot read the profile {path}: {error.strerror or error}") from None
+            with Path(path).open("rb") as file:
+                content = file.read(_MAX_BYTES + 1)
+        except (OSError, ValueError) as error:  # a name with a null byte is a ValueError
+            raise ConfigError(f"cannot read the profile {path}: {getattr(error, 'strerror', None) or error}") from None
+        if len(content) > _MAX_BYTES:
+            raise ConfigError(f"{path} is larger than {_MAX_BYTES // 1_000_000} MB; expected a profile that edge-ser wrote")
+        try:
+            table = json.loads(content)
         except (ValueError, RecursionError):
             raise ConfigError(f"{path} is no JSON; expected a profile that edge-ser wrote") from None
         try:
@@ -108,13 +119,27 @@ def _microphone(table: Any) -> Microphone:
 
 def _person(table: Any) -> Person:
     _require_keys("person", table, Person)
-    if not isinstance(table["weights_sha256"], str) or not isinstance(table["utterances"], dict):
-        raise ConfigError("person: weights_sha256 is no text or utterances no object; the file was edited")
-    utterances = {}
-    for label, heard in table["utterances"].items():
-        _require_keys(f"person: {label}", heard, Heard)
-        utterances[label] = Heard(heard["n"], _numbers(f"person: {label}", heard["embedding"]))
-    return Person(table["weights_sha256"], utterances)
+    kinds = {"weights_sha256": str, "utterances": list, "only": bool}
+    for name, kind in kinds.items():
+        if not isinstance(table[name], kind):
+            raise ConfigError(f"person: {name} is {type(table[name]).__name__}; the file was edited")
+    utterances = []
+    for heard in table["utterances"]:
+        _require_keys("person: an utterance", heard, Heard)
+        utterances.append(Heard(heard["label"], *(_array(name, heard[name], dtype) for name, dtype in _ARRAYS.items())))
+    return Person(table["weights_sha256"], tuple(utterances), table["only"])
+
+
+def _text(values: AnyArray) -> str:
+    return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
+
+
+def _array(name: str, text: Any, dtype: str) -> AnyArray:
+    try:
+        content = base64.b64decode(text, validate=True)
+        return np.frombuffer(content, dtype=dtype).astype(np.dtype(dtype).newbyteorder("="))
+    except (TypeError, ValueError):
+        raise ConfigError(f"person: {name} of an utterance is no base64 of whole numbers; the file was edited") from None
 
 
 def _require_keys(what: str, table: Any, cls: type[Any]) -> None:

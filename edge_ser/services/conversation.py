@@ -16,8 +16,9 @@ from wyoming.info import Describe
 from wyoming.ping import Ping, Pong
 
 from edge_ser.arrays import AnyArray
-from edge_ser.errors import AudioError, EdgeSerError
+from edge_ser.errors import AudioError, ConfigError, EdgeSerError
 from edge_ser.frontend.samples import MAX_CHANNELS
+from edge_ser.live.corrections import Corrections
 from edge_ser.prediction import Prediction
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.stream import Stream
@@ -74,6 +75,7 @@ class Conversation:
         writer: asyncio.StreamWriter,
         limits: Limits,
         task: asyncio.Task[Any],
+        corrections: Corrections | None = None,
     ) -> None:
         self.is_speaking = False
         """Whether an utterance is open."""
@@ -84,6 +86,8 @@ class Conversation:
         self._recognizer, self._info = recognizer, info
         self._reader, self._writer, self._limits, self._task = reader, writer, limits, task
         self._patience_s = limits.idle_s  # how long the next message is waited for
+        self._corrections = corrections
+        self._answer: Prediction | None = None
         self._stream: Stream | None = None
         self._format: tuple[int, ...] = ()  # rate, width and channels of the utterance
         self._refused = False  # the utterance got its error; the rest of it is dropped
@@ -152,9 +156,14 @@ class Conversation:
                 await self._stop()
             elif Describe.is_type(event.type):
                 await self._send(self._info)
+            elif self._corrections is not None and _is_correction(event):
+                await self._correct(self._corrections, event)
             elif Ping.is_type(event.type):
                 await self._send(Pong(_text(event)).event())
         except EdgeSerError as error:
+            if event.type == "user-event":
+                await self._complain("correct", str(error))
+                return
             self._stream, self.is_speaking = None, False
             self._refused = not AudioStop.is_type(event.type)
             await self._complain("audio", str(error))
@@ -199,8 +208,17 @@ class Conversation:
             return
         if stream is None:
             raise AudioError("an audio-stop came before an audio-start")
-        await self._send(_emotion(await asyncio.to_thread(stream.finish)))
+        self._answer = await asyncio.to_thread(stream.finish)
+        await self._send(_emotion(self._answer))
         self.is_speaking, self.keeps_place_until = False, time.monotonic() + self._limits.idle_s
+
+    async def _correct(self, corrections: Corrections, event: Event) -> None:
+        data = event.data.get("data")
+        label = data.get("label") if isinstance(data, dict) else None
+        if not isinstance(label, str):
+            raise ConfigError("a correction lacks its label; expected data with a label, such as happy")
+        await asyncio.to_thread(corrections.correct, self._answer, label)
+        await self._send(Event("user-event", {"name": "corrected", "data": {"label": label}}))
 
     async def _complain(self, code: str, text: str) -> None:
         if len(text) > _MAX_TEXT:  # it quotes what the client sent
@@ -211,6 +229,10 @@ class Conversation:
         if self._writer.is_closing():  # asyncio of Python 3.13.0 stumbles over a lost connection that is written to
             raise ConnectionResetError("the client is gone")
         await asyncio.wait_for(async_write_event(event, self._writer), self._limits.idle_s)
+
+
+def _is_correction(event: Event) -> bool:
+    return event.type == "user-event" and isinstance(event.data, dict) and event.data.get("name") == "correct"
 
 
 def _text(event: Event) -> str | None:

@@ -2,6 +2,7 @@
 
     PREFIX/utterance         how every utterance sounded, once it is over  } the events of that name, as JSON
     PREFIX/tone              how the voice sounds of late, when it changes }
+    PREFIX/correct           what the last utterance was, a label: taken if it was asked for, never as a retained message
     PREFIX/availability      online or offline; the broker itself says offline when we are gone
     homeassistant/sensor/PREFIX_tone/config, and PREFIX_utterance: on request, what makes them sensors in Home Assistant
 
@@ -24,7 +25,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edge_ser._version import __version__
-from edge_ser.errors import ConfigError
+from edge_ser.errors import ConfigError, EdgeSerError
 from edge_ser.prediction import NO_SPEECH, UNCERTAIN
 
 _SCHEMES = {"mqtt": 1883, "mqtts": 8883}
@@ -33,6 +34,7 @@ TOPICS = ("tone", "utterance")
 
 _KEEPALIVE_S = 30  # after one and a half of it the broker gives up a client that fell silent
 _FAREWELL_S = 2.0
+_MAX_LABEL_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,17 @@ class Publisher:
     """Publishes events to a broker, from a thread of its own that connects, and connects again, for as long as it lives.
 
     ``report`` is told, in that thread, one line whenever the connection comes, goes or is refused. With ``labels`` the sensors
-    are announced to Home Assistant. Raises MissingExtraError without the extra ``[mqtt]``.
+    are announced to Home Assistant. ``correct`` takes the labels that come at PREFIX/correct, and returns a line to report.
+    Raises MissingExtraError without the extra ``[mqtt]``.
     """
 
-    def __init__(self, broker: Broker, report: Callable[[str], None], labels: Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        report: Callable[[str], None],
+        labels: Iterable[str] | None = None,
+        correct: Callable[[str], str] | None = None,
+    ) -> None:
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
 
@@ -95,10 +104,15 @@ class Publisher:
         self.dropped = 0
         """Events that came while there was no connection."""
         self._report, self._said = report, ""
-        self._announcements = {} if labels is None else _announcements(broker.prefix, [*labels, UNCERTAIN, NO_SPEECH])
+        known = None if labels is None else list(labels)
+        self._announcements = {} if known is None else _announcements(broker.prefix, [*known, UNCERTAIN, NO_SPEECH])
+        self._correct = correct
+        if known is not None and correct is not None:
+            self._announcements |= _selection(broker.prefix, known)
         self._online = False
         self._client = Client(CallbackAPIVersion.VERSION2)
         self._client.on_connect = self._connected
+        self._client.on_message = self._heard
         self._client.on_connect_fail = self._unreachable
         self._client.on_disconnect = self._disconnected
         if broker.user is not None:
@@ -146,9 +160,23 @@ class Publisher:
         for topic, content in self._announcements.items():
             client.publish(topic, content, qos=1, retain=True)
         client.publish(f"{self.broker.prefix}/availability", "online", qos=1, retain=True)
+        if self._correct is not None:
+            client.subscribe(f"{self.broker.prefix}/correct", qos=1)
         self._online = True
         lost = f"; {self.dropped} events could not be sent so far" if self.dropped else ""
         self._say(f"publishing to {self.broker.host} below {self.broker.prefix}/{lost}")
+
+    def _heard(self, client: Any, userdata: Any, message: Any) -> None:
+        if self._correct is None or message.retain:  # a retained one is of an utterance long past
+            return
+        try:
+            if len(message.payload) > _MAX_LABEL_BYTES:
+                raise ConfigError(f"a correction has {len(message.payload)} bytes; expected a label")
+            self._report(f"MQTT: {self._correct(message.payload.decode())}")
+        except UnicodeDecodeError:
+            self._report("MQTT: a correction is no text; expected a label")
+        except EdgeSerError as error:
+            self._report(f"MQTT: {error}")
 
     def _unreachable(self, client: Any, userdata: Any) -> None:
         self._say(f"{self.broker.host} port {self.broker.port} cannot be reached: {sys.exc_info()[1]}; trying again")
@@ -185,4 +213,23 @@ def _announcements(prefix: str, options: list[str]) -> dict[str, str]:
             }
         )
         for name in TOPICS
+    }
+
+
+def _selection(prefix: str, options: list[str]) -> dict[str, str]:
+    """Return, by topic, what makes the correction of the last utterance a select entity in Home Assistant."""
+    device = re.sub(r"[^A-Za-z0-9_-]", "_", prefix)
+    return {
+        f"homeassistant/select/{device}_correct/config": json.dumps(
+            {
+                "name": "That was",
+                "unique_id": f"{device}_correct",
+                "command_topic": f"{prefix}/correct",
+                "availability_topic": f"{prefix}/availability",
+                "options": options,
+                "icon": "mdi:account-edit",
+                "device": {"identifiers": [device], "name": prefix, "model": "edge-ser", "sw_version": __version__},
+                "origin": {"name": "edge-ser", "sw_version": __version__},
+            }
+        )
     }

@@ -3,6 +3,7 @@
     client                                    server
     describe                                  info
     audio-start, audio-chunk ..., audio-stop  user-event `emotion`, or one error that says why there is none
+    user-event `correct` with a label         user-event `corrected`, if it was asked for (serve --learn)
     ping                                      pong
 
 One connection may carry utterance after utterance. A message that is none, or too long a silence, ends it with an error
@@ -30,6 +31,7 @@ from wyoming.info import Artifact, Attribution, Info
 
 from edge_ser._version import __version__
 from edge_ser.errors import ConfigError
+from edge_ser.live.corrections import Corrections
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.services.conversation import LINGER_S, Conversation, Limits, Reader
 
@@ -38,7 +40,11 @@ Address: TypeAlias = "tuple[str, int] | Path"
 
 
 async def serve(
-    recognizer: EmotionRecognizer, address: Address, limits: Limits, on_ready: Callable[[str], None]
+    recognizer: EmotionRecognizer,
+    address: Address,
+    limits: Limits,
+    on_ready: Callable[[str], None],
+    corrections: Corrections | None = None,
 ) -> signal.Signals:
     """Serve at ``address`` until SIGINT or SIGTERM, which it returns; ``on_ready`` is told the URI, once clients can connect.
 
@@ -54,7 +60,7 @@ async def serve(
         assert task is not None
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        conversation = Conversation(recognizer, info, reader, writer, limits, task)
+        conversation = Conversation(recognizer, info, reader, writer, limits, task, corrections)
         with contextlib.suppress(asyncio.CancelledError):  # the loop of Python 3.11 would print it as an accident
             if len(places) >= limits.max_clients:
                 now = time.monotonic()
@@ -171,5 +177,5 @@ def _info(recognizer: EmotionRecognizer) -> Event:
         version=__version__,
     )
     event = Info().event()
-    event.data["emotion"] = [{**program.to_dict(), "models": [{**model.to_dict(), "labels": list(manifest.labels)}]}]
+    event.data["emotion"] = [{**program.to_dict(), "models": [{**model.to_dict(), "labels": list(recognizer.labels)}]}]
     return event

@@ -40,8 +40,9 @@ def compiler_version() -> str:
 
 
 def build(folder: Path, output: Path, *flags: str) -> Path:
-    """Compile the library with the model in ``folder`` into the shared library ``output`` and return it."""
-    sources = [str(p) for p in (*sorted(SOURCES.glob("*.c")), folder / "eser_model.c")]
+    """Compile the library with the model in ``folder``, and the person if any, into the shared library ``output``; return it."""
+    person = (folder / "eser_person.c",) if (folder / "eser_person.c").is_file() else ()
+    sources = [str(p) for p in (*sorted(SOURCES.glob("*.c")), folder / "eser_model.c", *person)]
     includes = (f"-I{SOURCES}", f"-I{folder}")
     command = [compiler(), *(flags or FLAGS), "-shared", "-fPIC", *includes, *sources, "-lm", "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

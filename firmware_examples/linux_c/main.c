@@ -11,12 +11,16 @@
 
 #include "eser.h"
 #include "eser_model.h"
+#ifdef WITH_PERSON
+#include "eser_person.h" /* edge-ser adapt learnt it; model.py or edge-ser export --profile wrote it */
+#endif
 
 #define BLOCK 160 /* samples, 10 ms */
 #define SPEECH_DBFS -45.0f
 #define PAUSE_MS 600
 #define LIVE_MS 500 /* between two live estimates */
 
+static const char *const *label_names;
 static uint64_t state[ESER_STATE_BYTES / sizeof(uint64_t)];
 
 static float level_dbfs(const int16_t *samples, size_t n) {
@@ -30,7 +34,7 @@ static void print_answer(const char *kind, double start_s, double end_s, const e
     printf("%s %.2f-%.2f s: %s %.0f %%", kind, start_s, end_s, result->label,
            (double)(100.0f * result->probabilities[result->label_index]));
     for (uint32_t i = 0; i < result->n_labels; i++)
-        printf("%s%s %.0f", i == 0 ? " (" : ", ", eser_default_model.labels[i], (double)(100.0f * result->probabilities[i]));
+        printf("%s%s %.0f", i == 0 ? " (" : ", ", label_names[i], (double)(100.0f * result->probabilities[i]));
     printf(")%s\n", result->is_novel ? " novel" : "");
     fflush(stdout);
 }
@@ -55,6 +59,12 @@ int main(int argc, char **argv) {
     eser *stream;
     eser_result result;
     eser_status status = eser_init(&stream, &eser_default_model, state, sizeof state);
+    label_names = eser_default_model.labels;
+#ifdef WITH_PERSON
+    label_names = eser_default_person.labels;
+    if (status == ESER_OK)
+        status = eser_set_person(stream, &eser_default_person);
+#endif
     if (status != ESER_OK) {
         fprintf(stderr, "%s: %s\n", argv[0], eser_strerror(status));
         return 1;

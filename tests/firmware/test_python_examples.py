@@ -149,7 +149,7 @@ def test_without_its_gpu_libraries_the_jetson_answers_on_the_cpu(speech: Path) -
 
 def prediction(label: str, is_novel: bool = False) -> Prediction:
     zeros: Any = np.zeros(4, np.float32)
-    return Prediction(label, 0.9, {label: 1.0}, zeros, zeros, 1.0, 1.0, 1.0, is_novel)
+    return Prediction(label, 0.9, {label: 1.0}, zeros, zeros, zeros, 1.0, 1.0, 1.0, is_novel)
 
 
 def test_the_reply_fits_how_it_was_said() -> None:

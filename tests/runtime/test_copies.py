@@ -28,6 +28,7 @@ def label_of(recognizer: EmotionRecognizer, path: Path) -> tuple[str, list[float
 def taught(speech: Path) -> EmotionRecognizer:
     recognizer = EmotionRecognizer(min_confidence=0.99)
     recognizer.adapt(speech, "angry")
+    recognizer.adapt((0.1 * np.sin(np.arange(16000, dtype=np.float32)), 16000), "sad")
     return recognizer
 
 
@@ -37,9 +38,9 @@ def test_a_copy_answers_as_the_recognizer_does(way: Callable[[Any], Any], taught
     expected, answer = taught.predict(speech), other.predict(speech)
     assert answer.label == expected.label == "uncertain"
     assert answer.probabilities == expected.probabilities != EmotionRecognizer().predict(speech).probabilities
-    assert other.profile.person.utterances["angry"].n == 1
+    assert other.profile.person.counts == {"angry": 1, "sad": 1}
     other.adapt(speech, "happy")
-    assert list(taught.profile.person.utterances if taught.profile.person else ()) == ["angry"]  # each has its own
+    assert (taught.profile.person.counts if taught.profile.person else {}) == {"angry": 1, "sad": 1}  # each has its own
     with other.stream() as stream:
         stream.feed(np.zeros(100, dtype=np.int16))
 
@@ -64,10 +65,10 @@ def test_answers_and_profiles_are_data(taught: EmotionRecognizer, speech: Path) 
         other = way(answer)
         assert other.record() == answer.record()
         assert np.array_equal(other.embedding, answer.embedding)
-        centres, expected = (profile.centres(taught.manifest) for profile in (way(taught.profile), taught.profile))
-        assert centres is not None
+        found, expected = (profile.correction(taught.manifest) for profile in (way(taught.profile), taught.profile))
+        assert found is not None
         assert expected is not None
-        assert np.array_equal(centres, expected)
+        assert np.array_equal(found.statistics, expected.statistics)
 
 
 def test_what_holds_an_engine_says_what_to_copy_instead(taught: EmotionRecognizer) -> None:

@@ -17,6 +17,8 @@ from edge_ser.frontend.features import LOGMEL_V1, extract
 from edge_ser.model.manifest import read_model_file, shipped_model_path
 from edge_ser.prediction import NO_SPEECH, UNCERTAIN, decide
 
+NO_STATISTICS = np.zeros(960, dtype=np.uint16)
+
 
 @pytest.fixture(scope="module", params=["auto", "onnx"])
 def recognizer(request: pytest.FixtureRequest) -> EmotionRecognizer:
@@ -115,7 +117,7 @@ def test_the_shipped_file_is_small_and_not_trained_on_ravdess() -> None:
 def test_confidence_is_the_tempered_softmax() -> None:
     manifest = read_model_file(shipped_model_path()).manifest
     logits = np.array([1.0, 3.0, 0.0, -1.0], dtype=np.float32)
-    prediction = decide(logits, np.zeros(64, dtype=np.float32), manifest, 1.0)
+    prediction = decide(logits, np.zeros(64, dtype=np.float32), NO_STATISTICS, manifest, 1.0)
     tempered = np.exp(logits.astype(np.float64) / manifest.temperature)
     assert prediction.label == manifest.labels[1]
     assert prediction.confidence == pytest.approx(tempered[1] / tempered.sum())
@@ -137,7 +139,7 @@ def test_min_confidence_is_a_probability(wrong: float) -> None:
 def test_a_model_may_have_a_label_of_that_name() -> None:
     manifest = read_model_file(shipped_model_path()).manifest
     manifest = replace(manifest, labels=(UNCERTAIN, *manifest.labels[1:]))
-    answer = decide(np.array([9, 0, 0, 0], dtype=np.float32), np.zeros(64, dtype=np.float32), manifest, 1.0, 0.5)
+    answer = decide(np.array([9, 0, 0, 0], dtype=np.float32), np.zeros(64, dtype=np.float32), NO_STATISTICS, manifest, 1.0, 0.5)
     assert (answer.label, answer.confidence) == (UNCERTAIN, answer.probabilities[UNCERTAIN])
 
 
@@ -148,7 +150,7 @@ def test_novelty_is_the_distance_to_the_nearest_centre() -> None:
     direction /= np.linalg.norm(direction)
     for share, novel in ((0.0, False), (0.99, False), (1.01, True), (20, True)):
         z = (centre + share * manifest.novelty_distance * direction).astype(np.float32)
-        answer = decide(logits, z, manifest, 1.0)
+        answer = decide(logits, z, NO_STATISTICS, manifest, 1.0)
         assert answer.distance == pytest.approx(share * manifest.novelty_distance, abs=1e-5)
         assert answer.is_novel is novel
 
@@ -157,15 +159,15 @@ def test_where_speech_is_improbable_the_label_says_so() -> None:
     manifest, logits = read_model_file(shipped_model_path()).manifest, np.array([9, 0, 0, 0], dtype=np.float32)
     weights = [1.0] + 63 * [0.0]
     manifest = replace(manifest, speech={"weights": weights, "bias": -1.0, "threshold": 0.4})
-    found = [decide(logits, np.array([x] + 63 * [7.0], dtype=np.float32), manifest, 1.0) for x in (0.5, 0.7, 1.0)]
+    found = [decide(logits, np.array([x] + 63 * [7.0], dtype=np.float32), NO_STATISTICS, manifest, 1.0) for x in (0.5, 0.7, 1.0)]
     assert [answer.speech for answer in found] == pytest.approx([1 / (1 + math.exp(1 - x)) for x in (0.5, 0.7, 1.0)], abs=1e-6)
     assert [answer.label for answer in found] == [NO_SPEECH, "neutral", "neutral"]
     assert found[0].probabilities == found[1].probabilities
     few, unsure = np.array([0.5] + 63 * [7.0], dtype=np.float32), np.array([0.3, 0, 0, 0], dtype=np.float32)
-    assert decide(logits, few, manifest, 1.0, min_speech=0).label == "neutral"
-    assert decide(logits, few, manifest, 1.0, min_speech=0.3).label == "neutral"
-    assert decide(unsure, few, manifest, 1.0, min_confidence=0.9).label == NO_SPEECH  # before uncertain
-    assert decide(logits, np.array([-1e30] + 63 * [0.0], dtype=np.float32), manifest, 1.0).speech < 1e-100
+    assert decide(logits, few, NO_STATISTICS, manifest, 1.0, min_speech=0).label == "neutral"
+    assert decide(logits, few, NO_STATISTICS, manifest, 1.0, min_speech=0.3).label == "neutral"
+    assert decide(unsure, few, NO_STATISTICS, manifest, 1.0, min_confidence=0.9).label == NO_SPEECH  # before uncertain
+    assert decide(logits, np.array([-1e30] + 63 * [0.0], dtype=np.float32), NO_STATISTICS, manifest, 1.0).speech < 1e-100
 
 
 def test_a_limit_of_speech_is_a_probability() -> None:

@@ -210,8 +210,11 @@ def evaluate(
         results = tuning.calibration(run_or_model, data, corpus, split, cache)
         text, name = evaluation.format_comparison(results, "calibration"), f"calibration-{corpus}-{split}"
     elif adaptation:
-        results = tuning.adaptation(run_or_model, data, corpus, split, cache)
-        text, name = evaluation.format_comparison(results, "adaptation"), f"adaptation-{corpus}-{split}"
+        from edge_ser_train.evaluate.adaptation import adaptation as adapted
+        from edge_ser_train.evaluate.adaptation import format_adaptation
+
+        results = adapted(run_or_model, data, corpus, split, cache)
+        text, name = format_adaptation(results), f"adaptation-{corpus}-{split}"
     else:
         is_run = run_or_model.is_dir()
         score = evaluation.evaluate_run(run_or_model, data, corpus, split, cache) if is_run else None

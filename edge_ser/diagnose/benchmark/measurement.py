@@ -77,7 +77,7 @@ class _Runner:
         mark()
         answer = backend.run(features)
         mark()
-        decide(answer.logits, answer.embedding, manifest, reader.duration_s)
+        decide(answer.logits, answer.embedding, backend.statistics(answer.encoded), manifest, reader.duration_s)
         mark()
         names = ["answer", *STAGES]
         if front_end.streamable:

@@ -20,8 +20,9 @@ def answer(happy: float, heard_s: float = 1.0, is_novel: bool = False) -> Predic
     probabilities = {"happy": happy, "sad": 1 - happy}
     label = max(probabilities, key=probabilities.__getitem__)
     nothing = np.zeros(0, dtype=np.float32)
+    none = np.zeros(0, dtype=np.uint16)
     return Prediction(
-        label, max(happy, 1 - happy), probabilities, nothing, nothing, heard_s, 9.0 if is_novel else 1.0, 1.0, is_novel
+        label, max(happy, 1 - happy), probabilities, nothing, nothing, none, heard_s, 9.0 if is_novel else 1.0, 1.0, is_novel
     )
 
 

@@ -325,3 +325,25 @@ def test_the_screen_tells_of_the_broker(speech: Path) -> None:
     notes = [line for line in done.stdout.decode().splitlines() if "MQTT" in line]
     assert len(notes) == 1  # however often it tried
     assert f"127.0.0.1 port {port} cannot be reached: [Errno 111] Connection refused; trying again" in notes[0]
+
+
+def test_a_home_says_what_an_utterance_was(broker: Mosquitto, listen_at: Callable[..., Home]) -> None:
+    lines: queue.Queue[str] = queue.Queue()
+    home = listen_at(broker.port)
+    home.client.publish("home/correct", "sad", qos=1, retain=True)  # of long ago: not taken
+
+    def correct(label: str) -> str:
+        if label == "nobody":
+            raise ConfigError("nothing was answered yet")
+        return f"learnt {label}"
+
+    with Publisher(Broker.from_url(f"{broker.url}/home"), lines.put, ["neutral", "happy"], correct):
+        said(lines, "publishing")
+        later = listen_at(broker.port)
+        heard = dict(later.next()[:2] for _ in range(5))
+        select = json.loads(heard["homeassistant/select/home_correct/config"])
+        assert (select["command_topic"], select["options"]) == ("home/correct", ["neutral", "happy"])
+        said_of = {b"happy": "learnt happy", b"nobody": "nothing was", b"\xff": "no text", b"x" * 201: "201 bytes"}
+        for payload, line in said_of.items():
+            home.client.publish("home/correct", payload, qos=1)
+            assert line in lines.get(timeout=WAIT_S)

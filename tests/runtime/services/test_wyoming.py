@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from wyoming.event import Event
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
-from edge_ser import EmotionRecognizer
+from edge_ser import EmotionRecognizer, Profile
 from edge_ser.arrays import AnyArray
 from tests.commanding import run, without
 from tests.runtime.services.wyoming_clients import (
@@ -228,3 +229,33 @@ def test_mistakes_of_setup_are_one_line(server: Server, tmp_path: Path) -> None:
         assert status == 2
         assert "expected tcp://HOST:PORT or unix:///PATH" in line
     assert b"pip install 'edge-ser[serve]'" in run("serve", command=without("wyoming")).stderr
+
+
+def test_a_client_puts_its_answer_right(serve: Callable[..., Server], speech: Path, tmp_path: Path) -> None:
+    path = tmp_path / "me.json"
+    Profile().save(path)
+    server = serve("--profile", path, "--learn")
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+
+    def correct(data: Any) -> Event:
+        return Event("user-event", {"name": "correct", "data": data})
+
+    async def talk() -> None:
+        async with server.client() as client:
+            await client.write_event(correct({"label": "tired"}))
+            assert "nothing was answered yet" in (await complaint(client)).text
+            await ask(client, samples, rate_hz)
+            wrongs: tuple[Any, ...] = ({}, [], {"label": 3})
+            for wrong in wrongs:
+                await client.write_event(correct(wrong))
+                assert "lacks its label" in (await complaint(client)).text
+            await client.write_event(correct({"label": "tired"}))
+            assert (await event(client)).data == {"name": "corrected", "data": {"label": "tired"}}
+            await client.write_event(correct({"label": "sad"}))
+            assert "within 2 s" in (await complaint(client)).text
+            await ask(client, samples, rate_hz)
+
+    asyncio.run(talk())
+    person = Profile.load(path).person
+    assert person is not None
+    assert person.counts == {"tired": 1}

@@ -43,6 +43,8 @@ class Clip:
     """Conversation the clip was cut from."""
     scenario: str = ""
     """``improvised``, ``scripted`` or empty."""
+    text: str = ""
+    """Name of the sentence that is said, or empty."""
 
     @property
     def key(self) -> str:

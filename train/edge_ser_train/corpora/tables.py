@@ -121,7 +121,8 @@ def read_table(folder: Path, name: str, report: Report = refuse) -> list[Clip]:
             report(f"{where}: split is {split!r}; expected {', '.join(SPLITS)}")
         else:
             known = {column: row.get(column) or "" for column in ("fold", "gender", "session", "dialogue", "scenario")}
-            clips.append(Clip(name, path, speaker, emotion, split, Path(file_name).as_posix(), **known))
+            text = row.get("text_id") or ""
+            clips.append(Clip(name, path, speaker, emotion, split, Path(file_name).as_posix(), text=text, **known))
         seen.add(file_name)
     for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
         shared = sorted({c.speaker for c in clips if c.split == one} & {c.speaker for c in clips if c.split == other})

@@ -277,7 +277,7 @@ def format_comparison(results: Sequence[dict[str, Any]], key: str) -> str:
     lines.append(f"  {'corpus':<10} {key:<{width}} {'clips':>5}  {'UA':>6}  {f'95 % over {over}':<18} {'change':<21}  {'ECE':>5}")
     base: dict[str, float] = {}
     for r in results:
-        change = r["ua"] - base.setdefault(r["corpus"], r["ua"])
+        change = r.get("change", r["ua"] - base.setdefault(r["corpus"], r["ua"]))
         change = Interval(change, *r["change_95"]).points() if "change_95" in r else f"{100 * change:+.1f}"
         interval = f"[{r['ua_95'][0]:.1%}, {r['ua_95'][1]:.1%}]"
         scores = f"{r['n_clips']:>5}  {r['ua']:>6.1%}  {interval:<18} {change:<21}  {r['ece']:>5.3f}"

@@ -1,21 +1,19 @@
-"""What calibration to a microphone and adaptation to a person bring, to speakers and corpora a model was not trained on.
+"""What calibration to a microphone brings, to speakers and corpora a model was not trained on.
 
-Every clip is judged by itself, tuned by other clips alone: what a device heard before it. Both are the runtime's own code.
+Every clip is judged by itself, tuned by other clips alone: what a device heard before it. It is the runtime's own code.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
-from edge_ser.arrays import Float32Array, Float64Array
+from edge_ser.arrays import Float32Array
 from edge_ser.errors import CorpusError
 from edge_ser.personal.microphone import MIN_SPEECH_S, Encoder, Speech, SpeechStatistics
-from edge_ser.personal.person import Person, evidence
 from edge_ser.terminal import progress
 from edge_ser_train.corpora.clips import ORDINARY, Clip
 from edge_ser_train.corpora.tables import select
@@ -23,10 +21,6 @@ from edge_ser_train.evaluate.evaluation import Subject, open_run_or_model
 
 MINUTE_S = 60.0
 """Audio that a calibration hears, in seconds, or what there is."""
-UTTERANCES = (1, 2, 4)
-"""Utterances of each emotion that an adaptation hears."""
-N_DRAWS = 10
-"""Which utterances those are is drawn so many times for every clip."""
 
 
 def leave_corpus_out(path: Path, data: Path, cache_dir: Path | None) -> list[dict[str, Any]]:
@@ -100,38 +94,3 @@ def _offset(
     if statistics.vector_s < MIN_SPEECH_S:
         return np.zeros_like(subject.speech_vector)
     return statistics.result(speech).offset(subject.speech_vector, subject.ordinary_vector)
-
-
-def adaptation(path: Path, data: Path, corpus: str, split: str, cache_dir: Path | None) -> list[dict[str, Any]]:
-    """Score without and with adaptation to the speaker, by 1, 2 and 4 utterances of every emotion.
-
-    Those that a clip's answer is adapted by are drawn from the speaker's other clips, ten times, and the answers of all draws
-    are scored together. Where a speaker has fewer other clips of an emotion, it is those.
-    """
-    from edge_ser_train.method.dataset import default_cache_dir, load_features
-
-    subject = open_run_or_model(path)
-    clips = select(subject.training.read(data, corpus), split, subject.labels)
-    plain, z = subject.answer(load_features(clips, subject.front_end, cache_dir or default_cache_dir()))
-    results = [subject.score_logits(clips, split, plain) | {"adaptation": "none"}]
-    of: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for i, clip in enumerate(clips):
-        of[clip.speaker, clip.emotion].append(i)
-
-    def answer(i: int, draw: int, n: int) -> Float64Array:
-        rng = np.random.default_rng((draw, i))
-        person = Person(subject.weights_sha256)
-        for label in subject.labels:
-            for j in rng.permutation([j for j in of[clips[i].speaker, label] if j != i])[:n]:
-                person = person.hear(label, z[int(j)])
-        says = evidence(z[i], subject.centres, person.centres(subject.labels, subject.centres), subject.novelty_distance)
-        logits: Float64Array = plain[i] + subject.temperature * says  # the score divides them by the temperature
-        return logits
-
-    for n in UTTERANCES:
-        draws = progress(range(N_DRAWS), f"{corpus}, {n} utterances")
-        logits = np.array([answer(i, draw, n) for draw in draws for i in range(len(clips))], dtype=np.float32)
-        name = f"{n} utterance{'s' * (n > 1)} an emotion"
-        changed = subject.score_change(N_DRAWS * clips, split, np.tile(plain, (N_DRAWS, 1)), logits)
-        results.append(changed | {"adaptation": name, "n_clips": len(clips), "n_draws": N_DRAWS})
-    return results

@@ -143,7 +143,7 @@ def _shipped_tables(shipped: Path) -> str:
         first: dict[str, float] = {}
         rows = []
         for r in results:
-            change = r["ua"] - first.setdefault(r["corpus"], r["ua"])
+            change = r.get("change", r["ua"] - first.setdefault(r["corpus"], r["ua"]))
             shown = Interval(change, *r["change_95"]).points() if "change_95" in r else f"{100 * change:+.1f}"
             ua = Interval(r["ua"], *r["ua_95"]).percent()
             rows.append([f"{r['corpus']} {r['split']}", r[key], str(r["n_clips"]), ua, shown, f"{r['ece']:.3f}"])

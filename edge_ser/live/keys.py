@@ -1,0 +1,30 @@
+"""Keys of a terminal, one by one and without waiting."""
+
+from __future__ import annotations
+
+import select
+import sys
+import termios
+import tty
+from types import TracebackType
+
+
+class Keys:
+    """Gives the keys that were pressed while the block runs; none where standard input is no terminal."""
+
+    def __enter__(self) -> Keys:
+        self._is_terminal = sys.stdin is not None and sys.stdin.isatty()
+        if self._is_terminal:
+            self._before = termios.tcgetattr(sys.stdin)
+            tty.setcbreak(sys.stdin)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._is_terminal:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+
+    def pressed(self) -> str:
+        """Return the next key, or an empty string."""
+        if not self._is_terminal or not select.select([sys.stdin], [], [], 0)[0]:
+            return ""
+        return sys.stdin.read(1)

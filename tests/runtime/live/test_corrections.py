@@ -1,0 +1,116 @@
+"""Corrections: what they teach, how fast, that nothing is lost; and the guide that records a person."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from edge_ser import ConfigError, EmotionRecognizer, Profile
+from edge_ser.cli import cli
+from edge_ser.errors import AudioError
+from edge_ser.live.capture import Captured
+from edge_ser.live.corrections import PAUSE_S, Corrections
+from edge_ser.live.guide import TAKES, fault, guide
+
+
+def buzz(hz: float, seconds: float = 1.2, level: float = 0.1) -> np.ndarray:
+    t = np.arange(int(16000 * seconds)) / 16000
+    return np.asarray(level * sum(np.sin(2 * np.pi * k * hz * t) / k for k in range(1, 8)), dtype=np.float32)
+
+
+def test_corrections_teach_are_written_and_do_not_come_too_fast(tmp_path: Path) -> None:
+    path, now = tmp_path / "me.json", [0.0]
+    recognizer = EmotionRecognizer()
+    corrections = Corrections(recognizer, path, lambda: now[0])
+    with pytest.raises(ConfigError, match="nothing was answered yet"):
+        corrections.correct(None, "happy")
+    answer = recognizer.predict((buzz(200), 16000))
+    assert corrections.correct(answer, "happy") == "learnt: that was happy (1 so far)"
+    with pytest.raises(ConfigError, match="within 2 s of another"):
+        corrections.correct(answer, "sad")
+    now[0] += PAUSE_S
+    assert corrections.correct(answer, "tired") == "learnt: that was tired (1 so far)"  # a slip: the later label counts
+    person = Profile.load(path).person
+    assert person is not None
+    assert person.counts == {"tired": 1}
+    now[0] += PAUSE_S
+    before = recognizer.profile
+    with pytest.raises(ConfigError, match="expected a word"):
+        corrections.correct(recognizer.predict((buzz(100), 16000)), "a\nb")
+    assert recognizer.profile is before
+
+
+def test_a_profile_that_cannot_be_written_learns_nothing(tmp_path: Path) -> None:
+    recognizer = EmotionRecognizer()
+    before = recognizer.profile
+    with pytest.raises(ConfigError, match="cannot write the profile"):
+        Corrections(recognizer, tmp_path / "gone" / "me.json").correct(recognizer.predict((buzz(200), 16000)), "happy")
+    assert recognizer.profile is before
+
+
+def loud(window: np.ndarray) -> float:
+    return float(np.abs(window).max() > 0.0005)
+
+
+def test_the_guide_repeats_bad_takes_and_learns_good_ones() -> None:
+    silence = np.zeros(16000, dtype=np.float32)
+    takes = [buzz(120), buzz(120, 0.4), buzz(120, level=30).clip(-1, 1), buzz(120, level=0.001), buzz(240), buzz(130), buzz(250)]
+    captured = [Captured(part, 0.0) for take in takes for part in (take, silence)]
+    recognizer = EmotionRecognizer()
+    lines: list[str] = []
+    levels: list[float] = []
+    good = guide(recognizer, ["calm", "glad"], captured, 16000, lines.append, levels.append, loud)
+    assert good == 2 * TAKES
+    assert recognizer.profile.person is not None
+    assert recognizer.profile.person.counts == {"calm": 2, "glad": 2}
+    assert sum("once more" in line for line in lines) == 3
+    assert any("clipped" in line for line in lines)
+    assert any("too soft" in line for line in lines)
+    assert any("say the whole sentence" in line for line in lines)
+    assert len(levels) == len(captured)
+    assert lines[0].startswith('calm: say "')
+
+
+def test_the_guide_keeps_what_it_has_when_the_audio_ends() -> None:
+    recognizer = EmotionRecognizer()
+    lines: list[str] = []
+    captured = [Captured(buzz(120), 0.0), Captured(np.zeros(16000, dtype=np.float32), 0.0)]
+    assert guide(recognizer, ["calm"], captured, 16000, lines.append, lambda _: None, loud) == 1
+    assert lines[-1] == "the audio ended; 1 takes were learnt"
+    with pytest.raises(AudioError, match="before a sentence was heard"):
+        guide(recognizer, ["calm"], [Captured(np.zeros(16000, dtype=np.float32), 0.0)], 16000, print, lambda _: None, loud)
+    assert fault(np.zeros(16000, dtype=np.float32), 1.0).startswith("it is too soft")
+
+
+def test_adapt_records_shows_forgets_and_merges(speech: Path, tmp_path: Path) -> None:
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+    takes, me, other = tmp_path / "takes.wav", tmp_path / "me.json", tmp_path / "other.json"
+    soundfile.write(takes, np.concatenate([np.concatenate([samples, np.zeros(rate_hz, np.int16)])] * 6), rate_hz)
+
+    def run(*arguments: object) -> str:
+        result = CliRunner().invoke(cli, ["adapt", *map(str, arguments)])
+        return result.output if result.exit_code == 0 else f"{result.exit_code} {result.exception}"
+
+    recorded = run("--record", "tired", "happy", "--source", takes, "--profile", me)
+    assert 'tired: say "' in recorded
+    assert recorded.endswith("2 tired, 2 happy\n")
+    shown = run("--show", "--profile", me)
+    assert "told right" in shown
+    assert "what helps most now: more neutral" in shown
+    assert run("--forget", "9", "--profile", me).startswith("1 there is no utterance 9; expected 1 to 4")
+    assert run("--forget", "x", "--profile", me).startswith("1 there is no utterance")
+    assert run("--forget", "last", "--profile", me).endswith("2 tired, 1 happy\n")
+    run("sad", speech, "--profile", other)
+    assert run("--merge", other, "--profile", me).endswith("2 tired, 1 happy, 1 sad\n")
+    assert run("--merge", other, "--profile", me).endswith("2 tired, 1 happy, 1 sad\n")
+    run("--only", "--profile", me)
+    answer = json.loads(CliRunner().invoke(cli, ["predict", "--json", "--profile", str(me), str(speech)]).output)
+    assert list(answer["probabilities"]) == ["happy", "sad", "tired"]
+    whole = me.read_bytes()
+    assert "expected at most 400" in run("sad", *[speech] * 401, "--profile", me)
+    assert me.read_bytes() == whole
