@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sysconfig
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_ser.engines.clib import SOURCES
-from tests.firmware.test_kernels import tool
+from tests.firmware.targets import refuse, tool
 
 HERE = Path(__file__).parent
 COMPILER = "12"
@@ -36,20 +35,18 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = tmp_path_factory.mktemp("plugin") / "instructions.so"
-    run(tool("gcc", "gcc"), "-Wall", "-Wextra", "-Werror", "-O2", "-shared", "-fPIC", HERE / "instructions.c", "-o", built)
+    run(tool("gcc"), "-Wall", "-Wextra", "-Werror", "-O2", "-shared", "-fPIC", HERE / "instructions.c", "-o", built)
     return built
 
 
 @pytest.mark.parametrize("target", MILLIONS, ids=lambda target: f"{target[0]}-{target[2]}")
 def test_an_answer_costs_what_it_cost(target: tuple[str, str, str], plugin: Path, tmp_path: Path) -> None:
     architecture, processor, kernels = target
-    emulator = tool(f"qemu-{architecture}", "qemu-user")
+    emulator = tool(f"qemu-{architecture}")
     here = sysconfig.get_platform() == f"linux-{architecture}"
-    compiler = (
-        tool("gcc", "gcc") if here else tool(f"{architecture}-linux-gnu-gcc", f"gcc-{architecture.replace('_', '-')}-linux-gnu")
-    )
+    compiler = tool("gcc" if here else f"{architecture}-linux-gnu-gcc")
     if "plugin" not in run(emulator, "--help").stdout:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{emulator} takes no plugins")
+        refuse(f"{emulator} takes no plugins")
     version = run(compiler, "-dumpversion").stdout.strip().partition(".")[0]
     if version != COMPILER:
         pytest.skip(f"the counts are of gcc {COMPILER}; {compiler} is {version}")
