@@ -64,6 +64,8 @@ def main(out: Path, float_model: Path | None, quick: bool) -> None:
         length_rows = sections.lengths(5 if quick else 50, plot)
         note("hours")
         hour_rows = sections.hours(folder, 0.25 if quick else 2.0)
+        note("a folder of clips")
+        clip_rows, sooner = sections.many_clips(folder, 387 if quick else 3870, cores, 1 if quick else 3)
         note("streams")
         stream_rows, most = sections.parallel_streams(2 if quick else 10, cores)
     busy = (report.before.load or 0) > report.machine.cores
@@ -87,7 +89,7 @@ def main(out: Path, float_model: Path | None, quick: bool) -> None:
         "",
         "## What was aimed at",
         "",
-        *sections.goals(report, ratios, share, most),
+        *sections.goals(report, ratios, share, most, sooner, cores),
         "",
         "## Models and engines",
         "",
@@ -120,6 +122,8 @@ def main(out: Path, float_model: Path | None, quick: bool) -> None:
         "utterance in it; most of its time goes into finding them (Silero VAD).",
         "",
         *hour_rows,
+        "",
+        *clip_rows,
         "",
         "## Streams",
         "",

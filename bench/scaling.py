@@ -51,6 +51,22 @@ def long_recording(hours: float, folder: Path) -> tuple[dict[str, float], dict[s
     return found
 
 
+def folder_of_clips(folder: Path, n: int, jobs: int) -> float:
+    """Return the seconds that ``predict FOLDER --jobs`` takes for ``n`` clips of three seconds, its start included."""
+    import soundfile
+
+    clips = folder / "clips"
+    if not clips.is_dir():
+        clips.mkdir()
+        soundfile.write(clips / "00000.wav", speech_like(3), RATE_HZ)
+        for i in range(1, n):
+            os.link(clips / "00000.wav", clips / f"{i:05}.wav")
+    command = [sys.executable, "-c", "from edge_ser.cli import main; main()", "predict", str(clips), "--jobs", str(jobs)]
+    start = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
 def streams(n: int, seconds: float, cores: int) -> dict[str, float]:
     """Run ``n`` streams in real time, spread over a process a core; return how late chunks and answers were, in ms.
 

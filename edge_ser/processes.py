@@ -39,7 +39,9 @@ def each(work: Work[_T], shared: Any, items: Sequence[str], jobs: int) -> Iterat
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (work, shared))
+    context = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
+    context.set_forkserver_preload([work.__module__])  # imported once for all
+    pool = ProcessPoolExecutor(jobs, context, _begin, (work, shared))
     try:
         # Ctrl-C reaches every process of the terminal; the others, which start here, leave it to this one.
         interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)

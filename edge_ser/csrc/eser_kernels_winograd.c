@@ -1,5 +1,5 @@
-/* Four rows of a 3x3 convolution and their pooling at once, by Winograd's F(4x4, 3x3), for x86-64 with AVX2,
- * and with the dot products of AVX-512 VNNI.
+/* Four rows of a 3x3 convolution and their pooling at once, by Winograd's F(4x4, 3x3), for x86-64 with AVX2
+ * or AVX-512 VNNI, and for 64-bit Arm.
  *
  * Sixteen outputs, 2x2 pooling windows, from 6x6 inputs with 36 products a channel instead of 144 (Lavin & Gray, CVPR 2016):
  *
@@ -21,6 +21,12 @@
 
 #define PRODUCTS 36
 
+#ifdef ESER_NEON
+#define AT(output, channel) ((channel) * ESER_PANEL + (output))
+#else
+#define AT(output, channel) (2 * (output) + (channel))
+#endif
+
 size_t eser_winograd_size(const eser_model *model, const eser_kernels *kernels, int i) {
     const eser_layer *layer = &model->conv[i];
     return kernels->winograd == NULL ? 0 : (size_t)PRODUCTS * (size_t)(layer->n_in / 9) * (size_t)layer->n_out;
@@ -33,7 +39,7 @@ static void spread(const int32_t *x, int32_t step, int32_t *out) {
     memcpy(out, of, sizeof of);
 }
 
-/* [panel][36 products][channels / 2][16 outputs][2] */
+/* [panel][36 products][channels / 2], and of two channels [16 outputs][2] or, for Arm, [2][16 outputs]. */
 void eser_winograd_weights(const eser_model *model, int i, int16_t *out) {
     const eser_layer *layer = &model->conv[i];
     const int32_t channels = layer->n_in / 9;
@@ -51,18 +57,15 @@ void eser_winograd_weights(const eser_model *model, int i, int16_t *out) {
                 for (int r = 0; r < 6; r++) {
                     spread(&columns[0][r], 6, rows);
                     for (int s = 0; s < 6; s++)
-                        out[((6 * r + s) * channels / 2 + c / 2) * 2 * ESER_PANEL + 2 * o + c % 2] = (int16_t)rows[s];
+                        out[((6 * r + s) * channels / 2 + c / 2) * 2 * ESER_PANEL + AT(o, c % 2)] = (int16_t)rows[s];
                 }
             }
     }
 }
 
-#ifdef ESER_X86
-#include <immintrin.h>
+#if defined(ESER_X86) || defined(ESER_NEON)
 
 #define INLINE static inline __attribute__((always_inline))
-#define AVX2 __attribute__((target("avx2")))
-
 #define MOST_TILES 5 /* side by side: what they take stays near the processor */
 #define MOST_CHANNELS 64
 
@@ -73,57 +76,171 @@ typedef struct {
     int32_t pooled[2][2 * MOST_TILES * ESER_PANEL];        /* [rows][columns][16 outputs] */
 } workspace;
 
-AVX2 INLINE __m256i load(const void *from) {
-    return _mm256_loadu_si256((const __m256i *)from);
+#ifdef ESER_X86
+#include <immintrin.h>
+#define TARGET __attribute__((target("avx2")))
+#define BYTES 32 /* of a vector */
+#define ACTIVATE eser_activate_avx2
+#else
+#include <arm_neon.h>
+#define TARGET
+#define BYTES 16
+#define ACTIVATE eser_activate_neon
+#endif
+
+/* Vectors of the compiler's own: sums of 32 bits wrap around, so they have no sign until they are shifted. */
+typedef int16_t shorts __attribute__((vector_size(BYTES)));
+typedef uint32_t words __attribute__((vector_size(BYTES)));
+typedef int32_t signed_words __attribute__((vector_size(BYTES)));
+/* The same where they lie in memory, of any alignment. */
+typedef int16_t shorts_there __attribute__((vector_size(BYTES), aligned(1), may_alias));
+typedef uint32_t words_there __attribute__((vector_size(BYTES), aligned(1), may_alias));
+typedef int32_t signed_words_there __attribute__((vector_size(BYTES), aligned(1), may_alias));
+#define SHORTS (BYTES / 2)
+#define WORDS (BYTES / 4)
+
+TARGET INLINE void load_levels(const uint8_t *from, shorts *to) {
+#ifdef ESER_X86
+    *to = (shorts)_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)from));
+#else
+    *to = (shorts)vmovl_u8(vld1_u8(from));
+#endif
 }
 
-AVX2 INLINE void store(void *to, __m256i x) {
-    _mm256_storeu_si256((__m256i *)to, x);
+TARGET INLINE void keep_larger(signed_words *x, signed_words y) {
+#ifdef ESER_X86
+    *x = (signed_words)_mm256_max_epi32((__m256i)*x, (__m256i)y);
+#else
+    *x = (signed_words)vmaxq_s32((int32x4_t)*x, (int32x4_t)y);
+#endif
 }
 
 /* B' x. */
-AVX2 INLINE void transform(const __m256i *x, __m256i *out) {
-    const __m256i a = _mm256_sub_epi16(x[4], _mm256_slli_epi16(x[2], 2)), b = _mm256_sub_epi16(x[3], _mm256_slli_epi16(x[1], 2));
-    const __m256i c = _mm256_sub_epi16(x[4], x[2]), d = _mm256_slli_epi16(_mm256_sub_epi16(x[3], x[1]), 1);
-    out[0] = _mm256_add_epi16(_mm256_slli_epi16(_mm256_sub_epi16(x[0], x[2]), 2), c);
-    out[1] = _mm256_add_epi16(a, b);
-    out[2] = _mm256_sub_epi16(a, b);
-    out[3] = _mm256_add_epi16(c, d);
-    out[4] = _mm256_sub_epi16(c, d);
-    out[5] = _mm256_add_epi16(_mm256_slli_epi16(_mm256_sub_epi16(x[1], x[3]), 2), _mm256_sub_epi16(x[5], x[3]));
+TARGET INLINE void transform(const shorts *x, shorts *out) {
+    const shorts a = x[4] - (x[2] << 2), b = x[3] - (x[1] << 2), c = x[4] - x[2], d = (x[3] - x[1]) << 1;
+    out[0] = ((x[0] - x[2]) << 2) + c;
+    out[1] = a + b;
+    out[2] = a - b;
+    out[3] = c + d;
+    out[4] = c - d;
+    out[5] = ((x[1] - x[3]) << 2) + (x[5] - x[3]);
 }
 
 /* B' d B of some tiles, whose first inputs lie at the offsets, n_columns from the first to past the last. */
-AVX2 static void transform_tiles(const uint8_t *const *rows, const int32_t *offsets, int32_t tiles, int32_t n_columns,
+TARGET static void transform_tiles(const uint8_t *const *rows, const int32_t *offsets, int32_t tiles, int32_t n_columns,
                                  int32_t channels, workspace *work) {
-    __m256i x[6], y[6];
-    for (int32_t c = 0; c < channels; c += 16) {
+    shorts x[6], y[6];
+    for (int32_t c = 0; c < channels; c += SHORTS) {
         for (int32_t column = 0; column < n_columns; column++) {
             for (int r = 0; r < 6; r++)
-                x[r] = _mm256_cvtepu8_epi16(
-                    _mm_loadu_si128((const __m128i *)(rows[r] + (offsets[0] + column) * channels + c)));
+                load_levels(rows[r] + (offsets[0] + column) * channels + c, &x[r]);
             transform(x, y);
             for (int r = 0; r < 6; r++)
-                store(work->rows[r][column], y[r]);
+                *(shorts_there *)work->rows[r][column] = y[r];
         }
         for (int32_t t = 0; t < tiles; t++)
             for (int r = 0; r < 6; r++) {
                 for (int s = 0; s < 6; s++)
-                    x[s] = load(work->rows[r][offsets[t] - offsets[0] + s]);
+                    x[s] = *(const shorts_there *)work->rows[r][offsets[t] - offsets[0] + s];
                 transform(x, y);
                 for (int s = 0; s < 6; s++)
-                    store(work->inputs + ((6 * r + s) * tiles + t) * channels + c, y[s]);
+                    *(shorts_there *)(work->inputs + ((6 * r + s) * tiles + t) * channels + c) = y[s];
             }
     }
 }
 
+/* A' x. */
+TARGET INLINE void gather(const words *x, words *out) {
+    const words a = x[1] + x[2], b = x[1] - x[2], c = x[3] + x[4], d = x[3] - x[4];
+    const words six0 = (x[0] + (x[0] << 1)) << 1, six5 = (x[5] + (x[5] << 1)) << 1;
+    out[0] = six0 - (a << 2) + c;
+    out[1] = d - (b << 1);
+    out[2] = c - a;
+    out[3] = (d << 1) - b + six5;
+}
+
+/* An output from what is 9 * 2^shift times it, modulo 2^32. */
+TARGET INLINE void divide(const words *x, const int shift, signed_words *out) {
+    *out = (signed_words)(*x * 0x38e38e39u) >> shift;
+}
+
+/* The four pooling windows of a tile, of WORDS of its outputs. */
+TARGET INLINE void pool(const int32_t *products, int32_t far, int32_t *upper, int32_t *lower) {
+    static const int shift[4] = {3, 2, 1, 1};
+    words x[6], y[6][4], z[4][4];
+    signed_words largest[2][2], other;
+    for (int s = 0; s < 6; s++) {
+        for (int r = 0; r < 6; r++)
+            x[r] = *(const words_there *)(products + (6 * r + s) * far);
+        gather(x, y[s]);
+    }
+    for (int r = 0; r < 4; r++) {
+        for (int s = 0; s < 6; s++)
+            x[s] = y[s][r];
+        gather(x, z[r]);
+    }
+    for (int r = 0; r < 4; r++)
+        for (int s = 0; s < 4; s++) {
+            divide(&z[r][s], shift[r] + shift[s], &other);
+            if (r % 2 == 0 && s % 2 == 0)
+                largest[r / 2][s / 2] = other;
+            else
+                keep_larger(&largest[r / 2][s / 2], other);
+        }
+    for (int s = 0; s < 2; s++) {
+        *(signed_words_there *)(upper + s * ESER_PANEL) = largest[0][s];
+        *(signed_words_there *)(lower + s * ESER_PANEL) = largest[1][s];
+    }
+}
+
+typedef void multiply_tiles(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w);
+
+TARGET INLINE void winograd(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
+                            const int16_t *weights, multiply_tiles *multiply) {
+    workspace work;
+    const int32_t channels = layer->n_in / 9, tiles = (n + 1) / 2;
+    for (int32_t first = 0, blocks = (tiles + MOST_TILES - 1) / MOST_TILES; blocks > 0; blocks--) {
+        const int32_t size = (tiles - first + blocks - 1) / blocks;
+        int32_t at[MOST_TILES]; /* the tiles' columns; where n is odd the last tile overlaps the one before */
+        for (int32_t t = 0; t < size; t++)
+            at[t] = 4 * (first + t) < 2 * n - 4 ? 4 * (first + t) : 2 * n - 4;
+        const int32_t n_columns = at[size - 1] + 6 - at[0], n_pooled = (n_columns - 2) / 2;
+        const int16_t *w = weights;
+        transform_tiles(rows, at, size, n_columns, channels, &work);
+        for (int32_t o = 0; o < layer->n_out; o += ESER_PANEL) {
+            for (int k = 0; k < PRODUCTS; k++, w += channels * ESER_PANEL)
+                multiply(work.products + k * size * ESER_PANEL, work.inputs + k * size * channels, channels, size, w);
+            for (int32_t t = 0; t < size; t++)
+                for (int half = 0; half < ESER_PANEL; half += WORDS) {
+                    const int32_t to = (at[t] - at[0]) / 2 * ESER_PANEL + half;
+                    pool(work.products + t * ESER_PANEL + half, size * ESER_PANEL, work.pooled[0] + to, work.pooled[1] + to);
+                }
+            for (int r = 0; r < 2; r++)
+                ACTIVATE(out[r] + at[0] / 2 * layer->n_out + o, layer->n_out, work.pooled[r], n_pooled, 1,
+                                   layer->bias + o, layer->multiplier + o, 0);
+        }
+        first += size;
+    }
+}
+
+/* Blocks of one to MOST_TILES tiles, a constant for the compiler. */
+#define BY_TILES(block)                                     \
+    switch (tiles) {                                        \
+    case 1: block(out, x, channels, w, 1); break;           \
+    case 2: block(out, x, channels, w, 2); break;           \
+    case 3: block(out, x, channels, w, 3); break;           \
+    case 4: block(out, x, channels, w, 4); break;           \
+    default: block(out, x, channels, w, 5); break;          \
+    }
+
+#ifdef ESER_X86
 /* Sums over the channels for n tiles, a constant of at most 5, and 16 outputs. */
-AVX2 INLINE void block_avx2(int32_t *out, const int16_t *x, int32_t channels, const int16_t *w, const int n) {
+TARGET INLINE void block_avx2(int32_t *out, const int16_t *x, int32_t channels, const int16_t *w, const int n) {
     __m256i sum[5][2];
     for (int t = 0; t < n; t++)
         sum[t][0] = sum[t][1] = _mm256_setzero_si256();
     for (int32_t c = 0; c < channels; c += 2, w += 2 * ESER_PANEL) {
-        const __m256i w0 = load(w), w1 = load(w + ESER_PANEL);
+        const __m256i w0 = _mm256_loadu_si256((const __m256i *)w), w1 = _mm256_loadu_si256((const __m256i *)(w + ESER_PANEL));
         for (int t = 0; t < n; t++) {
             int32_t pair;
             memcpy(&pair, x + t * channels + c, sizeof pair);
@@ -133,19 +250,13 @@ AVX2 INLINE void block_avx2(int32_t *out, const int16_t *x, int32_t channels, co
         }
     }
     for (int t = 0; t < n; t++) {
-        store(out + t * ESER_PANEL, sum[t][0]);
-        store(out + t * ESER_PANEL + 8, sum[t][1]);
+        _mm256_storeu_si256((__m256i *)(out + t * ESER_PANEL), sum[t][0]);
+        _mm256_storeu_si256((__m256i *)(out + t * ESER_PANEL + 8), sum[t][1]);
     }
 }
 
-AVX2 static void multiply_avx2(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w) {
-    switch (tiles) {
-    case 1: block_avx2(out, x, channels, w, 1); break;
-    case 2: block_avx2(out, x, channels, w, 2); break;
-    case 3: block_avx2(out, x, channels, w, 3); break;
-    case 4: block_avx2(out, x, channels, w, 4); break;
-    default: block_avx2(out, x, channels, w, 5); break;
-    }
+TARGET static void multiply_avx2(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w) {
+    BY_TILES(block_avx2)
 }
 
 /* The same, 32 products and their sums an instruction. Written for the assembler: GCC 12 would keep the sums in memory. */
@@ -176,93 +287,61 @@ VNNI512 INLINE void block_vnni512(int32_t *out, const int16_t *x, int32_t channe
 }
 
 VNNI512 static void multiply_vnni512(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w) {
-    switch (tiles) {
-    case 1: block_vnni512(out, x, channels, w, 1); break;
-    case 2: block_vnni512(out, x, channels, w, 2); break;
-    case 3: block_vnni512(out, x, channels, w, 3); break;
-    case 4: block_vnni512(out, x, channels, w, 4); break;
-    default: block_vnni512(out, x, channels, w, 5); break;
-    }
+    BY_TILES(block_vnni512)
 }
 
-/* A' x. */
-AVX2 INLINE void gather(const __m256i *x, __m256i *out) {
-    const __m256i a = _mm256_add_epi32(x[1], x[2]), b = _mm256_sub_epi32(x[1], x[2]);
-    const __m256i c = _mm256_add_epi32(x[3], x[4]), d = _mm256_sub_epi32(x[3], x[4]);
-    const __m256i six0 = _mm256_slli_epi32(_mm256_add_epi32(x[0], _mm256_slli_epi32(x[0], 1)), 1);
-    const __m256i six5 = _mm256_slli_epi32(_mm256_add_epi32(x[5], _mm256_slli_epi32(x[5], 1)), 1);
-    out[0] = _mm256_add_epi32(_mm256_sub_epi32(six0, _mm256_slli_epi32(a, 2)), c);
-    out[1] = _mm256_sub_epi32(d, _mm256_slli_epi32(b, 1));
-    out[2] = _mm256_sub_epi32(c, a);
-    out[3] = _mm256_add_epi32(_mm256_sub_epi32(_mm256_slli_epi32(d, 1), b), six5);
-}
-
-/* An output from what is 9 * 2^shift times it, modulo 2^32. */
-AVX2 INLINE __m256i divided(__m256i x, const int shift) {
-    return _mm256_srai_epi32(_mm256_mullo_epi32(x, _mm256_set1_epi32(0x38e38e39)), shift);
-}
-
-/* The four pooling windows of a tile, of eight of its outputs. */
-AVX2 INLINE void pool(const int32_t *products, int32_t far, int32_t *upper, int32_t *lower) {
-    static const int shift[4] = {3, 2, 1, 1};
-    __m256i x[6], y[6][4], z[4][4];
-    for (int s = 0; s < 6; s++) {
-        for (int r = 0; r < 6; r++)
-            x[r] = load(products + (6 * r + s) * far);
-        gather(x, y[s]);
-    }
-    for (int r = 0; r < 4; r++) {
-        for (int s = 0; s < 6; s++)
-            x[s] = y[s][r];
-        gather(x, z[r]);
-        for (int s = 0; s < 4; s++)
-            z[r][s] = divided(z[r][s], shift[r] + shift[s]);
-    }
-    for (int s = 0; s < 2; s++) {
-        const int k = 2 * s;
-        store(upper + s * ESER_PANEL,
-              _mm256_max_epi32(_mm256_max_epi32(z[0][k], z[0][k + 1]), _mm256_max_epi32(z[1][k], z[1][k + 1])));
-        store(lower + s * ESER_PANEL,
-              _mm256_max_epi32(_mm256_max_epi32(z[2][k], z[2][k + 1]), _mm256_max_epi32(z[3][k], z[3][k + 1])));
-    }
-}
-
-AVX2 INLINE void winograd(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
-                          const int16_t *weights,
-                          void (*multiply)(int32_t *, const int16_t *, int32_t, int32_t, const int16_t *)) {
-    workspace work;
-    const int32_t channels = layer->n_in / 9, tiles = (n + 1) / 2;
-    for (int32_t first = 0, blocks = (tiles + MOST_TILES - 1) / MOST_TILES; blocks > 0; blocks--) {
-        const int32_t size = (tiles - first + blocks - 1) / blocks;
-        int32_t at[MOST_TILES]; /* the tiles' columns; where n is odd the last tile overlaps the one before */
-        for (int32_t t = 0; t < size; t++)
-            at[t] = 4 * (first + t) < 2 * n - 4 ? 4 * (first + t) : 2 * n - 4;
-        const int32_t n_columns = at[size - 1] + 6 - at[0], n_pooled = (n_columns - 2) / 2;
-        const int16_t *w = weights;
-        transform_tiles(rows, at, size, n_columns, channels, &work);
-        for (int32_t o = 0; o < layer->n_out; o += ESER_PANEL) {
-            for (int k = 0; k < PRODUCTS; k++, w += channels * ESER_PANEL)
-                multiply(work.products + k * size * ESER_PANEL, work.inputs + k * size * channels, channels, size, w);
-            for (int32_t t = 0; t < size; t++)
-                for (int half = 0; half < ESER_PANEL; half += 8) {
-                    const int32_t to = (at[t] - at[0]) / 2 * ESER_PANEL + half;
-                    pool(work.products + t * ESER_PANEL + half, size * ESER_PANEL, work.pooled[0] + to, work.pooled[1] + to);
-                }
-            for (int r = 0; r < 2; r++)
-                eser_activate_avx2(out[r] + at[0] / 2 * layer->n_out + o, layer->n_out, work.pooled[r], n_pooled, 1,
-                                   layer->bias + o, layer->multiplier + o, 0);
-        }
-        first += size;
-    }
-}
-
-AVX2 void eser_winograd_avx2(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
-                             const int16_t *weights) {
+TARGET void eser_winograd_avx2(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
+                               const int16_t *weights) {
     winograd(out, rows, n, layer, weights, multiply_avx2);
 }
 
-AVX2 void eser_winograd_vnni512(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
-                                const int16_t *weights) {
+TARGET void eser_winograd_vnni512(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
+                                  const int16_t *weights) {
     winograd(out, rows, n, layer, weights, multiply_vnni512);
 }
+#else
+/* Sums over the channels, a multiple of 8, for n tiles, a constant of at most 5, and 16 outputs. */
+INLINE void block_neon(int32_t *out, const int16_t *x, int32_t channels, const int16_t *w, const int n) {
+    int32x4_t sum[5][4];
+    int16x8_t inputs[5];
+    for (int t = 0; t < n; t++)
+        for (int i = 0; i < 4; i++)
+            sum[t][i] = vdupq_n_s32(0);
+#define ADD_PRODUCTS(lane)                                                                  \
+    do {                                                                                    \
+        const int16x8_t w0 = vld1q_s16(w), w1 = vld1q_s16(w + 8);                           \
+        for (int t = 0; t < n; t++) {                                                       \
+            sum[t][0] = vmlal_laneq_s16(sum[t][0], vget_low_s16(w0), inputs[t], lane);      \
+            sum[t][1] = vmlal_high_laneq_s16(sum[t][1], w0, inputs[t], lane);               \
+            sum[t][2] = vmlal_laneq_s16(sum[t][2], vget_low_s16(w1), inputs[t], lane);      \
+            sum[t][3] = vmlal_high_laneq_s16(sum[t][3], w1, inputs[t], lane);               \
+        }                                                                                   \
+        w += ESER_PANEL;                                                                    \
+    } while (0)
+    for (int32_t c = 0; c < channels; c += 8) {
+        for (int t = 0; t < n; t++)
+            inputs[t] = vld1q_s16(x + t * channels + c);
+        ADD_PRODUCTS(0);
+        ADD_PRODUCTS(1);
+        ADD_PRODUCTS(2);
+        ADD_PRODUCTS(3);
+        ADD_PRODUCTS(4);
+        ADD_PRODUCTS(5);
+        ADD_PRODUCTS(6);
+        ADD_PRODUCTS(7);
+    }
+    for (int t = 0; t < n; t++)
+        for (int i = 0; i < 4; i++)
+            vst1q_s32(out + t * ESER_PANEL + 4 * i, sum[t][i]);
+}
+
+static void multiply_neon(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w) {
+    BY_TILES(block_neon)
+}
+
+void eser_winograd_neon(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
+                        const int16_t *weights) {
+    winograd(out, rows, n, layer, weights, multiply_neon);
+}
+#endif
 #endif

@@ -8,7 +8,7 @@
  *     frames [7][128] -> conv1 7x7 / 2 -> [3][61 * 48] -> conv2 3x3, pool 2x2 -> [3][29 * 64]
  *                     -> conv3 3x3, pool 2x2 -> [3][13 * 80] -> conv4 3x3, pool 2x2 -> [5 * 96], a vector
  *
- * On x86-64 the rings hold six rows, from which two pooled rows may also be computed at once.
+ * On x86-64 and 64-bit Arm the rings hold six rows, from which two pooled rows may also be computed at once.
  *
  * A row holds positions, a position channels, so that a kernel's row of weights meets one run of bytes.
  */
@@ -108,8 +108,18 @@ const eser_kernels *eser_kernels_at(uint32_t i);
 #endif
 #endif
 
-#ifdef ESER_X86
+#if defined(ESER_X86) || defined(ESER_NEON)
 #define ESER_ROWS 6 /* that a ring holds */
+#else
+#define ESER_ROWS 3
+#endif
+
+#ifdef ESER_NEON
+void eser_winograd_neon(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
+void eser_activate_neon(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
+                        const int32_t *multiplier, int32_t keep);
+#endif
+#ifdef ESER_X86
 void eser_winograd_avx2(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 void eser_winograd_vnni512(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 void eser_dot_vnni512(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, const int8_t *panel);
@@ -119,8 +129,6 @@ void eser_features_avx2(const float *samples, float *db, eser_scratch *scratch);
 void eser_features_side_by_side_avx2(const float *samples, float *db);
 void eser_activate_avx2(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                         const int32_t *multiplier, int32_t keep);
-#else
-#define ESER_ROWS 3
 #endif
 
 #define ESER_MAX_SIMD 3

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import pkgutil
 import sys
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -143,6 +141,9 @@ def library_path() -> Path | None:
 
 def _zipped() -> ctypes.CDLL:
     """Load the library out of the zip archive that the package is imported from; BackendError where there is none."""
+    import pkgutil  # milliseconds, of zipped packages alone
+    import tempfile
+
     try:
         content = None if _PACKAGE.is_dir() else pkgutil.get_data("edge_ser", LIBRARY)
     except OSError:
