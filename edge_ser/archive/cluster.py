@@ -10,11 +10,12 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 from types import TracebackType
 from typing import Any
 
 from edge_ser.archive.dataset import Dataset
-from edge_ser.archive.pool import MOST_FAILED_STARTS, Answer, Death, answer
+from edge_ser.archive.pool import MOST_FAILED_STARTS, Answer, Death, WithoutPandas, answer
 from edge_ser.archive.units import Labeller, Outcome, Unit
 from edge_ser.errors import BackendError, first_line
 
@@ -138,6 +139,7 @@ class _Actor:
     """One process of the cluster."""
 
     def __init__(self, given: tuple[Labeller, Dataset]) -> None:
+        sys.meta_path.insert(0, WithoutPandas)
         self._labeller, self._dataset = given
 
     def ready(self) -> None:

@@ -73,14 +73,23 @@ def listing(names: Sequence[str]) -> Listing:
     return Listing(every.filter(is_new) if n_doubles else every, storage, n_doubles, tuple(unlisted))
 
 
+def text(name: bytes) -> str:
+    r"""Return a name as text: bytes that are no UTF-8 as they are escaped.
+
+    >>> text(b"caf\xe9.wav")
+    'caf\\xe9.wav'
+    """
+    return name.decode("utf-8", "backslashreplace")
+
+
 def texts(files: Any) -> Any:
-    """Return names (binary) as text: bytes that are no UTF-8 as ``\\\\xff``."""
+    """Return names (binary) as ``pyarrow`` text, each as :func:`text` does."""
     import pyarrow as pa
 
     try:
         return files.cast(pa.large_string())
     except pa.ArrowInvalid:
-        return pa.array([name.decode("utf-8", "backslashreplace") for name in files.to_pylist()], pa.large_string())
+        return pa.array(map(text, files.to_pylist()), pa.large_string())
 
 
 def _table(rows: Iterable[tuple[bytes, int, int | None]]) -> Table:

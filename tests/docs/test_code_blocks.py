@@ -23,8 +23,20 @@ from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECORDINGS = ("hello.wav", "mine.wav", "meeting.wav", "minute.wav", "a.wav", "b.wav", "c.wav", "recordings/one.wav")
-PARSED_ALONE = {"listen", "serve", "train", "reproduce", "export", "evaluate", "corpus", "benchmark", "calibrate", "doctor"}
-"""Verbs that need a microphone, a broker, corpora or minutes: their lines are parsed, not run."""
+PARSED_ALONE = {
+    "label",
+    "listen",
+    "serve",
+    "train",
+    "reproduce",
+    "export",
+    "evaluate",
+    "corpus",
+    "benchmark",
+    "calibrate",
+    "doctor",
+}
+"""Verbs that need a microphone, a broker, a bucket, corpora or minutes: their lines are parsed, not run."""
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:
