@@ -154,7 +154,7 @@ def _row(start_s: float, stop_s: float, cut: bool, answer: Prediction) -> dict[s
         "embedding": answer.embedding,
         "distance": answer.distance,
         "novel": answer.is_novel,
-        "speech": answer.record().get("speech"),  # of models that tell it
+        "speech": answer.speech,
         "cut": cut,
     }
 
