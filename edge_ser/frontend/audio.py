@@ -28,6 +28,7 @@ from edge_ser.frontend.samples import (
     full_scale,
     is_array,
     mono,
+    warn_if_quiet,
 )
 
 AudioSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | tuple[npt.ArrayLike, float]"
@@ -152,14 +153,16 @@ class AudioReader:
 
     def _mono_blocks(self) -> Iterator[Float32Array]:
         balance = ChannelBalance(self.name, self.source_rate_hz)
-        position = 0
+        position, peak = 0, 0.0
         while position < self.n_source_frames:
             block = self._read(position)
             average = mono(block, position, self.name)
             balance.add(block, average)
+            peak = max(peak, float(average.max()), -float(average.min()))
             yield average
             position += len(block)
         balance.judge()
+        warn_if_quiet(self.name, peak)
 
     def _read(self, position: int) -> Float32Array:
         if self._sound is None:

@@ -8,6 +8,7 @@ tensor), are taken as the array they convert to.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -20,6 +21,7 @@ MAX_CHANNELS = 64
 _RATE_RANGE_HZ = (1000, 768_000)
 _MAX_PEAK = 8.0  # decoded lossy audio overshoots 1.0 a little; int16 values in a float array overshoot it by far
 _INTEGER_SCALE = {np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
+_QUIET_PEAK = 10 ** (-50 / 20)  # a hundred steps of 16 bits
 _FLOAT32 = np.dtype(np.float32)
 _FLOATS = (np.dtype(np.float16), _FLOAT32, np.dtype(np.float64))
 _CANCELLED = 0.1  # of the power of an average of unrelated channels
@@ -130,3 +132,14 @@ class ChannelBalance:
                 stacklevel=2,
             )
         self._n, self._energy, self._average_energy = 0, 0.0, 0.0
+
+
+def warn_if_quiet(name: str, peak: float) -> None:
+    """Warn with AudioWarning when the loudest sample of ``name``, of full scale 1, is hardly more than the steps of 16 bits."""
+    if 0 < peak < _QUIET_PEAK:
+        warnings.warn(
+            f"{name} is very quiet: its loudest sample lies at {20 * math.log10(peak):.0f} dB of full scale; the answer is about "
+            "what little is left of the voice: raise the microphone's gain",
+            AudioWarning,
+            stacklevel=2,
+        )

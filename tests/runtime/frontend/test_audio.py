@@ -253,3 +253,13 @@ def test_unrelated_channels_do_not_cancel() -> None:
 def test_n_samples_is_exact_for_any_rate(n: int, rate_hz: int) -> None:
     with AudioReader((np.zeros(n, dtype=np.int16), rate_hz)) as reader:
         assert sum(len(block) for block in reader.blocks()) == reader.n_samples
+
+
+@pytest.mark.parametrize(("peak_db", "quiet"), [(-90, True), (-51, True), (-49, False), (0, False)])
+def test_a_very_quiet_recording_is_said(peak_db: float, quiet: bool) -> None:
+    samples = 10 ** (peak_db / 20) * np.sin(np.arange(16000, dtype=np.float32))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        AudioReader((samples.astype(np.float32), 16000)).samples()
+    assert [w.category for w in caught] == [AudioWarning] * quiet
+    assert all(f"loudest sample lies at {peak_db} dB of full scale" in str(w.message) for w in caught)
