@@ -224,13 +224,15 @@ def evaluate(
             record_score(run_or_model, results[0], evaluation.engine_of(run_or_model))
     click.echo("\n".join(json.dumps(r, ensure_ascii=False) for r in results) if as_json else text)
     if run_or_model.is_dir():
-        from edge_ser_train.evaluate.pictures import write_evaluation
+        from edge_ser_train.evaluate.pictures import write_adaptation, write_evaluation
         from edge_ser_train.method.run import write_atomic
 
         alone = name.startswith("evaluation")
         write_atomic(run_or_model / f"{name}.json", json.dumps(results[0] if alone else results, indent=1) + "\n")
         if alone:
             write_evaluation(results[0], run_or_model / f"{name}.png")
+        if adaptation:
+            write_adaptation(results, run_or_model / f"{name}.png")
 
 
 @click.group(short_help="Look a corpus over.")

@@ -321,6 +321,7 @@ def test_adaptation_is_scored_on_clips_that_it_did_not_hear(learnt: Path, tiny_d
     output = CliRunner().invoke(cli, command, catch_exceptions=False).output
     assert "4 utterances an emotion" in output
     results = json.loads((tmp_path / "run" / "adaptation-tiny-all.json").read_text())
+    assert (tmp_path / "run" / "adaptation-tiny-all.png").read_bytes().startswith(b"\x89PNG")
     names = ["none", *(f"{n} utterance{'s' * (n > 1)} an emotion" for n in (1, 2, 4, 8)), "4 neutral ones alone"]
     assert [r["adaptation"] for r in results][:7] == [*names, "2, one label in 8 wrong"]
     assert results[0]["confusion"] == evaluate_run(learnt, tiny_data, "tiny", "all", None)["confusion"]

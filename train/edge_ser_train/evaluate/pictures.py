@@ -101,6 +101,22 @@ def _draw_reliability(axes: Any, result: dict[str, Any]) -> None:
     axes.set_title(f"ECE {result['ece']:.3f}", fontsize=10)
 
 
+def write_adaptation(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw UA, with its interval over speakers, against the utterances of every emotion that were given."""
+    rows = [(int(name.split()[0]), r) for r in results if (name := r["adaptation"]).endswith("an emotion")]
+    points = [(0, results[0]), *rows]
+    figure = new_figure(figsize=(5.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    ua = np.array([[100 * r["ua"], 100 * r["ua_95"][0], 100 * r["ua_95"][1]] for _, r in points])
+    at = range(len(points))
+    axes.errorbar(at, ua[:, 0], [ua[:, 0] - ua[:, 1], ua[:, 2] - ua[:, 0]], marker="o", capsize=3)
+    axes.set_xticks(at, [str(n) for n, _ in points])
+    axes.set(xlabel="utterances given of every emotion", ylabel="UA (%)", ylim=(0, 100))
+    axes.set_title(f"{results[0]['corpus']} {results[0]['split']}; {results[0]['protocol']}", fontsize=10)
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
 def _save(figure: Any, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
