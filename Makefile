@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check fix docs bench golden native model results
+.PHONY: demo test check fix docs bench golden native wheels model results
 demo: .venv/runtime
 	@$(BIN)/edge-ser predict "$(WAV)"
 
@@ -34,6 +34,10 @@ golden: .venv/test
 native:
 	$(CC) -std=c99 -O3 -ffp-contract=off -fPIC -shared edge_ser/csrc/*.c -lm -o edge_ser/libeser.so
 
+# dist/: the source distribution and wheels for six platforms; a compiler for all of them comes from the package index.
+wheels: .venv/wheels
+	$(BIN)/python release/wheels.py
+
 # The shipped model, from the corpora to the files in the package.
 model: .venv/test
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh train/shipped/train.sh "$(DATA)"
@@ -50,6 +54,10 @@ results: .venv/test
 # torch on its own first, so that TORCH can name a build without CUDA: make test TORCH="torch --index-url ...".
 .venv/test: .venv/runtime
 	$(BIN)/pip install --quiet $(TORCH) && $(BIN)/pip install --quiet --editable '.[test,check]'
+	@touch $@
+
+.venv/wheels: .venv/runtime
+	$(BIN)/pip install --quiet 'scikit-build-core>=0.11' ziglang==0.17.1
 	@touch $@
 
 .venv/docs: .venv/test

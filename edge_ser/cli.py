@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import os
 import pkgutil
 import sys
 import warnings
@@ -58,6 +59,8 @@ def main() -> None:
     """Run the command line; every EdgeSerError becomes one line on standard error and exit status 1, Ctrl-C status 130."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
+            if sys.platform == "win32" and not stream.isatty() and "PYTHONIOENCODING" not in os.environ:
+                stream.reconfigure(encoding="utf-8")  # who reads JSON or CSV does not expect the system's code page
             stream.reconfigure(errors="backslashreplace")  # a terminal without our characters is no reason to stop
     warnings.formatwarning = lambda message, *_, **__: f"edge-ser: warning: {message}\n"
     try:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import glob
 import os
 import re
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from edge_ser.errors import ConfigError, EdgeSerError
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 STANDARD_OUTPUT = Path("-")
 """The path that stands for standard output."""
 
 _NAME_CHARACTERS = 48  # of the target's name in a temporary one, which may not be longer than 255 bytes
+_LOCKED_BYTE = 2**30  # of a file on Windows, whose locks keep the bytes from all others: none that is ever written
+_WAIT_S = 0.02
 _DESCRIPTORS = re.compile(r"/proc/(self|\d+)(/task/\d+)?/fd|/dev/fd")
 
 
@@ -78,7 +85,7 @@ def holding(path: Path) -> Iterator[bool]:
         try:
             yield True
         finally:
-            path.unlink(missing_ok=True)
+            _remove(path)
 
 
 @contextlib.contextmanager
@@ -86,7 +93,7 @@ def sharing(path: Path, alone: bool = False) -> Iterator[None]:
     """Hold the lock file ``path``, made where there is none, together with others or ``alone``; wait until that may be."""
     with path.open("a+b") as file:
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            _wait_for_lock(file, alone)
         yield
 
 
@@ -119,6 +126,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             _keep_permissions(target, file)
             os.fsync(file.fileno())
+            if sys.platform == "win32":
+                file.close()  # there no open file is renamed
             os.replace(file.name, target)
 
 
@@ -155,7 +164,9 @@ def _partial(target: Path) -> Iterator[IO[bytes]]:
     stem = f".{target.name[:_NAME_CHARACTERS]}."
     for left in target.parent.glob(f"{glob.escape(stem)}{'[0-9a-f]' * 8}.edge-ser"):
         with contextlib.suppress(OSError), left.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its writer holds the lock for as long as it lives
+            _lock(file)  # its writer holds the lock for as long as it lives
+            if sys.platform == "win32":
+                file.close()
             left.unlink()
     opened = None
     while opened is None:  # another process may take a new file for a dead one's before it is locked
@@ -165,6 +176,8 @@ def _partial(target: Path) -> Iterator[IO[bytes]]:
         try:
             yield opened
         finally:
+            if sys.platform == "win32":
+                opened.close()  # there no open file is removed
             partial.unlink(missing_ok=True)
 
 
@@ -173,7 +186,7 @@ def _locked(path: Path) -> IO[bytes] | None:
     while True:
         file = path.open("a+b")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             file.close()
             return None
@@ -185,7 +198,43 @@ def _locked(path: Path) -> IO[bytes] | None:
         file.close()  # whoever had it removed it meanwhile
 
 
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file for this process alone, until it is closed; BlockingIOError where another process has it."""
+    if sys.platform == "win32":
+        try:
+            file.seek(_LOCKED_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EDEADLK):
+                raise BlockingIOError(error.errno, error.strerror) from None
+            raise
+        finally:
+            file.seek(0, os.SEEK_END)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _wait_for_lock(file: IO[bytes], alone: bool) -> None:
+    """Wait until a file is locked, with others unless ``alone``; on Windows, whose locks nobody shares, always alone."""
+    if sys.platform == "win32":
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                _lock(file)
+                return
+            time.sleep(_WAIT_S)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+
+
+def _remove(lock: Path) -> None:
+    """Remove a lock file that is still open; where that cannot be, as on Windows, it stays and is used again."""
+    with contextlib.suppress(PermissionError):
+        lock.unlink(missing_ok=True)
+
+
 def _keep_permissions(target: Path, file: IO[bytes]) -> None:
+    if sys.platform == "win32":  # its files have owners and lists, which the folder gives
+        return
     with contextlib.suppress(OSError):  # where there is none yet, or it is somebody else's
         found = target.stat()
         os.fchmod(file.fileno(), found.st_mode & 0o7777)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from edge_ser.archive.dataset import Dataset, Terms
 from edge_ser.archive.listing import OWN_COLUMNS, Listing, Table, listing, texts
 from edge_ser.archive.units import Labeller
 from edge_ser.live.segmenter import SegmenterConfig
+from edge_ser.processes import cores
 from edge_ser.recognizer import EmotionRecognizer
 
 _SAMPLE, _SAMPLE_S = 24, 10.0
@@ -67,7 +67,7 @@ class Plan:
 
 def cpus() -> int:
     """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
+    return cores()
 
 
 def cpu_seconds(plan: Plan, left: Table) -> tuple[float, int]:

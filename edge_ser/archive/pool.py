@@ -165,12 +165,15 @@ class LocalPool:
         self._starting[ours] = process
 
 
+_KILLED = 9  # SIGKILL, which Windows does not name
+
+
 def _reason(exitcode: int) -> str:
     if exitcode == OUT_OF_MEMORY:
         return "out of memory"
     if exitcode >= 0:
         return f"exit status {exitcode}"
-    return f"{signal.Signals(-exitcode).name}{' (out of memory?)' * (-exitcode == signal.SIGKILL)}"
+    return f"{signal.Signals(-exitcode).name}{' (out of memory?)' * (-exitcode == _KILLED)}"
 
 
 def _work(connection: Connection, labeller: Labeller, dataset: Dataset) -> None:

@@ -7,7 +7,11 @@
 #ifdef ESER_NEON
 #include <arm_neon.h>
 #include <string.h>
+#ifdef __APPLE__
+#include <sys/sysctl.h>
+#else
 #include <sys/auxv.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
@@ -15,7 +19,7 @@
 #else
 #define DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
 #endif
-#define HWCAP_DOT_PRODUCTS (1ul << 20)
+#define HWCAP_DOT_PRODUCTS (1ul << 20) /* of Linux */
 
 /* 128 times the sums of the n_in weights of 16 channels. */
 INLINE void offsets(int32x4_t *sum, const int8_t *w, int32_t n_in) {
@@ -253,9 +257,19 @@ static const eser_kernels DOTPROD_SET = {
     .quantise = eser_quantise_scalar,
 };
 
+static int has_dot_products(void) {
+#ifdef __APPLE__
+    int has = 0;
+    size_t size = sizeof has;
+    return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, NULL, 0) == 0 && has;
+#else
+    return (getauxval(AT_HWCAP) & HWCAP_DOT_PRODUCTS) != 0;
+#endif
+}
+
 uint32_t eser_kernels_simd(const eser_kernels **found) {
     found[0] = &NEON_SET;
     found[1] = &DOTPROD_SET;
-    return getauxval(AT_HWCAP) & HWCAP_DOT_PRODUCTS ? 2 : 1;
+    return has_dot_products() ? 2 : 1;
 }
 #endif

@@ -103,7 +103,7 @@ const eser_kernels *eser_kernels_at(uint32_t i);
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(ESER_NO_SIMD)
 #if defined(__x86_64__)
 #define ESER_X86
-#elif defined(__aarch64__) && defined(__linux__) && !defined(__ARM_BIG_ENDIAN)
+#elif defined(__aarch64__) && (defined(__linux__) || defined(__APPLE__)) && !defined(__ARM_BIG_ENDIAN)
 #define ESER_NEON
 #endif
 #endif

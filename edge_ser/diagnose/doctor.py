@@ -30,6 +30,16 @@ FORMAT_VERSION = 1
 _CLEARLY = 0.8  # of another engine's time: ten answers in a process of their own tell no less
 _TIMEOUT_S = 180  # TensorRT builds its engines on the first run
 _KEY_WIDTH = 18
+_NTSTATUS = {
+    0xC0000005: "an access violation",
+    0xC000001D: "an illegal instruction",
+    0xC00000FD: "a stack overflow",
+    0xC0000135: "a DLL that was not found",
+    0xC0000374: "a damaged heap",
+}
+"""What a process's exit code is on Windows when it is killed."""
+_NEVER_RAN = {"win32": "Windows", "darwin": "macOS"}
+"""Systems that wheels are built for and edge-ser has not run on, by sys.platform."""
 
 
 @dataclass(frozen=True)
@@ -199,16 +209,34 @@ def _in_child(code: str, *arguments: str) -> tuple[Any, str, str]:
     """Run ``code`` in a fresh process; return the JSON that it prints, or None and what became of it, and its standard error."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return None, f"no answer within {_TIMEOUT_S} s", ""
-    if done.returncode < 0:
-        return None, f"the process died of {signal.Signals(-done.returncode).name}", done.stderr
+    if (cause := death(done.returncode)) is not None:
+        return None, f"the process died of {cause}", done.stderr
     if done.returncode > 0:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return None, last.removeprefix("edge_ser.errors.BackendError: "), done.stderr
     return json.loads(done.stdout.strip().splitlines()[-1]), "", done.stderr
+
+
+def death(exit_code: int) -> str | None:
+    """Return what killed a process that left such an exit code: a signal, or an exception of Windows; None: it ended itself.
+
+    >>> death(-4), death(0xC000001D), death(1)
+    ('SIGILL', 'an illegal instruction (0xC000001D)', None)
+    """
+    if exit_code < 0:
+        return signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
+    if exit_code >= 0xC0000000:
+        return f"{_NTSTATUS.get(exit_code, 'an exception')} (0x{exit_code:08X})"
+    return None
 
 
 def _microphone() -> str:
@@ -273,8 +301,9 @@ def missing_extras(package: str = "edge-ser") -> dict[str, list[str]]:
 
 
 def _engine_problems(engines: tuple[EngineCheck, ...]) -> Iterator[str]:
+    native = any(e.backend == "native" and e.works for e in engines)
     for e in engines:
-        if (e.backend, e.provider) == ("onnx", "cpu") and not e.works:
+        if (e.backend, e.provider) == ("onnx", "cpu") and not e.works and (e.package or not native):
             yield f"ONNX Runtime does not answer: {e.reason}"
         elif e.works and not e.same_label:
             yield f"{e.backend} on {e.provider} answers {e.label} where ONNX Runtime on the CPU does not; do not use it here"
@@ -303,7 +332,17 @@ def known_problems(machine: Machine, condition: Condition, jetson: Jetson | None
     if installed.get("tflite-runtime") and (installed.get("numpy") or "").partition(".")[0] not in ("", "0", "1"):
         yield "tflite-runtime breaks with numpy 2; install ai-edge-litert in its place: pip install 'edge-ser[tflite]'"
     if machine.architecture.startswith("armv") or machine.architecture == "arm":
-        yield "32-bit Arm: numpy, scipy, onnxruntime and ai-edge-litert have no wheels for it; use a 64-bit system"
+        yield (
+            "32-bit Arm: onnxruntime and ai-edge-litert have no wheels for it; the C library answers, numpy and scipy come from "
+            "the "
+            "system (apt install python3-numpy python3-scipy)"
+        )
+    if sys.platform in _NEVER_RAN:
+        yield (
+            f"edge-ser is built for {_NEVER_RAN[sys.platform]} and was never run there before its release: hold this screen "
+            "against "
+            "your answers, and report what is wrong"
+        )
     for name in condition.throttling or ():
         mend = "; use the board's own power supply" if "voltage" in name or "current" in name else "; cool it"
         yield f"the machine is slowed down: {name}{mend}"

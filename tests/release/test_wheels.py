@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_ser.engines import clib
+from release.wheels import TARGETS, machine_of
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """All that make wheels writes."""
+    for module in ("ziglang", "scikit_build_core"):
+        pytest.importorskip(module)
+    return build(tmp_path_factory.mktemp("dist"))
+
+
+def build(out: Path, *targets: str) -> list[Path]:
+    subprocess.run([sys.executable, "release/wheels.py", "-o", out, *targets], cwd=ROOT, check=True, capture_output=True)
+    return sorted(out.iterdir())
+
+
+def test_every_platform_has_a_wheel_with_its_library_licence_and_parts_list(built: list[Path]) -> None:
+    wheels = [path for path in built if path.suffix == ".whl"]
+    assert len(wheels) == len(TARGETS) == 6
+    assert [path.suffixes[-2:] for path in built if path not in wheels] == [[".tar", ".gz"]]
+    for target in TARGETS:
+        (wheel,) = (path for path in wheels if path.stem.endswith(".".join(target.tags)))
+        with zipfile.ZipFile(wheel) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        libraries = [name for name in files if name.endswith((".so", ".dylib", ".dll"))]
+        assert libraries == [f"edge_ser/{target.library}"]
+        library = files[libraries[0]]
+        assert machine_of(library) == target.machine
+        info = next(name.partition("/")[0] for name in files if ".dist-info/" in name)
+        assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} < set(files)
+        assert b"Root-Is-Purelib: false" in files[f"{info}/WHEEL"]
+        recorded = {row[0] for row in csv.reader(io.StringIO(files[f"{info}/RECORD"].decode()))}
+        assert recorded == set(files)
+        parts = json.loads(files[f"{info}/sboms/edge-ser.cdx.json"])
+        digests = {part["name"]: part["hashes"][0]["content"] for part in parts["components"] if "hashes" in part}
+        assert digests[libraries[0]] == hashlib.sha256(library).hexdigest()
+        assert {"numpy", "scipy", "onnxruntime", "soundfile", "soxr", "click"} < {part["name"] for part in parts["components"]}
+
+
+def test_the_same_sources_give_the_same_bytes(built: list[Path], tmp_path: Path) -> None:
+    again = build(tmp_path, *(target.tags[0] for target in TARGETS))
+    assert [path.name for path in again] == [path.name for path in built]
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in built]
+
+
+def test_a_library_by_zig_has_this_processors_kernels_and_the_same_bits(built: list[Path], tmp_path: Path) -> None:
+    wheel = next(path for path in built if "manylinux_2_17_x86_64" in path.name)
+    with zipfile.ZipFile(wheel) as archive:
+        library = clib.bind(Path(archive.extract("edge_ser/libeser.so", tmp_path)))
+    installed = clib.load_library()
+    assert clib.kernels(library) == clib.kernels(installed)
+    noise = np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32)
+    ours, theirs = (clib.features(found, clib.kernel_in_use(found)[0], noise) for found in (library, installed))
+    assert np.array_equal(ours, theirs)
+
+
+def test_a_clean_environment_needs_no_compiler(built: list[Path], tmp_path: Path) -> None:
+    wheel = next(path for path in built if "manylinux_2_17_x86_64" in path.name)
+    bare = {"PATH": str(tmp_path / "nothing"), "HOME": str(tmp_path)}
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel],
+        check=True,
+        env=bare,
+        capture_output=True,
+    )
+    code = "import edge_ser; from edge_ser.engines import clib, shipped_backend; print(edge_ser.__file__, shipped_backend())"
+    done = subprocess.run(
+        [sys.executable, "-P" if sys.version_info >= (3, 11) else "-s", "-c", code],
+        cwd=tmp_path,
+        env=bare | {"PYTHONPATH": str(site)} | {k: v for k, v in os.environ.items() if k == "EDGE_SER_KERNEL"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(site / "edge_ser" / "__init__.py"), "native"]
+
+
+def test_an_unknown_target_is_named() -> None:
+    command = [sys.executable, "release/wheels.py", "amiga"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unknown target amiga" in done.stderr
