@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from edge_ser_export.c_source import require_c
 from edge_ser_export.formats import FORMATS, INTEGERS_ONLY
 from edge_ser_train.corpora.splits import load_split, relabel, split_title
 from edge_ser_train.corpora.tables import corpus_facts, read_corpus
+from edge_ser_train.method.copies import load_copies
 from edge_ser_train.method.dataset import load_features
 from edge_ser_train.method.run import REPORT, SPLIT, read_json
 from edge_ser_train.method.weights import TrainedModel, load_run
@@ -138,8 +140,14 @@ def _clips_of_run(run: Path, trained: TrainedModel, data: Path | None) -> Clips:
     dev = load_features(split.dev, trained.front_end, None)
     y = np.array([trained.labels.index(c.emotion) for c in split.dev], dtype=np.int64)
     verified = _spread([len(x) for x in dev], N_VERIFICATION)
-    chosen = [train[i] for i in _spread([len(x) for x in train], N_CALIBRATION)]
-    return Clips(chosen, [dev[i] for i in verified], y[verified], "its own training and dev clips")
+    chosen = _spread([len(x) for x in train], N_CALIBRATION)
+    calibration = [train[i] for i in chosen]
+    if trained.config.augment.copies:  # ranges hold what devices hear, too
+        of = chosen[::2]
+        with tempfile.TemporaryDirectory() as scratch:
+            copies = load_copies([split.train[i] for i in of], [train[i] for i in of], 1, trained.front_end, Path(scratch))
+        calibration[::2] = [copy for (copy,) in copies]
+    return Clips(calibration, [dev[i] for i in verified], y[verified], "its own training and dev clips")
 
 
 def _recordings(trained: TrainedModel, folder: Path) -> Clips:
