@@ -15,6 +15,13 @@
 #ifndef ESER_PARTS_H
 #define ESER_PARTS_H
 
+/* No multiplication and addition becomes one, also where no -ffp-contract=off can be given: it would change the last bits. */
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#endif
+
 #include "eser.h"
 
 #ifdef __cplusplus

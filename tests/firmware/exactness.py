@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_ser.model.c_source import source_of
-from tests.firmware.targets import CLIP_S, EXAMPLES, ROOT, TARGETS, Board, Linux, execute, missing
+from tests.firmware.targets import CLIP_S, EXAMPLES, ROOT, TARGETS, Board, Linux, RiscV, execute, missing
 
 PROGRAM = Path(__file__).with_suffix(".c")
 SPEECH = ROOT / "tests" / "golden" / "synthetic_speech.flac"
@@ -25,10 +25,10 @@ def clip_source(folder: Path) -> Path:
     return path
 
 
-def hashes(target: Board | Linux, model: Path, folder: Path) -> list[tuple[str, ...]]:
+def hashes(target: Board | Linux | RiscV, model: Path, folder: Path) -> list[tuple[str, ...]]:
     """Return a row of COLUMNS for every set of kernels that the target has."""
     settings = [f"MAIN={PROGRAM}", f"PYTHON={sys.executable}"]
-    if isinstance(target, Linux):
+    if not isinstance(target, Board):
         settings.append(f"CLIP={clip_source(folder)}")
     rows = [tuple(line.split()) for line in target.run(model, folder, *settings).splitlines()]
     if not rows or any(len(row) != len(COLUMNS) for row in rows):

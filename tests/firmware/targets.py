@@ -28,6 +28,9 @@ _PACKAGES = {
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
     "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
     "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf libc6-dev-armhf-cross",
+    "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf",
+    "qemu-system-riscv32": "qemu-system-misc",
+    "qemu-system-riscv64": "qemu-system-misc",
 }
 
 
@@ -84,6 +87,38 @@ class Linux:
         return execute([*self.emulator, self.build(model, folder, *settings)])
 
 
+@dataclass(frozen=True)
+class RiscV:
+    """A bare RISC-V in QEMU: picolibc, and semihosting for what the program writes."""
+
+    name: str
+    march: str
+    abi: str
+
+    @property
+    def emulator(self) -> str:
+        return f"qemu-system-riscv{self.march[2:4]}"
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        return ("riscv64-unknown-elf-gcc", self.emulator)
+
+    def run(self, model: Path, folder: Path, *settings: str) -> str:
+        """Build MAIN with CLIP, both named in the settings, and the model's sources, and run; return what it wrote."""
+        given = dict(setting.split("=", 1) for setting in settings)
+        csrc, program = ROOT / "edge_ser" / "csrc", folder / "program.elf"
+        machine = [f"-march={self.march}", f"-mabi={self.abi}", "-mcmodel=medany", "-Wl,--defsym=__flash=0x80000000"]
+        machine += ["-Wl,--defsym=__flash_size=0x200000", "-Wl,--defsym=__ram=0x80200000", "-Wl,--defsym=__ram_size=0x100000"]
+        libc = ["--specs=picolibc.specs", "--crt0=semihost", "--oslib=semihost"]
+        # No -ffp-contract=off: the pragma in the sources has to do.
+        flags = ["-std=gnu99", "-O2", *machine, *libc, f"-I{csrc}", f"-I{model}"]
+        sources = [given["MAIN"], given["CLIP"], model / "eser_model.c", *sorted(csrc.glob("*.c"))]
+        execute(["riscv64-unknown-elf-gcc", *flags, *sources, "-lm", "-o", program])
+        quiet = ["-display", "none", "-monitor", "none", "-serial", "null", "-bios", "none"]
+        host = ["-chardev", "stdio,id=host", "-semihosting-config", "enable=on,target=native,chardev=host"]
+        return execute([self.emulator, "-M", "virt", *quiet, *host, "-kernel", program])
+
+
 A53 = ("qemu-aarch64-static", "-cpu", "cortex-a53")
 A76 = ("qemu-aarch64-static", "-cpu", "cortex-a76")
 ARM7 = ("qemu-arm-static", "-cpu", "cortex-a7")
@@ -100,12 +135,19 @@ LINUXES = (
     Linux("aarch64 (Cortex-A76)", "aarch64-linux-gnu-gcc", emulator=A76),
     Linux("armv7 (Cortex-A7)", "arm-linux-gnueabihf-gcc", emulator=ARM7),
 )
+RISCVS = (
+    RiscV("RISC-V rv32imc", "rv32imc", "ilp32"),
+    RiscV("RISC-V rv32imac", "rv32imac", "ilp32"),
+    RiscV("RISC-V rv32imafc", "rv32imafc", "ilp32f"),
+    RiscV("RISC-V rv64imafdc", "rv64imafdc", "lp64d"),
+)
 TARGETS = (
     Linux("x86-64, gcc -O0", "gcc", "-O0"),
     Linux("x86-64, gcc -O3", "gcc", "-O3"),
     Linux("x86-64, clang -O2", "clang", "-O2"),
     *LINUXES[1:],
     *BOARDS,
+    *RISCVS,
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.firmware import table
 from tests.firmware.exactness import COLUMNS, hashes
-from tests.firmware.targets import BOARDS, EXAMPLES, TARGETS, Board, Linux, execute, make, need
+from tests.firmware.targets import BOARDS, EXAMPLES, TARGETS, Board, Linux, RiscV, execute, make, need
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,9 @@ def reference(c_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_the_same_bits_everywhere(target: Board | Linux, reference: tuple[str, ...], c_model: Path, tmp_path: Path) -> None:
+def test_the_same_bits_everywhere(
+    target: Board | Linux | RiscV, reference: tuple[str, ...], c_model: Path, tmp_path: Path
+) -> None:
     need(*target.tools)
     for row in hashes(target, c_model, tmp_path):
         assert row[1:] == reference, f"{target.name}, {row[0]} kernels: {COLUMNS[1:]} {row[1:]}; expected {reference}"
