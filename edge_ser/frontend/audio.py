@@ -89,12 +89,13 @@ class AudioReader:
         soundfile = _soundfile()
         self._file, self.name = open_recording(source)
         try:
-            os.lseek(self._file.fileno(), 0, io.SEEK_SET)
-            # A duplicate for it to close: some versions close what they cannot open even if told not to. On Windows libsndfile
-            # has a C runtime of its own, which does not know Python's descriptors.
-            self._sound = soundfile.SoundFile(
-                self._file if sys.platform == "win32" else os.dup(self._file.fileno()), closefd=True
-            )
+            if sys.platform == "win32":  # libsndfile has a C runtime of its own there, which does not know Python's descriptors
+                self._file.seek(0)
+                self._sound = soundfile.SoundFile(self._file)
+            else:
+                os.lseek(self._file.fileno(), 0, io.SEEK_SET)
+                # A duplicate for it to close: some versions close what they cannot open even if told not to.
+                self._sound = soundfile.SoundFile(os.dup(self._file.fileno()), closefd=True)
             n_channels: int = self._sound.channels
             self.source_rate_hz = checked_rate(self._sound.samplerate, self.name)
             self.n_source_frames = self._sound.frames
