@@ -35,7 +35,7 @@ extern "C" {
 
 #define ESER_VERSION "0.1.0"
 #define ESER_RATE_HZ 16000
-#if defined(__x86_64__) || (defined(__aarch64__) && defined(__linux__))
+#if defined(__x86_64__) || (defined(__aarch64__) && (defined(__linux__) || defined(__APPLE__)))
 #define ESER_STATE_BYTES 90112      /* memory that a stream takes, aligned to 8 bytes */
 #else
 #define ESER_STATE_BYTES 73728
