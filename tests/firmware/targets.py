@@ -112,7 +112,7 @@ class RiscV:
         libc = ["--specs=picolibc.specs", "--crt0=semihost", "--oslib=semihost"]
         # No -ffp-contract=off: the pragma in the sources has to do.
         flags = ["-std=gnu99", "-O2", *machine, *libc, f"-I{csrc}", f"-I{model}"]
-        sources = [given["MAIN"], given["CLIP"], model / "eser_model.c", *sorted(csrc.glob("*.c"))]
+        sources: list[str | Path] = [given["MAIN"], given["CLIP"], model / "eser_model.c", *sorted(csrc.glob("*.c"))]
         execute(["riscv64-unknown-elf-gcc", *flags, *sources, "-lm", "-o", program])
         quiet = ["-display", "none", "-monitor", "none", "-serial", "null", "-bios", "none"]
         host = ["-chardev", "stdio,id=host", "-semihosting-config", "enable=on,target=native,chardev=host"]

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -71,28 +70,6 @@ def test_a_library_by_zig_has_this_processors_kernels_and_the_same_bits(built: l
     noise = np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32)
     ours, theirs = (clib.features(found, clib.kernel_in_use(found)[0], noise) for found in (library, installed))
     assert np.array_equal(ours, theirs)
-
-
-def test_a_clean_environment_needs_no_compiler(built: list[Path], tmp_path: Path) -> None:
-    wheel = next(path for path in built if "manylinux_2_17_x86_64" in path.name)
-    bare = {"PATH": str(tmp_path / "nothing"), "HOME": str(tmp_path)}
-    site = tmp_path / "site"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel],
-        check=True,
-        env=bare,
-        capture_output=True,
-    )
-    code = "import edge_ser; from edge_ser.engines import clib, shipped_backend; print(edge_ser.__file__, shipped_backend())"
-    done = subprocess.run(
-        [sys.executable, "-P" if sys.version_info >= (3, 11) else "-s", "-c", code],
-        cwd=tmp_path,
-        env=bare | {"PYTHONPATH": str(site)} | {k: v for k, v in os.environ.items() if k == "EDGE_SER_KERNEL"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == [str(site / "edge_ser" / "__init__.py"), "native"]
 
 
 def test_an_unknown_target_is_named() -> None:
