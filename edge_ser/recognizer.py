@@ -18,7 +18,7 @@ from edge_ser.personal.correction import Correction, heard_of
 from edge_ser.personal.microphone import Encoder, Microphone, SpeechStatistics, silence_db
 from edge_ser.personal.person import Person, require_word
 from edge_ser.personal.profile import Profile
-from edge_ser.prediction import Prediction, decide
+from edge_ser.prediction import NO_SPEECH, Prediction, decide
 from edge_ser.stream import Stream
 
 
@@ -177,11 +177,11 @@ class EmotionRecognizer:
 
         ``label`` is one of the model's, or a word of the person's own; answers name that as soon as a second label was heard.
 
-        Raises ConfigError for what is no word, or a profile that is full; AudioError for a recording that cannot be read or is
-        silent.
+        Raises ConfigError for what is no word, or a profile that is full; AudioError for a recording that cannot be read, is
+        silent or is answered ``no_speech``.
 
         >>> import numpy as np
-        >>> recognizer = EmotionRecognizer()
+        >>> recognizer = EmotionRecognizer(min_speech=0)  # a tone is no speech
         >>> before = recognizer.profile
         >>> tone = 0.1 * np.sin(np.arange(16000, dtype=np.float32))
         >>> recognizer.adapt((tone, 16000), "happy").person.counts
@@ -190,6 +190,10 @@ class EmotionRecognizer:
         """
         require_word(label)
         answer = utterance if isinstance(utterance, Prediction) else self.predict(utterance)
+        if answer.label == NO_SPEECH:
+            raise AudioError(
+                f"there probably is no speech in it (probability {answer.speech:.2f}); nothing was learnt: expected an utterance"
+            )
         heard = heard_of(label, answer.statistics, answer.embedding, answer.logits)
         with self._adapting:
             person = self.profile.person or Person(self.manifest.training["weights_sha256"])

@@ -16,6 +16,7 @@ from edge_ser.arrays import Float32Array
 from edge_ser.errors import AudioError
 from edge_ser.live.capture import Captured
 from edge_ser.live.segmenter import RATE_HZ, Segmenter, SegmenterConfig, SpeechAudio, SpeechDetector, SpeechEnd, SpeechStart
+from edge_ser.prediction import NO_SPEECH
 from edge_ser.recognizer import EmotionRecognizer
 
 TAKES = 2
@@ -115,6 +116,9 @@ def guide(
                     say(f"  once more, {why}")
                     continue
                 answer = recognizer.predict((samples, RATE_HZ))
+                if answer.label == NO_SPEECH:
+                    say("  once more, it does not sound like speech")
+                    continue
                 recognizer.adapt(answer, task.label)
                 good += 1
                 say(f"  heard, {speech_s:.1f} s; it would have been {answer.label}, {answer.confidence:.0%}")

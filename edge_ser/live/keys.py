@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import termios
@@ -27,4 +28,4 @@ class Keys:
         """Return the next key, or an empty string."""
         if not self._is_terminal or not select.select([sys.stdin], [], [], 0)[0]:
             return ""
-        return sys.stdin.read(1)
+        return os.read(sys.stdin.fileno(), 1).decode("ascii", "ignore")  # read() would take several and hide them from select

@@ -76,9 +76,9 @@ def require_word(label: object) -> None:
     """
     if not isinstance(label, str) or not label.strip() or label != label.strip() or not label.isprintable():
         raise ConfigError(f"label is {label!a:.60}; expected a word, such as happy or tired")
-    if len(label) > MAX_LABEL or label == "uncertain":
+    if len(label) > MAX_LABEL or label in ("uncertain", "no_speech"):
         raise ConfigError(
-            f"label is {label[:MAX_LABEL]!r}; expected at most {MAX_LABEL} characters, and another word than uncertain"
+            f"label is {label[:MAX_LABEL]!r}; expected at most {MAX_LABEL} characters, not the answer uncertain or no_speech"
         )
 
 

@@ -37,7 +37,7 @@ def voice(hz: float, seconds: float = 1.0) -> tuple[np.ndarray, int]:
 
 @pytest.fixture
 def adapted() -> EmotionRecognizer:
-    recognizer = EmotionRecognizer()
+    recognizer = EmotionRecognizer(min_speech=0)  # a buzz is no speech
     for hz, label in ((120, "neutral"), (150, "neutral"), (240, "happy")):
         recognizer.adapt(voice(hz), label)
     return recognizer
@@ -180,7 +180,7 @@ def test_threads_lose_no_utterance() -> None:
 
 def test_what_is_no_word_and_silence_are_refused_and_change_nothing(adapted: EmotionRecognizer) -> None:
     before = adapted.profile
-    for word in ("", " happy", "a\tb", "uncertain", "x" * 41):
+    for word in ("", " happy", "a\tb", "uncertain", "no_speech", "x" * 41):
         with pytest.raises(ConfigError, match="label is"):
             adapted.adapt(voice(100), word)
     with pytest.raises(AudioError, match="is silent"):
@@ -310,3 +310,13 @@ def test_a_few_utterances_help_with_voices_the_model_hears_wrong(data_dir: Path)
             right["plain"] += plain.label == label
             right["adapted"] += answer.label == label
     assert right["adapted"] >= right["plain"] + 5, right
+
+
+def test_what_is_answered_no_speech_is_not_learnt() -> None:
+    recognizer = EmotionRecognizer(min_speech=1)
+    before = recognizer.profile
+    answer = replace(recognizer.predict(voice(120)), label="no_speech")
+    with pytest.raises(AudioError, match="there probably is no speech in it") as refused:
+        recognizer.adapt(answer, "happy")
+    assert "\n" not in str(refused.value)
+    assert recognizer.profile is before
