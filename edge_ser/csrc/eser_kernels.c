@@ -136,7 +136,7 @@ static const eser_kernels SCALAR_SET = {
     .quantise = eser_quantise_scalar,
 };
 
-#if !defined(ESER_X86) && !defined(ESER_NEON) && !defined(ESER_HAS_DSP)
+#if !defined(ESER_X86) && !defined(ESER_NEON) && !defined(ESER_WASM) && !defined(ESER_HAS_DSP)
 uint32_t eser_kernels_simd(const eser_kernels **found) {
     (void)found;
     return 0;

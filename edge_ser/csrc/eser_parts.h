@@ -112,6 +112,8 @@ const eser_kernels *eser_kernels_at(uint32_t i);
 #define ESER_X86
 #elif defined(__aarch64__) && (defined(__linux__) || defined(__APPLE__)) && !defined(__ARM_BIG_ENDIAN)
 #define ESER_NEON
+#elif defined(__wasm_simd128__)
+#define ESER_WASM
 #endif
 #endif
 
