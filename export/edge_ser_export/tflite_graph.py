@@ -45,6 +45,8 @@ from edge_ser_export.quantize import (
 )
 from edge_ser_train.method.model import EmotionNet
 
+_ROOM = b" " * 256  # what `edge-ser evaluate FILE --record` adds fits in without the manifest moving
+
 
 def build_tflite(net: EmotionNet, quantized: QuantizedNet | None = None) -> Callable[[str], bytes]:
     """Return a function from a manifest's JSON to the file's bytes; the same bytes for the same arguments."""
@@ -55,7 +57,7 @@ def build_tflite(net: EmotionNet, quantized: QuantizedNet | None = None) -> Call
         _encode(graph, net, quantized, resume=True)
         _classify(graph, net, quantized)
         metadata = graph.schema.MetadataT()
-        metadata.name, metadata.buffer = METADATA_KEY.encode(), graph.buffer(manifest.encode())
+        metadata.name, metadata.buffer = METADATA_KEY.encode(), graph.buffer(manifest.encode() + _ROOM)
         graph.model.metadata.append(metadata)
         return graph.serialise()
 

@@ -89,10 +89,10 @@ def test_a_command_line_runs_or_parses(name: str, line: str, folder: Path, nativ
     command = line.split(" #")[0].rpartition("| ")[2] if "ffmpeg" not in line else "edge-ser predict -"
     arguments, _, stdin = command.partition(" < ")
     _, verb, *rest = shlex.split(arguments)
-    if "DIR" in rest or verb in PARSED_ALONE:
+    if "DIR" in rest or verb in PARSED_ALONE or "--record" in rest:
         parse(verb, rest)
         return
-    if verb == "predict" and "--profile" in rest:
+    if (verb == "predict" and "--profile" in rest) or "--only" in rest:
         run(["adapt", "happy", "mine.wav", "--profile", "me.json"], None)
     run([verb, *rest], folder / (stdin or "hello.wav"))
 

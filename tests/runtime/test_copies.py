@@ -26,7 +26,7 @@ def label_of(recognizer: EmotionRecognizer, path: Path) -> tuple[str, list[float
 
 @pytest.fixture(scope="module")
 def taught(speech: Path) -> EmotionRecognizer:
-    recognizer = EmotionRecognizer(min_confidence=0.99)
+    recognizer = EmotionRecognizer(min_confidence=0.99, min_speech=0)
     recognizer.adapt(speech, "angry")
     recognizer.adapt((0.1 * np.sin(np.arange(16000, dtype=np.float32)), 16000), "sad")
     return recognizer

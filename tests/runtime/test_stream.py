@@ -133,7 +133,7 @@ def test_memory_does_not_grow_with_the_stream(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_profile_and_a_confidence_limit_hold_for_streams_too(clips: list[tuple[AnyArray, int]]) -> None:
-    recognizer = EmotionRecognizer(min_confidence=1.0)
+    recognizer = EmotionRecognizer(min_confidence=1.0, min_speech=0)
     vector = np.linspace(0, 3, 480, dtype=np.float32)
     recognizer.profile = Profile(Microphone(recognizer.manifest.training["weights_sha256"], vector, n_vectors=100))
     samples, rate = clips[1]

@@ -280,6 +280,6 @@ def test_the_channel_changes_what_it_says() -> None:
     long = np.full((8192, 128), -20, dtype=np.float32)
     with np.errstate(divide="raise"):  # the leak of this seed holds an exponential draw of 0
         augment(long, 8192, fill, narrowing, np.random.default_rng(2), LOGMEL_V1)
-    tilted = changed(equaliser_db=3.0) - x
+    tilted = (changed(equaliser_db=3.0) - x)[:60]  # silence stays at the floor or above
     np.testing.assert_allclose(tilted, np.broadcast_to(tilted[0], tilted.shape), atol=1e-4)
     assert 0.5 < tilted[0].std() < 9
