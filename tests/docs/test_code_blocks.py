@@ -22,7 +22,7 @@ from tests.commanding import COMMAND
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RECORDINGS = ("hello.wav", "mine.wav", "meeting.wav", "minute.wav", "a.wav", "b.wav", "c.wav", "recordings/one.wav")
+RECORDINGS = ("hello.wav", "mine.wav", "meeting.wav", "minute.wav", "a.wav", "b.wav", "c.wav", "d.wav", "recordings/one.wav")
 PARSED_ALONE = {
     "label",
     "listen",
