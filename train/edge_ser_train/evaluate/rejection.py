@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge_ser.arrays import Float32Array, Float64Array
+from edge_ser.errors import AudioWarning
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import extract
 from edge_ser.recognizer import EmotionRecognizer
@@ -121,7 +123,9 @@ def rejection(path: Path, data: Path, corpus: str, split: str) -> list[dict[str,
     def measured(name: str, sounds: list[Float32Array]) -> tuple[Float64Array, Float64Array]:
         """Return the probability of speech and the distance of each sound."""
         if recognizer is not None:
-            answers = [recognizer.predict((x, RATE_HZ)) for x in progress(sounds, name)]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", AudioWarning)  # they are made to be quiet
+                answers = [recognizer.predict((x, RATE_HZ)) for x in progress(sounds, name)]
             return np.array([a.speech for a in answers]), np.array([a.distance for a in answers])
         _, z = subject.answer([extract(x, subject.front_end) for x in progress(sounds, name)])
         exponent = z @ np.array(subject.speech["weights"]) + subject.speech["bias"]
