@@ -56,7 +56,7 @@ def print_segments(
     for path in filter(None, (output, plot)):
         require_writable(path)
     texts: list[str] = []  # of a regular file
-    failed = 0
+    failed, n_recordings = 0, len(recordings)
     width = columns(otherwise=FULL) if output is None else FULL
     formatted = partial(_table, width=width) if form == "table" else FORMATS[form]
     with contextlib.ExitStack() as opened:
@@ -120,7 +120,7 @@ def print_segments(
                 title = f"{Path(name).name}, {n} utterance{'s' * (n != 1)}"
                 with writing(plot) as file:
                     draw_timeline(file, title, reader.duration_s, envelope, segments, recognizer.labels)
-    if output is not None and stream is None and failed < len(recordings):
+    if output is not None and stream is None and failed < n_recordings:
         with writing(output) as file:
             file.write("".join(texts).encode())
     return failed

@@ -280,3 +280,10 @@ def test_the_envelope_is_that_of_the_whole(n_samples: int, n_bins: int, cuts: li
     parts = [samples[np.arange(n_samples) * len(envelope.low) // n_samples == i] for i in range(len(envelope.low))]
     assert envelope.low.tolist() == [min(0, part.min()) for part in parts]
     assert envelope.high.tolist() == [max(0, part.max()) for part in parts]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_file_is_written_by_any_number_of_processes(speech: Path, tmp_path: Path, jobs: int) -> None:
+    out = tmp_path / "out.csv"
+    assert run("--format", "csv", "-o", out, "--jobs", jobs, speech, speech, tmp_path / "none.wav").exit_code == 1
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["file", str(speech), str(speech)]
