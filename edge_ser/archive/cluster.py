@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from edge_ser.archive.dataset import Dataset
-from edge_ser.archive.pool import MOST_FAILED_STARTS, Answer, Death, WithoutPandas, answer
+from edge_ser.archive.pool import MOST_FAILED_STARTS, Answer, Death, Pool, WithoutPandas, answer
 from edge_ser.archive.units import Labeller, Outcome, Unit
 from edge_ser.errors import BackendError, first_line
 
@@ -23,7 +23,7 @@ _START_S = 600.0
 """So long may a cluster take to find room for the first actor."""
 
 
-class RayPool:
+class RayPool(Pool):
     """So many actors, one CPU each; None: as many as there are CPUs. Leaving the context ends them."""
 
     def __init__(self, jobs: int | None, labeller: Labeller, dataset: Dataset, address: str | None) -> None:
@@ -67,16 +67,6 @@ class RayPool:
         for actor in [*self._starting.values(), *self._free, *(actor for actor, _ in self._busy.values())]:
             self._end(actor)
         self._ray.shutdown()
-
-    @property
-    def n_free(self) -> int:
-        """How many units can be given now."""
-        return len(self._free)
-
-    @property
-    def n_busy(self) -> int:
-        """How many were given and not answered."""
-        return len(self._busy)
 
     def give(self, unit: Unit) -> None:
         """Let a free actor label ``unit``."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from edge_ser.archive.dataset import batches
 from edge_ser.arrays import Float64Array
+from edge_ser.prediction import NO_SPEECH
 
 LISTENED = 20
 """Recordings to listen to, of each kind."""
@@ -52,7 +53,7 @@ def count(path: Path) -> Counts:
     unsure = novel = None
     for batch in batches(path, list(_COLUMNS)):
         rows = pa.Table.from_batches([batch])
-        rows = rows.filter(rows["label"].is_valid())
+        rows = rows.filter(pc.fill_null(pc.not_equal(rows["label"], NO_SPEECH), False))
         if rows.num_rows == 0:
             continue
         folders = pc.replace_substring_regex(rows["file"], "/[^/]*$", "")

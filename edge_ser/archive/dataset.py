@@ -66,7 +66,7 @@ class Terms:
                 ("settings", text),
             ]
         )
-        taken = [name for name in self.carried.names if name in ours.names]
+        taken = [name for name in self.carried.names if name.lower() in ours.names]
         if taken:
             raise ConfigError(f"the manifest's column {taken[0]} is one that the answers have; give it another name")
         return pa.schema([*ours, *self.carried])

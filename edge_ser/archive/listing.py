@@ -20,10 +20,12 @@ Table: TypeAlias = Any
 MANIFESTS = (".csv", ".jsonl", ".ndjson", ".parquet")
 """Endings of files that name recordings."""
 PATH_COLUMNS = ("file", "path")
-"""The column of a manifest that holds the paths; of a single column, whatever its name."""
+"""The column of a manifest that holds the paths."""
 OWN_COLUMNS = ("file", "n_bytes", "modified")
 """Columns of a listing; the others were carried along from manifests."""
 
+_TIMES = range(-62135596800_000_000, 253402300800_000_000)
+"""Microseconds since 1970 that a ``datetime`` has room for: the years 1 to 9999."""
 _ENDINGS = tuple(suffix.encode() for suffix in AUDIO_SUFFIXES)
 
 
@@ -53,7 +55,7 @@ def listing(names: Sequence[str]) -> Listing:
     unlisted: list[str] = []
     tables = []
     for name in names:
-        if name.partition("?")[0].lower().endswith(MANIFESTS) and not os.path.isdir(name):
+        if (plain(name) if is_url(name) else name).lower().endswith(MANIFESTS) and not os.path.isdir(name):
             tables.append(_manifest(name, storage))
         elif is_url(name):
             tables.append(_objects(name, storage))
@@ -97,12 +99,12 @@ def _table(rows: Iterable[tuple[bytes, int, int | None]]) -> Table:
     import pyarrow as pa
 
     files, n_bytes, modified = zip(*rows, strict=True) if (rows := list(rows)) else ((), (), ())
-    times = pa.array(modified, pa.int64())
+    times = pa.array([None if ns is None or ns // 1000 not in _TIMES else ns // 1000 for ns in modified], pa.int64())
     return pa.table(
         {
             "file": pa.array(files, pa.large_binary()),
             "n_bytes": pa.array(n_bytes, pa.int64()),
-            "modified": times.cast(pa.timestamp("ns", "UTC")).cast(pa.timestamp("us", "UTC"), safe=False),
+            "modified": times.cast(pa.timestamp("us", "UTC")),
         }
     )
 
@@ -138,7 +140,7 @@ def _files(name: str, unlisted: list[str]) -> Iterator[tuple[bytes, int, int | N
 def _stated(path: bytes) -> tuple[bytes, int, int | None]:
     try:
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # not there, or with a zero in its name
         return path, 0, None
     return path, found.st_size, found.st_mtime_ns
 
@@ -170,7 +172,11 @@ def _manifest(name: str, storage: Storage) -> Table:
 
     table = _read_manifest(name, storage)
     columns = table.column_names
-    column = next((c for c in PATH_COLUMNS if c in columns), columns[0] if len(columns) == 1 else None)
+    lower = [column.lower() for column in columns]
+    twice = next((column for column in columns if lower.count(column.lower()) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{name} has the column {twice} twice, but for capitals; expected different names")
+    column = next((c for c in PATH_COLUMNS if c in columns), None)
     if column is None:
         raise ConfigError(f"{name} has the columns {', '.join(columns)}; expected one of the paths, {' or '.join(PATH_COLUMNS)}")
     try:
@@ -231,7 +237,7 @@ def _read_manifest(name: str, storage: Storage) -> Table:
                 return parquet.read_table(file)
             if suffix != ".csv":
                 return arrow_json.read_json(file)
-            head = next(csv.reader([file.read(2**16).decode("utf-8-sig").splitlines()[0]]), [])
+            head = next(csv.reader([file.read(2**16).splitlines()[0].decode("utf-8-sig")]), [])
             file.seek(0)
             as_text = arrow_csv.ConvertOptions(column_types=dict.fromkeys(head, pa.string()), strings_can_be_null=False)
             return arrow_csv.read_csv(file, convert_options=as_text)

@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from edge_ser.archive.dataset import Dataset
 from edge_ser.archive.units import Labeller, Outcome, Unit, label_unit
@@ -35,29 +36,31 @@ Answer: TypeAlias = "Outcome | Death | Exception"
 """What became of a unit: it was labelled, its process ended, or something is wrong that no recording is to blame for."""
 
 
-class Pool(Protocol):
+class Pool(ABC):
     """Processes that take units when they are free, and write their parts themselves."""
 
     n_jobs: int
     """Of them, once they were started."""
+    _free: Sized
+    _busy: Sized
 
     @property
     def n_free(self) -> int:
         """How many units can be given now."""
-        ...
+        return len(self._free)
 
     @property
     def n_busy(self) -> int:
         """How many were given and not answered."""
-        ...
+        return len(self._busy)
 
+    @abstractmethod
     def give(self, unit: Unit) -> None:
         """Let a free process label ``unit``."""
-        ...
 
+    @abstractmethod
     def answers(self) -> list[tuple[Unit, Answer]]:
         """Wait until something happens, and return what became of units meanwhile; BackendError where no process starts."""
-        ...
 
 
 def answer(labeller: Labeller, unit: Unit, dataset: Dataset) -> Outcome | Exception:
@@ -80,7 +83,7 @@ class WithoutPandas:
             raise ModuleNotFoundError("pandas is left out here", name=name)
 
 
-class LocalPool:
+class LocalPool(Pool):
     """So many processes on this machine. Leaving the context ends them, in the middle of a unit too."""
 
     def __init__(self, jobs: int, labeller: Labeller, dataset: Dataset) -> None:
@@ -103,16 +106,6 @@ class LocalPool:
             process.kill()
         for process in processes:
             process.join()
-
-    @property
-    def n_free(self) -> int:
-        """How many units can be given now."""
-        return len(self._free)
-
-    @property
-    def n_busy(self) -> int:
-        """How many were given and not answered."""
-        return len(self._busy)
 
     def give(self, unit: Unit) -> None:
         """Let a free process label ``unit``."""

@@ -69,7 +69,7 @@ def _body(path: Path, record: Mapping[str, Any], summary: Summary, counts: Count
     ]
     yield _table(("label", "answers", "share", "minutes"), rows, numbers=3)
     if summary.n_without_speech:
-        yield f"<p>{summary.n_without_speech:,} recordings hold no speech.</p>"
+        yield f"<p>{summary.n_without_speech:,} recordings or utterances hold no speech.</p>"
     if counts.edges:
         yield "<h2>Over time: when the recordings were last changed, share of the seconds</h2>"
         first, last = (f"{counts.edges[i]:%Y-%m-%d %H:%M}" for i in (0, -1))

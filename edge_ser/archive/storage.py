@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from edge_ser.errors import AudioError, StorageError, first_line
+from edge_ser.errors import AudioError, ConfigError, StorageError, first_line
 
 
 def is_url(name: str) -> bool:
@@ -26,7 +26,7 @@ def plain(url: str) -> str:
     >>> plain("s3://key:secret@bucket/calls/?region=eu-west-1")
     's3://bucket/calls'
     """
-    parts = urlsplit(url)
+    parts = _split(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
@@ -62,10 +62,13 @@ class Storage:
     def recording(self, file: bytes) -> Any:
         """Return what AudioReader reads: the path, or the open object.
 
-        AudioError for an object that is not there or not ours to read, StorageError where nobody answers.
+        AudioError for what is no regular file, an object that is not there or not ours to read; StorageError where nobody
+        answers.
         """
         name = os.fsdecode(file)
         if not is_url(name):
+            if os.path.exists(name) and not os.path.isfile(name):  # a pipe would never end
+                raise AudioError(f"{name} is no regular file; expected a recording")
             return name
         system, path = self.located(name)
         try:
@@ -90,6 +93,14 @@ class _Object:
         return content
 
 
+def _split(url: str) -> SplitResult:
+    """Return a URL's parts, none of them a fragment: keys may hold #."""
+    try:
+        return urlsplit(url, allow_fragments=False)
+    except ValueError as error:
+        raise ConfigError(f"{url} is no URL: {error}; expected one such as s3://bucket/calls") from None
+
+
 def _bucket(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _split(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_ser.archive.dataset import batches
+from edge_ser.prediction import NO_SPEECH
 
 _KINDS_SHOWN = 10
 
@@ -28,6 +29,7 @@ class Summary:
     where: dict[str, str] = field(default_factory=dict)
     """One of them by kind."""
     n_without_speech: int = 0
+    """Recordings in which nobody speaks, and sounds answered `no_speech`."""
 
 
 def summarise(path: Path) -> Summary:
@@ -38,7 +40,7 @@ def summarise(path: Path) -> Summary:
     summary = Summary()
     for batch in batches(path, ["file", "label", "duration_s", "novel", "error"]):
         rows = pa.Table.from_batches([batch])
-        answered = rows.filter(rows["label"].is_valid())
+        answered = rows.filter(pc.fill_null(pc.not_equal(rows["label"], NO_SPEECH), False))
         counts = answered.group_by("label").aggregate([("duration_s", "sum"), ("duration_s", "count"), ("novel", "sum")])
         for found in counts.to_pylist():
             label = found["label"]
@@ -50,7 +52,7 @@ def summarise(path: Path) -> Summary:
             kind = kind_of(error, file)
             summary.errors[kind] += 1
             summary.where.setdefault(kind, file)
-        silent = pc.and_(rows["label"].is_null(), rows["error"].is_null())
+        silent = pc.and_(pc.fill_null(pc.equal(rows["label"], NO_SPEECH), True), rows["error"].is_null())
         summary.n_without_speech += pc.sum(silent).as_py() or 0
     return summary
 
@@ -67,6 +69,15 @@ def kind_of(error: str, file: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "…", bare).partition(";")[0]
 
 
+def _printable(line: str) -> str:
+    r"""Return a line with what is not printable escaped: a name may hold the end of a line, or move a terminal's cursor.
+
+    >>> _printable("a\nb.wav")
+    'a\\nb.wav'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
 def lines(summary: Summary) -> Iterator[str]:
     """Yield the summary as the command line prints it."""
     total = sum(summary.rows.values())
@@ -78,6 +89,6 @@ def lines(summary: Summary) -> Iterator[str]:
         yield f"without speech: {summary.n_without_speech:,}"
     kinds = summary.errors.most_common()
     for kind, n in kinds[:_KINDS_SHOWN]:
-        yield f"error, {n:,}: {kind} (such as {summary.where[kind]})"
+        yield _printable(f"error, {n:,}: {kind} (such as {summary.where[kind]})")
     if len(kinds) > _KINDS_SHOWN:
         yield f"error, {sum(n for _, n in kinds[_KINDS_SHOWN:]):,} of {len(kinds) - _KINDS_SHOWN} other kinds"

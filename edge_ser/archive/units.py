@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_ser._version import __version__
 from edge_ser.archive.dataset import Dataset
-from edge_ser.archive.listing import Table, text
+from edge_ser.archive.listing import OWN_COLUMNS, Table, text
 from edge_ser.archive.storage import Storage
 from edge_ser.errors import AudioError, AudioWarning, StorageError, first_line
 from edge_ser.frontend.audio import AudioReader
@@ -165,14 +165,21 @@ def _table(rows: list[dict[str, Any]], origins: list[int], unit: Unit, dataset: 
 
     terms = dataset.terms
     same = {"model_sha256": terms.model_sha256, "edge_ser_version": __version__, "settings": terms.settings}
-    # Lists, because to take rows of a table costs a process 13 MB, once.
-    listed = {name: unit.recordings[name].to_pylist() for name in unit.recordings.column_names}
+    # Lists, because to take rows of a table costs a process 13 MB, once. Python has no room for every value of carried columns.
+    listed = {name: unit.recordings[name].to_pylist() for name in OWN_COLUMNS}
     listed["file"] = list(map(text, listed["file"]))
 
-    def column(name: str) -> list[Any]:
+    def column(field: Any) -> Any:
+        name = field.name
+        if name in terms.carried.names:
+            return unit.recordings[name].combine_chunks().take(pa.array(origins, pa.int64()))
         if name in same:
-            return [same[name]] * len(rows)
-        return [listed[name][i] for i in origins] if name in listed else [row.get(name) for row in rows]
+            values: list[Any] = [same[name]] * len(rows)
+        else:
+            values = [listed[name][i] for i in origins] if name in listed else [row.get(name) for row in rows]
+        if name == "error":  # it may hold a name
+            values = [None if value is None else text(os.fsencode(value)) for value in values]
+        return pa.array(values, field.type)
 
     schema = terms.schema()
-    return pa.table([pa.array(column(field.name), field.type) for field in schema], schema=schema)
+    return pa.table([column(field) for field in schema], schema=schema)
