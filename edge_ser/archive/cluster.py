@@ -53,7 +53,7 @@ class RayPool(Pool):
             else:
                 _require_answer(self._address)
                 ray.init(self._address, **quiet)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (Exception, SystemExit) as error:  # a slow start raises a bare Exception, a port that is taken ends the process
             where = f"at {self._address}" if self._address else "here"
             raise BackendError(f"no Ray cluster {where}: {first_line(error)}; start one with: ray start --head") from None
         self._given = ray.put(self._given)

@@ -36,7 +36,7 @@ static eser_layer layer(int32_t n_in, int32_t n_out, int32_t limit, int32_t mult
 
 int main(int argc, char **argv) {
     static const char *const labels[] = {"a", "b", "c"};
-    static float gain[ESER_N_BINS], offset[ESER_N_BINS], centres[3 * ESER_EMBEDDING_SIZE], samples[SAMPLES], db[FRAMES * ESER_N_BINS];
+    static float gain[ESER_N_BINS], offset[ESER_N_BINS], centres[3 * ESER_EMBEDDING_SIZE], samples[SAMPLES], db[FRAMES * ESER_N_BINS], speech[ESER_EMBEDDING_SIZE + 1];
     static int32_t prelu[ESER_EMBEDDING_SIZE], embedding[ESER_EMBEDDING_SIZE], logits[ESER_MAX_LABELS];
     static int16_t transformed[2][36 * 64 * 80];
     static uint64_t memory[ESER_STATE_BYTES / 8];
@@ -56,7 +56,8 @@ int main(int argc, char **argv) {
     for (int i = 0; i < SAMPLES; i++)
         samples[i] = (float)any(-1000, 1000) / 10000.0f;
     eser_model model = {.format = ESER_MODEL_FORMAT, .n_labels = 3, .labels = labels, .feature_gain = gain, .feature_offset = offset,
-                        .prelu = prelu, .centres = centres, .temperature = 1.0f, .novelty_distance = 9.0f};
+                        .prelu = prelu, .centres = centres, .temperature = 1.0f, .novelty_distance = 9.0f,
+                        .speech = speech, .speech_threshold = 0.5f};
     const int32_t n_in[4] = {56, 432, 576, 720}, n_out[4] = {48, 64, 80, 96}, multiplier[4] = {9000000, 5000000, 4000000, 4000000};
     for (int i = 0; i < 4; i++)
         model.conv[i] = layer(n_in[i], n_out[i], 63, multiplier[i], 31);

@@ -25,7 +25,7 @@ def buzz(hz: float, seconds: float = 1.2, level: float = 0.1) -> np.ndarray:
 
 def test_corrections_teach_are_written_and_do_not_come_too_fast(tmp_path: Path) -> None:
     path, now = tmp_path / "me.json", [0.0]
-    recognizer = EmotionRecognizer()
+    recognizer = EmotionRecognizer(min_speech=0)
     corrections = Corrections(recognizer, path, lambda: now[0])
     with pytest.raises(ConfigError, match="nothing was answered yet"):
         corrections.correct(None, "happy")
@@ -46,7 +46,7 @@ def test_corrections_teach_are_written_and_do_not_come_too_fast(tmp_path: Path) 
 
 
 def test_a_profile_that_cannot_be_written_learns_nothing(tmp_path: Path) -> None:
-    recognizer = EmotionRecognizer()
+    recognizer = EmotionRecognizer(min_speech=0)
     before = recognizer.profile
     with pytest.raises(ConfigError, match="cannot write the profile"):
         Corrections(recognizer, tmp_path / "gone" / "me.json").correct(recognizer.predict((buzz(200), 16000)), "happy")
@@ -61,7 +61,7 @@ def test_the_guide_repeats_bad_takes_and_learns_good_ones() -> None:
     silence = np.zeros(16000, dtype=np.float32)
     takes = [buzz(120), buzz(120, 0.4), buzz(120, level=30).clip(-1, 1), buzz(120, level=0.001), buzz(240), buzz(130), buzz(250)]
     captured = [Captured(part, 0.0) for take in takes for part in (take, silence)]
-    recognizer = EmotionRecognizer()
+    recognizer = EmotionRecognizer(min_speech=0)
     lines: list[str] = []
     levels: list[float] = []
     good = guide(recognizer, ["calm", "glad"], captured, 16000, lines.append, levels.append, loud)
@@ -77,7 +77,7 @@ def test_the_guide_repeats_bad_takes_and_learns_good_ones() -> None:
 
 
 def test_the_guide_keeps_what_it_has_when_the_audio_ends() -> None:
-    recognizer = EmotionRecognizer()
+    recognizer = EmotionRecognizer(min_speech=0)
     lines: list[str] = []
     captured = [Captured(buzz(120), 0.0), Captured(np.zeros(16000, dtype=np.float32), 0.0)]
     assert guide(recognizer, ["calm"], captured, 16000, lines.append, lambda _: None, loud) == 1

@@ -24,7 +24,7 @@ def scores_of(suffix: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("corpus", ROWS)
 def test_the_pages_state_what_the_shipped_file_scores(corpus: str) -> None:
-    score = scores_of(".onnx")[corpus]
+    score = scores_of(".eser")[corpus]
     low, high = score["ua_95"]
     figures = f"{100 * score['ua']:.1f} % [{100 * low:.1f}, {100 * high:.1f}] | {score['ece']:.3f} |"
     readme, accuracy = PAGES
@@ -33,7 +33,7 @@ def test_the_pages_state_what_the_shipped_file_scores(corpus: str) -> None:
 
 
 def test_the_pages_state_its_scores_by_gender() -> None:
-    female, male = ([f"{100 * s['by_gender'][g]['ua']:.1f} %" for s in scores_of(".onnx").values()] for g in ("female", "male"))
+    female, male = ([f"{100 * s['by_gender'][g]['ua']:.1f} %" for s in scores_of(".eser").values()] for g in ("female", "male"))
     sentence = f"UA {female[0]} and {male[0]} on CREMA-D, {female[1]} and {male[1]} on RAVDESS"
     assert sentence in PAGES[1]
 

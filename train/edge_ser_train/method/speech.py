@@ -72,7 +72,7 @@ def fit_detector(speech: Float32Array, none: Float32Array, dev: list[Float32Arra
             break
     weights = w[:-1] / std
     found = SpeechDetector(weights, float(w[-1] - weights @ mean), 0.5)
-    return found._replace(threshold=float(min(np.quantile(found.probability(z), MISSED) for z in dev)))
+    return found._replace(threshold=float(min(np.quantile(found.probability(z), MISSED, method="lower") for z in dev)))
 
 
 def speech_detector(net: EmotionNet, z: Float32Array, dev: list[Float32Array], config: TrainConfig) -> dict[str, Any]:
