@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ser.commands._options import backend_option, model_option, require_apart
-from edge_ser.errors import ConfigError
+from edge_ser.errors import AudioError, ConfigError
 from edge_ser.files import is_stream
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def command(
 
     edge-ser adapt --record --profile me.json guides through it at the microphone; --show tells how well it went.
 
-    The profile is changed when all was heard, or not at all. Keep a copy of it to go back to.
+    The profile is changed when all FILEs were heard, or not at all; --record keeps every good take. Keep a copy of it to go back to.
     """
     if not record and (bool(label) != bool(files) or not (files or forget or merge or show or only is not None)):
         raise click.UsageError("give a LABEL and the FILEs that sound so, or --record, --show, --forget, --merge")
@@ -85,7 +85,11 @@ def command(
         before = replace(before, person=replace(before.person, only=only))
     recognizer = EmotionRecognizer(model, backend=backend, profile=before)
     if record:
-        _record(recognizer, (label, *files) if label else recognizer.labels, source)
+        try:
+            _record(recognizer, (label, *files) if label else recognizer.labels, source)
+        finally:  # a Ctrl-C keeps the takes that were good
+            if recognizer.profile is not before:
+                recognizer.profile.save(profile)
     else:
         _learn(recognizer, files, label)
     if record or files or forget or merge or only is not None:
@@ -109,7 +113,10 @@ def _learn(recognizer: EmotionRecognizer, files: tuple[str, ...], label: str) ->
         )
     answers = [(name, recognizer.predict(name)) for name in files]
     for name, answer in answers:
-        recognizer.adapt(answer, label)
+        try:
+            recognizer.adapt(answer, label)
+        except AudioError as error:
+            raise AudioError(f"{name}: {error}") from None
         click.echo(f"{name}  {label}; was heard as {answer.label}, {answer.confidence:.0%}" + "  novel" * answer.is_novel)
 
 

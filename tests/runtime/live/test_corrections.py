@@ -114,3 +114,26 @@ def test_adapt_records_shows_forgets_and_merges(speech: Path, tmp_path: Path) ->
     whole = me.read_bytes()
     assert "expected at most 400" in run("sad", *[speech] * 401, "--profile", me)
     assert me.read_bytes() == whole
+
+
+def test_what_interrupts_a_recording_keeps_the_good_takes(speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(recognizer: EmotionRecognizer, *_: object) -> None:
+        recognizer.adapt(speech, "happy")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge_ser.live.guide.guide", interrupted)
+    me = tmp_path / "me.json"
+    result = CliRunner().invoke(cli, ["adapt", "--record", "--source", str(speech), "--profile", str(me)])
+    assert result.exit_code != 0
+    person = Profile.load(me).person
+    assert person is not None
+    assert person.counts == {"happy": 1}
+
+
+def test_a_recording_without_speech_is_named(tmp_path: Path) -> None:
+    hiss = tmp_path / "hiss.wav"
+    soundfile.write(hiss, 0.03 * np.random.default_rng(0).standard_normal(32000), 16000)
+    result = CliRunner().invoke(cli, ["adapt", "happy", str(hiss), "--profile", str(tmp_path / "me.json")])
+    assert isinstance(result.exception, AudioError)
+    assert str(result.exception).startswith(f"{hiss}: there probably is no speech")
+    assert not (tmp_path / "me.json").exists()
