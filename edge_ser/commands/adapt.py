@@ -61,7 +61,7 @@ def command(
 
     edge-ser adapt --record --profile me.json guides through it at the microphone; --show tells how well it went.
 
-    The profile is changed when all FILEs were heard, or not at all; --record keeps every good take. Keep a copy of it to go back to.
+    The profile is changed when all FILEs were heard, or not at all; --record keeps every good take. Keep a copy to go back to.
     """
     if not record and (bool(label) != bool(files) or not (files or forget or merge or show or only is not None)):
         raise click.UsageError("give a LABEL and the FILEs that sound so, or --record, --show, --forget, --merge")
@@ -165,7 +165,6 @@ def _open(opened: contextlib.ExitStack, source: str | None) -> tuple[int, Iterab
     """Return the rate in Hz and the audio of what is listened to."""
     import time
 
-    from edge_ser.errors import AudioError
     from edge_ser.frontend.audio import AudioReader
     from edge_ser.live.capture import Captured, Microphone, standard_input
 
