@@ -113,6 +113,7 @@ def test_the_cost_is_said_before_anything_starts(tiny_data: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_new_speakers_stand_beside_the_papers_table(iemocap_data: Path, tmp_path: Path) -> None:
     command = ["reproduce", "--data", str(iemocap_data), "--corpus", "iemocap", "--out", str(tmp_path), "--quick"]
     command += ["--cache", str(tmp_path / "cache"), "--table", "1", "--experiment", "alpha-0.1", "--set", "precision=float32"]
