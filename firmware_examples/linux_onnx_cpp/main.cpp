@@ -70,7 +70,7 @@ std::vector<float> features(std::vector<float> samples) {
     std::vector<float> db(n * ESER_N_BINS);
     eser_scratch scratch;
     for (std::size_t i = 0; i < n; i++)
-        eser_features(&samples[(first + i) * ESER_HOP], &db[i * ESER_N_BINS], &scratch);
+        eser_features_scalar(&samples[(first + i) * ESER_HOP], &db[i * ESER_N_BINS], &scratch);
     if (*std::max_element(db.begin(), db.end()) <= silence_db)
         throw std::runtime_error("the recording is digital silence; expected some speech");
     return db;
