@@ -22,7 +22,7 @@ MISSED = 0.003
 """Share of the dev clips, as recorded or as copies, below the threshold: answered `no_speech` though somebody speaks."""
 
 N_SOUNDS = 2000
-"""Made sounds without speech that the probability of speech is fitted on."""
+"""Made sounds without speech that the probability of speech is fitted on, at most: there are no more of them than of speech."""
 
 _SOUNDS = 5  # stream of random numbers; the loop, the dataset and the outliers have the streams before
 _RIDGE = 1e-3  # of weights on standardised z, against the mean loss: keeps them finite where both kinds part cleanly
@@ -78,7 +78,7 @@ def fit_detector(speech: Float32Array, none: Float32Array, dev: list[Float32Arra
 def speech_detector(net: EmotionNet, z: Float32Array, dev: list[Float32Array], config: TrainConfig) -> dict[str, Any]:
     """Return what ``Manifest.speech`` holds, fitted on embeddings of speech, z [n, 64], and on made sounds."""
     front_end, rng = config.front_end_config, np.random.default_rng([config.seed, _SOUNDS])
-    lengths = rng.integers(front_end.rate_hz // 2, 5 * front_end.rate_hz, N_SOUNDS)
+    lengths = rng.integers(front_end.rate_hz // 2, 5 * front_end.rate_hz, min(N_SOUNDS, len(z)))
     sounds = [extract(no_speech(int(n), front_end.rate_hz, rng), front_end) for n in lengths]
     found = fit_detector(z, infer(net, sounds)[1], dev)
     return {"weights": found.weights.round(6).tolist(), "bias": round(found.bias, 6), "threshold": found.threshold}
