@@ -40,12 +40,8 @@ class Prediction:
     """Mean and standard deviation of the encoder's vectors, in steps: what :meth:`EmotionRecognizer.adapt` learns from."""
     duration_s: float
     """Length of the recording, in seconds."""
-    distance: float
-    """Euclidean distance of the embedding to the nearest class centre, the person's where the profile knows one."""
     speech: float
     """Probability that there is any speech, 0 to 1: noise, tones, music and clicks have a low one."""
-    is_novel: bool
-    """Whether that is farther than 99 % of the dev clips lie from theirs: speech unlike any the confidence was fitted on."""
 
     def record(self) -> dict[str, Any]:
         """Return the answer as the command line prints it in JSON, without embedding and logits; six decimals."""
@@ -53,8 +49,6 @@ class Prediction:
             "label": self.label,
             "confidence": round(self.confidence, 6),
             "probabilities": {label: round(p, 6) for label, p in self.probabilities.items()},
-            "distance": round(self.distance, 6),
-            "novel": self.is_novel,
             "speech": round(self.speech, 6),
             "duration_s": round(self.duration_s, 6),
         }
@@ -84,19 +78,18 @@ def decide(
     min_speech: float | None = None,
     correction: Correction | None = None,
 ) -> Prediction:
-    """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels, temperature and centres.
+    """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels, temperature and speech detector.
 
     Below a probability of speech of ``min_speech``, None is the model's own threshold, the label is `no_speech`.
     Where a person's correction is given, it is theirs: labels, scores out of logits, embedding and statistics, temperature.
     """
-    labels, temperature, centres = manifest.labels, manifest.temperature, manifest.centre_points
+    labels, temperature = manifest.labels, manifest.temperature
     scores: AnyArray = logits
     if correction is not None:
-        labels, temperature, centres = correction.labels, correction.temperature, correction.centres
+        labels, temperature = correction.labels, correction.temperature
         scores = correction.scores(heard_of(labels[0], statistics, embedding, logits)) / Q16
     p = softmax(scores, temperature).tolist()
     confidence = max(p)
-    distance = math.sqrt(np.square(centres - embedding).sum(axis=1).min())
     speech = speech_probability(embedding, manifest)
     label = UNCERTAIN if confidence < min_confidence else labels[p.index(confidence)]
     return Prediction(
@@ -107,7 +100,5 @@ def decide(
         logits=logits,
         statistics=statistics,
         duration_s=duration_s,
-        distance=distance,
         speech=speech,
-        is_novel=distance > manifest.novelty_distance,
     )

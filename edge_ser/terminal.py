@@ -111,11 +111,11 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{tenths / 10:04.1f}" if hours else f"{minutes}:{tenths / 10:04.1f}"
 
 
-_BARE_UTTERANCE, _NOTES = 46, 16  # columns of a row but for the shares; of its notes, novel and goes on
+_BARE_UTTERANCE, _NOTE = 46, 9  # columns of a row but for the shares; of its note, goes on
 
 
 def _is_narrow(n_labels: int, after: str, width: int) -> bool:
-    return width < _BARE_UTTERANCE + n_labels * _SHARE + len(after) + _NOTES
+    return width < _BARE_UTTERANCE + n_labels * _SHARE + len(after) + _NOTE
 
 
 def utterance_header(labels: Sequence[str], after: str = "", width: int = FULL) -> str:
@@ -129,9 +129,9 @@ def utterance_header(labels: Sequence[str], after: str = "", width: int = FULL) 
 def utterance_row(start_s: float, stop_s: float, answer: Prediction, is_cut: bool, after: str = "", width: int = FULL) -> str:
     """Return one row of the table of utterances. A narrow one, as its head, has neither bar nor shares nor ``after``."""
     if _is_narrow(len(answer.probabilities), after, width):
-        note = " novel" if answer.is_novel else " …" if is_cut else ""
+        note = " …" * is_cut
         return f"{clock_time(start_s):>9} {stop_s - start_s:6.2f} s  {answer.label[:9]:<9} {answer.confidence:4.0%}{note}"
     confidence = f"{bar(answer.confidence)} {answer.confidence:4.0%}"
     shares = "".join(f"{p:>9.0%}" for p in answer.probabilities.values())
-    notes = "".join(f"  {note}" for note, holds in (("novel", answer.is_novel), ("goes on", is_cut)) if holds)
-    return f"{clock_time(start_s):>9} {stop_s - start_s:6.2f} s  {answer.label:<9} {confidence} {shares}{after}{notes}"
+    note = "  goes on" * is_cut
+    return f"{clock_time(start_s):>9} {stop_s - start_s:6.2f} s  {answer.label:<9} {confidence} {shares}{after}{note}"

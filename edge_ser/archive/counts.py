@@ -16,12 +16,12 @@ from edge_ser.arrays import Float64Array
 from edge_ser.prediction import NO_SPEECH
 
 LISTENED = 20
-"""Recordings to listen to, of each kind."""
+"""Recordings to listen to."""
 N_BINS = 20
 """Of the confidence."""
 _N_TIMES = 48
 
-_COLUMNS = ("file", "start_s", "stop_s", "duration_s", "label", "confidence", "distance", "novel", "modified")
+_COLUMNS = ("file", "start_s", "stop_s", "duration_s", "label", "confidence", "modified")
 
 
 @dataclass
@@ -40,8 +40,6 @@ class Counts:
     """Answers, [bin]."""
     unsure: list[dict[str, Any]] = field(default_factory=list)
     """The rows of the least certain answers."""
-    novel: list[dict[str, Any]] = field(default_factory=list)
-    """Those of the novel answers that are farthest from what the model knows."""
 
 
 def count(path: Path) -> Counts:
@@ -50,7 +48,7 @@ def count(path: Path) -> Counts:
     import pyarrow.compute as pc
 
     counts = Counts(_edges(path))
-    unsure = novel = None
+    unsure = None
     for batch in batches(path, list(_COLUMNS)):
         rows = pa.Table.from_batches([batch])
         rows = rows.filter(pc.fill_null(pc.not_equal(rows["label"], NO_SPEECH), False))
@@ -68,9 +66,8 @@ def count(path: Path) -> Counts:
                 known = these.filter(these["modified"].is_valid())
                 at = np.searchsorted([e.timestamp() for e in counts.edges], _timestamps(known), side="right") - 1
                 _add(counts.by_time, label, at.clip(0, _N_TIMES - 1), known["duration_s"].to_numpy())
-        unsure = _first(unsure, rows, "confidence", "ascending")
-        novel = _first(novel, rows.filter(rows["novel"]), "distance", "descending")
-    counts.unsure, counts.novel = ([] if rows is None else rows.to_pylist() for rows in (unsure, novel))
+        unsure = _least_certain(unsure, rows)
+    counts.unsure = [] if unsure is None else unsure.to_pylist()
     return counts
 
 
@@ -108,10 +105,10 @@ def _add(bins: dict[str, Float64Array], label: str, at: Any, seconds: Float64Arr
     bins[label] = total
 
 
-def _first(best: Any, rows: Any, column: str, order: str) -> Any:
-    """Return the first rows of both tables by a column."""
+def _least_certain(best: Any, rows: Any) -> Any:
+    """Return the least certain rows of both tables."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     both = rows if best is None else pa.concat_tables([best, rows])
-    return both.take(pc.select_k_unstable(both, LISTENED, [(column, order)]))
+    return both.take(pc.select_k_unstable(both, LISTENED, [("confidence", "ascending")]))

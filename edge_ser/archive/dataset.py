@@ -55,8 +55,6 @@ class Terms:
                 ("confidence", number),
                 ("probabilities", pa.struct([(label, number) for label in self.labels])),
                 ("embedding", pa.list_(pa.float32())),
-                ("distance", number),
-                ("novel", pa.bool_()),
                 ("speech", number),
                 ("cut", pa.bool_()),
                 ("error", text),

@@ -84,10 +84,7 @@ def _body(path: Path, record: Mapping[str, Any], summary: Summary, counts: Count
     yield "<h2>Confidence of the answers</h2>"
     yield _histogram(counts.by_confidence)
     yield "<h2>The least certain</h2>"
-    yield _heard(counts.unsure, "confidence", "{:.0%}")
-    if counts.novel:
-        yield "<h2>Unlike anything the model knows</h2>"
-        yield _heard(counts.novel, "distance", "{:.2f}")
+    yield _heard(counts.unsure)
     if summary.errors:
         yield "<h2>Errors</h2>"
         kinds = [(escape(kind), f"{n:,}", _path(summary.where[kind])) for kind, n in summary.errors.most_common(_FOLDERS)]
@@ -161,7 +158,7 @@ def _folders(by_folder: Mapping[str, Mapping[str, float]], colors: Mapping[str, 
     return _table(("folder", "minutes", "shares"), rows, numbers=1)
 
 
-def _heard(rows: Iterable[Mapping[str, Any]], column: str, form: str) -> str:
+def _heard(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return answers with what plays them."""
     found = []
     for row in rows:
@@ -169,5 +166,5 @@ def _heard(rows: Iterable[Mapping[str, Any]], column: str, form: str) -> str:
         source = "" if is_url(file) else f"{Path(file).as_uri()}#t={start_s:.2f},{stop_s:.2f}"
         player = f'<audio controls preload="none" src="{escape(source)}"></audio>' if source else ""
         at = f"{clock_time(start_s)}–{clock_time(stop_s)}"
-        found.append((_path(file), at, escape(row["label"]), form.format(row[column]), player))
-    return _table(("file", "at", "label", column, ""), found, numbers=3)
+        found.append((_path(file), at, escape(row["label"]), f"{row['confidence']:.0%}", player))
+    return _table(("file", "at", "label", "confidence", ""), found, numbers=3)

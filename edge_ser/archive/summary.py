@@ -22,8 +22,6 @@ class Summary:
     """Answers by label."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Their length by label."""
-    novel: Counter[str] = field(default_factory=Counter)
-    """Those about novel speech."""
     errors: Counter[str] = field(default_factory=Counter)
     """Recordings that could not be answered, by :func:`kind_of`."""
     where: dict[str, str] = field(default_factory=dict)
@@ -38,15 +36,14 @@ def summarise(path: Path) -> Summary:
     import pyarrow.compute as pc
 
     summary = Summary()
-    for batch in batches(path, ["file", "label", "duration_s", "novel", "error"]):
+    for batch in batches(path, ["file", "label", "duration_s", "error"]):
         rows = pa.Table.from_batches([batch])
         answered = rows.filter(pc.fill_null(pc.not_equal(rows["label"], NO_SPEECH), False))
-        counts = answered.group_by("label").aggregate([("duration_s", "sum"), ("duration_s", "count"), ("novel", "sum")])
+        counts = answered.group_by("label").aggregate([("duration_s", "sum"), ("duration_s", "count")])
         for found in counts.to_pylist():
             label = found["label"]
             summary.rows[label] += found["duration_s_count"]
             summary.seconds[label] = summary.seconds.get(label, 0.0) + found["duration_s_sum"]
-            summary.novel[label] += found["novel_sum"]
         failed = rows.filter(rows["error"].is_valid())
         for file, error in zip(failed["file"].to_pylist(), failed["error"].to_pylist(), strict=True):
             kind = kind_of(error, file)
@@ -82,9 +79,9 @@ def lines(summary: Summary) -> Iterator[str]:
     """Yield the summary as the command line prints it."""
     total = sum(summary.rows.values())
     if total:
-        yield f"{'label':<12}{'answers':>12}{'share':>8}{'minutes':>12}{'novel':>8}"
+        yield f"{'label':<12}{'answers':>12}{'share':>8}{'minutes':>12}"
     for label, n in summary.rows.most_common():
-        yield f"{label:<12}{n:>12,}{n / total:>8.1%}{summary.seconds[label] / 60:>12,.1f}{summary.novel[label] / n:>8.1%}"
+        yield f"{label:<12}{n:>12,}{n / total:>8.1%}{summary.seconds[label] / 60:>12,.1f}"
     if summary.n_without_speech:
         yield f"without speech: {summary.n_without_speech:,}"
     kinds = summary.errors.most_common()

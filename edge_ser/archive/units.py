@@ -152,8 +152,6 @@ def _row(start_s: float, stop_s: float, cut: bool, answer: Prediction) -> dict[s
         "confidence": answer.confidence,
         "probabilities": answer.probabilities,
         "embedding": answer.embedding,
-        "distance": answer.distance,
-        "novel": answer.is_novel,
         "speech": answer.speech,
         "cut": cut,
     }

@@ -51,7 +51,7 @@ def configured(settings: Iterable[str], *kinds: type[Any]) -> list[Any]:
     """Return one configuration of each of ``kinds``, dataclasses without a name in common, from NAME=VALUE; else BadParameter.
 
     >>> from edge_ser.live.tone import ToneConfig
-    >>> configured(["hold_s=2", "doubt_novel=false"], ToneConfig)[0].hold_s
+    >>> configured(["hold_s=2"], ToneConfig)[0].hold_s
     2.0
     """
     of = {field.name: kind for kind in kinds for field in fields(kind)}

@@ -117,7 +117,7 @@ def _learn(recognizer: EmotionRecognizer, files: tuple[str, ...], label: str) ->
             recognizer.adapt(answer, label)
         except AudioError as error:
             raise AudioError(f"{name}: {error}") from None
-        click.echo(f"{name}  {label}; was heard as {answer.label}, {answer.confidence:.0%}" + "  novel" * answer.is_novel)
+        click.echo(f"{name}  {label}; was heard as {answer.label}, {answer.confidence:.0%}")
 
 
 def _merged(before: Profile, other: Person | None, path: Path) -> Profile:

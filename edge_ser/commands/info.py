@@ -48,7 +48,6 @@ def _card(file: ModelFile) -> Iterator[tuple[str, str]]:
     yield "front end", f"{front_end.name}: {front_end.rate_hz} Hz, {front_end.n_bins} bins"
     yield "embedding", f"{manifest.embedding_size} values, {len(manifest.centres)} class centres"
     yield "temperature", f"{manifest.temperature:.3f} (fitted on {training['dev_speakers']} dev speakers)"
-    yield "novel speech", f"farther than {manifest.novelty_distance:.2f} from every class centre, as 1 % of the dev clips are"
     yield "no speech", f"a probability of speech below {manifest.speech['threshold']:.2g}"
     yield (
         "trained with",

@@ -84,8 +84,8 @@ def command(
     With --learn, keys 1, 2, ... say which of the labels, in their order, the last utterance was; the profile learns it at once.
 
     Ctrl-C ends it, with exit status 130. Settings of --set: threshold, release, min_speech_ms, hangover_ms, pre_roll_ms,
-    post_roll_ms, max_s (when an utterance begins and ends); smoothing_s, min_confidence, hysteresis, hold_s, doubt_novel (how
-    readily the tone changes).
+    post_roll_ms, max_s (when an utterance begins and ends); smoothing_s, min_confidence, hysteresis, hold_s (how readily the
+    tone changes).
     """
     if sum((source is not None, realtime is not None, device is not None)) > 1:
         raise click.UsageError("-, --realtime and --device exclude one another: listen to one thing at a time")

@@ -78,9 +78,6 @@ def command(
 ) -> None:
     """Recognise the emotion in each FILE: a recording, a folder of recordings, or - for a recording on standard input.
 
-    An answer marked `novel` is about speech farther from what the model knows than 99 % of the speech its confidence was
-    fitted on: trust it less.
-
     Noise, tones, music or clicks, in which there probably is no speech, are answered `no_speech`.
 
     A file that cannot be answered is named on standard error, the others are still answered, and the exit status is 1.
@@ -143,7 +140,7 @@ def command(
             else:
                 confidence = f"{bar(prediction.confidence)} {prediction.confidence:4.0%}"
                 shares = [f"{p:.0%}" for p in prediction.probabilities.values()]
-                note = "  novel" * prediction.is_novel + "  middle judged" * is_cut
+                note = "  middle judged" * is_cut
                 click.echo(layout.row(name, prediction.label, confidence, shares, f"{prediction.duration_s:.2f} s", note))
     if cut:
         judged_s = front_end.max_frames * front_end.hop_samples / front_end.rate_hz

@@ -70,8 +70,8 @@ def command(
     """Answer voice assistants over the Wyoming protocol: audio in, how it sounds out.
 
     A client sends audio-start, audio-chunk (16- or 32-bit PCM of any rate) and audio-stop, and gets a user-event named
-    `emotion` with label, confidence, probabilities, distance, novel, duration_s and embedding, or an error. The protocol
-    knows no password: whoever can reach the address can use it.
+    `emotion` with label, confidence, probabilities, speech, duration_s and embedding, or an error. The protocol knows no
+    password: whoever can reach the address can use it.
 
     Home Assistant takes no such service over Wyoming; for it there is `edge-ser listen --mqtt URL --home-assistant`.
     """

@@ -140,11 +140,10 @@ size_t eser_vectors(const eser *stream, uint8_t *vectors) {
     return stream->n_vectors;
 }
 
-/* Probabilities, distance and floats from the integers. */
+/* Probabilities and floats from the integers. */
 static void decide(const eser_model *model, const eser_person *person, eser_result *result) {
     const uint32_t n = result->n_labels = person != NULL ? person->n_labels : model->n_labels;
     const float temperature = person != NULL ? person->temperature : model->temperature;
-    const float *const centres = person != NULL ? person->centres : model->centres;
     uint32_t best = 0;
     for (uint32_t i = 0; i < n; i++) {
         result->logits[i] = (float)result->logits_q16[i] / 65536.0f;
@@ -160,17 +159,6 @@ static void decide(const eser_model *model, const eser_person *person, eser_resu
         result->probabilities[i] /= sum;
     for (uint32_t i = 0; i < ESER_EMBEDDING_SIZE; i++)
         result->embedding[i] = (float)result->embedding_q16[i] / 65536.0f;
-    for (uint32_t label = 0; label < model->n_labels; label++) {
-        float squares = 0.0f;
-        for (uint32_t i = 0; i < ESER_EMBEDDING_SIZE; i++) {
-            const float apart = result->embedding[i] - centres[label * ESER_EMBEDDING_SIZE + i];
-            squares += apart * apart;
-        }
-        const float distance = sqrtf(squares);
-        if (label == 0 || distance < result->distance)
-            result->distance = distance;
-    }
-    result->is_novel = result->distance > model->novelty_distance;
     float exponent = model->speech[ESER_EMBEDDING_SIZE];
     for (uint32_t i = 0; i < ESER_EMBEDDING_SIZE; i++)
         exponent += model->speech[i] * result->embedding[i];

@@ -77,15 +77,13 @@ typedef struct {
     eser_layer gru_input[2], gru_recurrent[2];  /* forward, backward; gates r, z, n */
     eser_layer fc1, fc2;
     const int32_t *prelu;       /* [64], slope in 1/65536 */
-    const float *centres;       /* [n_labels][64], mean embedding of each class */
     float temperature;          /* divides the logits before the softmax, so that confidence means frequency */
-    float novelty_distance;     /* distance to the nearest centre that 99 % of the development clips stay within */
     const float *speech;        /* [65], weights and bias of a logistic regression on the embedding: is there speech? */
     float speech_threshold;     /* probability of speech below which there is none to judge */
     const int16_t *winograd[2]; /* NULL, or the second and third convolution's weights once more, for speed: see eser_parts.h */
 } eser_model;
 
-#define ESER_MODEL_FORMAT 3u
+#define ESER_MODEL_FORMAT 4u
 
 typedef struct eser eser;       /* a stream */
 
@@ -101,11 +99,10 @@ typedef struct {
     const int16_t *embedding;   /* [n_labels][64] */
     const int32_t *bias;        /* [n_labels], in 1/65536 */
     int32_t statistics_shift, embedding_shift;
-    const float *centres;       /* [n_model_labels][64] */
     float temperature;
 } eser_person;
 
-#define ESER_PERSON_FORMAT 1u
+#define ESER_PERSON_FORMAT 2u
 
 /* How an utterance sounds. */
 typedef struct {
@@ -115,8 +112,6 @@ typedef struct {
     float probabilities[ESER_MAX_LABELS];           /* calibrated; they sum to 1 */
     float logits[ESER_MAX_LABELS];                  /* before temperature and softmax, a person's correction included */
     float embedding[ESER_EMBEDDING_SIZE];           /* close in Euclidean distance means alike in emotion */
-    float distance;                                 /* of the embedding to the nearest class centre */
-    int32_t is_novel;                               /* 1: farther than speech like that of the training; trust it less */
     float speech;                                   /* probability that there is any speech */
     int32_t is_speech;                              /* 0: noise, a tone, music, clicks; the emotion then says nothing */
     float judged_s;                                 /* seconds of audio behind the answer */

@@ -7,7 +7,7 @@ Keys are only ever added within a version. All times ending in ``_s`` are second
 
     ready         schema, version, model, labels, source, rate_hz
     speech_start  start_s: somebody has begun to speak there
-    estimate      label, confidence, probabilities, distance, novel, duration_s: of the utterance so far
+    estimate      label, confidence, probabilities, speech, duration_s: of the utterance so far
     utterance     as estimate, of the whole; start_s, stop_s, cut, latency_ms (from the end of the speech to this answer),
                   compute_ms (from the arrival of the last audio it took to this answer)
     tone          label, confidence, probabilities: how the voice sounds of late, told when it changes
@@ -33,7 +33,7 @@ from edge_ser.live.tone import ToneConfig, ToneTracker
 from edge_ser.prediction import Prediction
 from edge_ser.recognizer import EmotionRecognizer
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _OVERRUN_S = 1.0
 

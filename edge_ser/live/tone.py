@@ -18,7 +18,7 @@ from edge_ser.prediction import NO_SPEECH, UNCERTAIN, Prediction
 class ToneConfig:
     """How readily the tone changes. ConfigError for a value out of range.
 
-    All of them at zero and False: every prediction's own label.
+    All of them at zero: every prediction's own label.
     """
 
     smoothing_s: float = 1.0
@@ -32,17 +32,12 @@ class ToneConfig:
     hold_s: float = 0.7
     """Speech, in seconds, over which a change must persist before it is told; all of an utterance speaks for its answer.
     Longer: an outburst of one word changes nothing."""
-    doubt_novel: bool = True
-    """Whether an utterance beyond the model's novelty distance is `uncertain` and left out of the smoothing. False: music and
-    noise are given emotions, too."""
 
     def __post_init__(self) -> None:
         for name, high in (("smoothing_s", 60), ("hold_s", 60), ("min_confidence", 1), ("hysteresis", 1)):
             if not 0 <= getattr(self, name) <= high:  # also true of NaN
                 unit = "s" if name.endswith("_s") else "as a probability"
                 raise ConfigError(f"tone: {name} is {getattr(self, name)}; expected 0 to {high} {unit}")
-        if type(self.doubt_novel) is not bool:
-            raise ConfigError(f"tone: doubt_novel is {self.doubt_novel!r}; expected True or False")
 
 
 @dataclass(frozen=True)
@@ -62,11 +57,11 @@ class ToneTracker:
 
     Within an utterance every estimate replaces the one before, which heard less of the same; between utterances the tone is an
     average that forgets: p = before · exp(-heard / smoothing) + estimate · (1 - exp(-heard / smoothing)), with all emotions
-    equally probable before the first.
+    equally probable before the first. Where there was no speech in the end, all is as before its estimates.
 
     >>> import numpy as np
     >>> from edge_ser import EmotionRecognizer
-    >>> recognizer, tracker = EmotionRecognizer(), ToneTracker(ToneConfig(hold_s=3.0, min_confidence=0, doubt_novel=False))
+    >>> recognizer, tracker = EmotionRecognizer(min_speech=0), ToneTracker(ToneConfig(hold_s=3.0, min_confidence=0))
     >>> answer = recognizer.predict((0.1 * np.sin(np.arange(32000, dtype=np.float32)), 16000))
     >>> [getattr(tracker.update(answer), "label", None) == answer.label for _ in range(3)]
     [False, True, False]
@@ -78,37 +73,42 @@ class ToneTracker:
         """The tone that was told last; None before the first."""
         self.probabilities: dict[str, float] = {}
         """The smoothed probabilities of now; empty before the first answer that counts."""
-        self._before: dict[str, float] = {}  # those of before this utterance
         self._heard_s = 0.0  # of this utterance
         self._proposed: str | None = None
         self._age_s = 0.0  # speech that spoke for the proposal
+        self._before = self.probabilities, self.tone, self._proposed, self._age_s  # this utterance
 
     def update(self, prediction: Prediction, is_final: bool = True) -> Tone | None:
         """Take the answer of the next utterance, or an estimate on the way to it; return the tone if it has changed."""
-        if prediction.label == NO_SPEECH:
-            return None  # as if nothing had been heard
-        p, heard_s = prediction.probabilities, prediction.duration_s
-        novel = self.config.doubt_novel and prediction.is_novel
-        if novel and not is_final:
-            return None  # too early to tell: the first half second of anything is unlike a whole utterance
-        fresh_s, self._heard_s = max(0.0, heard_s - self._heard_s), 0.0 if is_final else heard_s
-        if novel:
-            self.probabilities = self._before  # as if nobody had spoken: its estimates were of what is no known voice
-        else:
-            keep = math.exp(-heard_s / self.config.smoothing_s) if self.config.smoothing_s else 0.0
-            before = self._before or dict.fromkeys(p, 1 / len(p))
-            self.probabilities = {label: value + keep * (before[label] - value) for label, value in p.items()}
+        told = self.tone
+        if prediction.label != NO_SPEECH:
+            self._hear(prediction.probabilities, prediction.duration_s, is_final)
+        elif is_final:
+            self._take_back(prediction.probabilities)
         if is_final:
-            self._before = self.probabilities
-        proposed = UNCERTAIN if novel else self._label()
+            self._heard_s = 0.0
+            self._before = self.probabilities, self.tone, self._proposed, self._age_s
+        return None if self.tone is told else self.tone
+
+    def _hear(self, p: dict[str, float], heard_s: float, is_final: bool) -> None:
+        fresh_s, self._heard_s = max(0.0, heard_s - self._heard_s), heard_s
+        keep = math.exp(-heard_s / self.config.smoothing_s) if self.config.smoothing_s else 0.0
+        before = self._before[0] or dict.fromkeys(p, 1 / len(p))
+        self.probabilities = {label: value + keep * (before[label] - value) for label, value in p.items()}
+        proposed = self._label()
         self._age_s = fresh_s + (self._age_s if proposed == self._proposed else 0.0)
         if is_final:
             self._age_s = max(self._age_s, heard_s)
         self._proposed = proposed
-        if self._age_s < self.config.hold_s or (self.tone is not None and proposed == self.tone.label):
-            return None
-        self.tone = Tone(proposed, max(self.probabilities.values(), default=0.0), dict(self.probabilities))
-        return self.tone
+        if self._age_s >= self.config.hold_s and (self.tone is None or proposed != self.tone.label):
+            self.tone = Tone(proposed, max(self.probabilities.values()), dict(self.probabilities))
+
+    def _take_back(self, p: dict[str, float]) -> None:
+        """Be as before this utterance, but `uncertain` where its estimates named the first tone of all."""
+        told = self.tone
+        self.probabilities, self.tone, self._proposed, self._age_s = self._before
+        if self.tone is None and told is not None:
+            self.tone = Tone(UNCERTAIN, 1 / len(p), dict.fromkeys(p, 1 / len(p)))
 
     def _label(self) -> str:
         """Return what the smoothed probabilities name, given what they named before."""

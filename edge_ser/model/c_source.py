@@ -59,7 +59,6 @@ def c_source(manifest: Manifest, constants: dict[str, AnyArray]) -> CSource:
     # As numbers: C compilers need not take strings longer than 4095 characters.
     text = np.frombuffer(json.dumps(json.loads(manifest.to_json())).encode("ascii") + b"\0", dtype=np.int8)
     arrays = {name: values for name, values in constants.items() if name != "shift"}
-    arrays["centres"] = np.array(manifest.centres, dtype=np.float32)
     arrays["speech"] = np.array([*manifest.speech["weights"], manifest.speech["bias"]], dtype=np.float32)
     parts = [_HEAD.format(version=__version__, sha=manifest.graph_sha256)]
     parts += [c_array(f"static const {_C_TYPES[v.dtype.name]} {name}[{v.size}]", v) for name, v in arrays.items()]
@@ -126,9 +125,7 @@ def _model(constants: dict[str, AnyArray], manifest: Manifest) -> str:
         layer("fc1"),
         layer("fc2"),
         "prelu",
-        "centres",
         c_float(manifest.temperature),
-        c_float(manifest.novelty_distance),
         "speech",
         c_float(manifest.speech["threshold"]),
         "{NULL, NULL}",

@@ -25,7 +25,7 @@ from edge_ser.model.graph import GRAPHS, require_graph
 from edge_ser.model.statements import Check, each, interval, load_json, number, refuse, several, share, table, text, whole
 
 FORMAT = "edge-ser-model"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 _MAX_FILE = 64_000_000  # bytes; the largest network, of 513 bins in float32, has 12 million
 _MAX_DB, _MAX_VALUE = 1000.0, 1e6  # beyond them a level is no level, and float32 soon at its end
@@ -82,8 +82,6 @@ class Manifest:
     """Divides the logits before the softmax, so that confidence means frequency; fitted on dev speakers."""
     centres: tuple[tuple[float, ...], ...]
     """Mean embedding of each class over the training clips, [n_labels][embedding_size]."""
-    novelty_distance: float
-    """Euclidean distance of z to the nearest class centre that 99 % of the dev clips stay within."""
     speech: dict[str, Any]
     """``weights`` [embedding_size] and ``bias`` of the logistic regression that tells from z whether there is speech, and the
     ``threshold`` of its probability below which there is none to judge."""
@@ -121,7 +119,7 @@ class Manifest:
                 refuse(name, getattr(self, name), f"{expected}, as a graph of {n_bins} bins has")
         level, value = number(-_MAX_DB, _MAX_DB), number(0, _MAX_VALUE)
         checks: dict[str, Check] = {
-            **dict.fromkeys(("temperature", "novelty_distance"), _POSITIVE),
+            "temperature": _POSITIVE,
             "centres": several(several(number(-_MAX_VALUE, _MAX_VALUE), EMBEDDING_SIZE), n),
             "speech": SPEECH,
             "speech_mean": several(level, n_bins),
@@ -147,11 +145,6 @@ class Manifest:
     def statistics_step(self) -> float:
         """Unit that statistics of encoder vectors are kept in: 1/256 of an int8 vector's step, else 1/1024."""
         return float(self.quantization["vector_scale"]) / 256 if self.precision == "int8" else 1 / 1024
-
-    @cached_property
-    def centre_points(self) -> Float64Array:
-        """The class centres, [n_labels, embedding_size]."""
-        return np.array(self.centres)
 
     @cached_property
     def speech_weights(self) -> Float64Array:

@@ -16,7 +16,7 @@ from edge_ser.model.manifest import Manifest
 from edge_ser.personal.correction import Correction
 from edge_ser.personal.profile import Profile
 
-PERSON_FORMAT = 1
+PERSON_FORMAT = 2
 """``ESER_PERSON_FORMAT``"""
 
 _HEAD = """/* Written by edge-ser {version}: how one person sounds to one model (weights {sha}).
@@ -57,12 +57,12 @@ def write_person(profile: Profile, manifest: Manifest, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     head = _HEAD.format(version=__version__, sha=manifest.training["weights_sha256"][:12])
     header = _HEADER.format(version=__version__)
-    kinds = {"int16": "int16_t", "int32": "int32_t", "float32": "float"}
+    kinds = {"int16": "int16_t", "int32": "int32_t"}
     parts = [c_array(f"static const {kinds[v.dtype.name]} {name}[{v.size}]", v) for name, v in arrays.items()]
     labels = f"\nstatic const char *const labels[] = {{{', '.join(map(c_string, correction.labels))}}};\n"
     values = [
         f"{PERSON_FORMAT}u", f"{len(correction.labels)}u", f"{len(manifest.labels)}u", "labels", "source", "statistics",
-        "embedding", "bias", str(correction.shifts[0]), str(correction.shifts[1]), "centres", c_float(correction.temperature),
+        "embedding", "bias", str(correction.shifts[0]), str(correction.shifts[1]), c_float(correction.temperature),
     ]  # fmt: skip
     body = "\nconst eser_person eser_default_person = {\n    " + ",\n    ".join(values) + ",\n};\n"
     for name, text in (("eser_person.c", head + "".join(parts) + labels + body), ("eser_person.h", header)):
@@ -79,5 +79,4 @@ def _arrays(correction: Correction) -> dict[str, AnyArray]:
         "statistics": statistics,
         "embedding": correction.embedding,
         "bias": correction.bias,
-        "centres": correction.centres.astype(np.float32),
     }

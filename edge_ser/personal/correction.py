@@ -39,7 +39,6 @@ class Learnt:
     labels: tuple[str, ...]
     temperature: float
     centres: Float64Array
-    novelty_distance: float
     step: float
     """Unit of the statistics."""
     spread: float
@@ -50,16 +49,8 @@ class Learnt:
     def of(cls, manifest: Manifest) -> Learnt:
         """Return what a model file states."""
         spread = SPREAD * max(float(np.mean(manifest.speech_vector)), 1e-3)
-        centres = manifest.centre_points
-        return cls(
-            manifest.labels,
-            manifest.temperature,
-            centres,
-            manifest.novelty_distance,
-            manifest.statistics_step,
-            spread,
-            manifest.encoder_size,
-        )
+        step, size = manifest.statistics_step, manifest.encoder_size
+        return cls(manifest.labels, manifest.temperature, np.array(manifest.centres), step, spread, size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +71,6 @@ class Correction:
     """Products of ``statistics`` with an utterance's, shifted down by so many bits, are in 1/65536; likewise of ``embedding``."""
     temperature: float
     """Divides the scores before the softmax."""
-    centres: Float64Array
-    """The person's class centres of the model's labels, [n, embedding_size]."""
     loo: Float64Array
     """Probabilities of every utterance of the person by the others, [m, n_labels]."""
 
@@ -177,26 +166,27 @@ def learn(person: Person, model: Learnt) -> Correction | None:
         if f.weight is not None:
             a[:, given] += s * (x.T @ (to_x @ f.weight))
     temperature = _temperature(left_out[:, :], y, len(heard))
-    slope, constant, centres = move
+    slope, constant = move
     weight_x = a.T * unit
     bias = b - weight_x @ means + c * constant
     return _quantised(
         labels, source, model.temperature * weight_x, model.temperature * c * slope, model.temperature * bias,
-        model.temperature * temperature, centres, _softmax(left_out / temperature),
+        model.temperature * temperature, _softmax(left_out / temperature),
     )  # fmt: skip
 
 
 def _evidence(
     person: Person, model: Learnt, z: Float64Array, words: list[str], source: tuple[int, ...]
-) -> tuple[tuple[Float64Array, Float64Array, Float64Array], Float64Array]:
-    """Return the evidence's slope and constant, the moved centres, and every utterance's evidence by the others.
+) -> tuple[tuple[Float64Array, Float64Array], Float64Array]:
+    """Return the evidence's slope and constant, and every utterance's evidence by the others.
 
-    EVIDENCE · (|z - c|² - |z - c'|²) / novelty_distance², linear in z: the log ratio of two Gaussians, around the person's
-    centre c' and the model's c, as wide as the model's clips lie around theirs.
+    EVIDENCE · (|z - c|² - |z - c'|²) / s², linear in z: the log ratio of two Gaussians, around the person's centre c' and the
+    model's c; s² is the mean squared distance of the model's centres from their middle.
     """
-    strength, known = EVIDENCE / model.novelty_distance**2, model.centres
+    known = model.centres
+    strength = EVIDENCE / np.square(known - known.mean(axis=0)).sum(axis=1).mean()
 
-    def line(left_out: int | None) -> tuple[Float64Array, Float64Array, Float64Array]:
+    def line(left_out: int | None) -> tuple[Float64Array, Float64Array]:
         of = {}
         for label in set(words) & set(model.labels):
             rows = [i for i, word in enumerate(words) if word == label and i != left_out]
@@ -209,11 +199,11 @@ def _evidence(
         own = pick < 0
         slope, constant = slope[pick], constant[pick]
         slope[own], constant[own] = 0, 0
-        return slope, constant, moved
+        return slope, constant
 
     without = np.empty((len(z), len(source)))
     for i, row in enumerate(z):
-        slope, constant, _ = line(i)
+        slope, constant = line(i)
         without[i] = slope @ row + constant
     return line(None), without
 

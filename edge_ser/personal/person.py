@@ -24,7 +24,7 @@ SHARED = 4.0
 OWN = 8.0
 """Utterances of an emotion that weigh as much as the assumption that it moves as the person's other emotions do."""
 EVIDENCE = 1.5
-"""How much the move of a centre counts, in natural logarithms a squared distance of the model's novelty distance.
+"""How much the move of a centre counts, in natural logarithms a mean squared distance of the model's centres from their middle.
 
 These three were chosen on CREMA-D's dev actors, as recorded and through simulated microphones; any near them do as well."""
 

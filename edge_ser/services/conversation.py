@@ -255,8 +255,6 @@ def _emotion(prediction: Prediction) -> Event:
         "label": prediction.label,
         "confidence": prediction.confidence,
         "probabilities": prediction.probabilities,
-        "distance": prediction.distance,
-        "novel": prediction.is_novel,
         "speech": prediction.speech,
         "duration_s": prediction.duration_s,
         "embedding": prediction.embedding.tolist(),

@@ -106,12 +106,7 @@ def csv_rows(name: str, segments: Iterable[Segment]) -> str:
 
 def csv_header(labels: Iterable[str]) -> str:
     """Return the header of :func:`csv_rows`."""
-    return (
-        ",".join(
-            ["file", "start_s", "stop_s", "cut", "label", "confidence", "distance", "novel", "speech", "duration_s", *labels]
-        )
-        + "\n"
-    )
+    return ",".join(["file", "start_s", "stop_s", "cut", "label", "confidence", "speech", "duration_s", *labels]) + "\n"
 
 
 def audacity(name: str, segments: Iterable[Segment]) -> str:

@@ -48,10 +48,9 @@ def draw_timeline(
     for segment in segments:
         answer, width = segment.prediction, segment.stop_s - segment.start_s
         if width >= _WORD_SHARE * duration_s:
-            word = answer.label + ("\nnovel" if answer.is_novel else "")
             middle = segment.start_s + width / 2
             style = "italic" if answer.label in (UNCERTAIN, NO_SPEECH) else "normal"
-            shares.text(middle, 1.03, word, ha="center", va="bottom", fontsize=8, fontstyle=style)
+            shares.text(middle, 1.03, answer.label, ha="center", va="bottom", fontsize=8, fontstyle=style)
     mean = f"\nmean of {duration_s / _MEANS:.3g} s" if len(segments) > _MEANS else ""
     shares.set(xlim=(0, duration_s), ylim=(0, 1.22), yticks=[0, 0.5, 1], ylabel=f"probability{mean}", xlabel="time")
     step_s = next((step for step in _STEPS_S if duration_s / step <= 12), 86400)

@@ -186,7 +186,6 @@ def _facts(run: Path, trained: TrainedModel) -> Manifest:
         embedding_size=EMBEDDING_SIZE,
         temperature=trained.temperature,
         centres=tuple(_rounded(row) for row in trained.centres),
-        novelty_distance=round(trained.novelty_distance, 6),
         speech=trained.speech,
         speech_mean=_rounded(trained.speech_mean, 2),
         speech_std=_rounded(trained.speech_std.clamp(min=0.01), 2),

@@ -53,7 +53,7 @@ int main(void) {
     if (status != ESER_OK)
         return failed("eser_finish", status);
     printf("emotion: %s %d %%%s\n", result.label, percent(result.probabilities[result.label_index]),
-           result.is_novel ? " (novel)" : "");
+           result.is_speech ? "" : " (no speech)");
     for (uint32_t i = 0; i < result.n_labels; i++)
         printf("  %s %d %%\n", eser_default_model.labels[i], percent(result.probabilities[i]));
     printf("clocks: feed %lu, busiest chunk %lu, finish %lu\n", (unsigned long)feeding, (unsigned long)busiest,

@@ -18,8 +18,7 @@ def main(recordings: list[str], provider: str = "tensorrt") -> None:
         started = time.perf_counter()
         answer = recognizer.predict(recording)
         took_ms = 1000 * (time.perf_counter() - started)
-        novel = ", unlike the speech it was trained on" if answer.is_novel else ""
-        print(f"{recording}: {answer.label} {answer.confidence:.0%} ({took_ms:.1f} ms{novel})")
+        print(f"{recording}: {answer.label} {answer.confidence:.0%} ({took_ms:.1f} ms)")
 
 
 if __name__ == "__main__":

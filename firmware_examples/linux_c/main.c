@@ -35,7 +35,7 @@ static void print_answer(const char *kind, double start_s, double end_s, const e
            (double)(100.0f * result->probabilities[result->label_index]));
     for (uint32_t i = 0; i < result->n_labels; i++)
         printf("%s%s %.0f", i == 0 ? " (" : ", ", label_names[i], (double)(100.0f * result->probabilities[i]));
-    printf(")%s\n", result->is_novel ? " novel" : "");
+    printf(")%s\n", result->is_speech ? "" : " no speech");
     fflush(stdout);
 }
 

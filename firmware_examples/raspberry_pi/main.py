@@ -27,7 +27,7 @@ def show(event: Event, led: RGBLED) -> None:
         led.color = HEARD
     elif isinstance(event, UtteranceAnswered):
         p = event.prediction
-        print(f"{event.start_s:.1f}-{event.stop_s:.1f} s: {p.label} {p.confidence:.0%}{' novel' * p.is_novel}", flush=True)
+        print(f"{event.start_s:.1f}-{event.stop_s:.1f} s: {p.label} {p.confidence:.0%}", flush=True)
     elif isinstance(event, ToneChanged):
         led.color = tuple(event.confidence * x for x in COLOURS[event.label]) if event.label in COLOURS else HEARD
         print(f"LED: {event.label} ({', '.join(f'{x:.2f}' for x in led.color)})", flush=True)

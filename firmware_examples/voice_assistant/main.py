@@ -30,10 +30,10 @@ PLAIN = "Okay."
 def reply_style(answer: Prediction) -> str:
     """Return how to begin the reply.
 
-    An assistant that consoles somebody who is fine is worse than one that has heard nothing: what is uncertain, or unlike the
-    speech that confidence was fitted on, gets the plain reply.
+    An assistant that consoles somebody who is fine is worse than one that has heard nothing: what is uncertain gets the plain
+    reply.
     """
-    return PLAIN if answer.is_novel else STYLES.get(answer.label, PLAIN)
+    return STYLES.get(answer.label, PLAIN)
 
 
 class WakeWord:
@@ -80,8 +80,7 @@ class Assistant:
 
 def say(answer: Prediction) -> None:
     """Print the reply. A product hands ``reply_style`` to its dialogue, and the emotion to its speech synthesis."""
-    heard = "novel" if answer.is_novel else answer.label
-    print(f"[{heard}, {answer.confidence:.0%}, {answer.duration_s:.1f} s] {reply_style(answer)}", flush=True)
+    print(f"[{answer.label}, {answer.confidence:.0%}, {answer.duration_s:.1f} s] {reply_style(answer)}", flush=True)
 
 
 def main(recording: str | None = None) -> None:

@@ -29,7 +29,7 @@ static void check(eser_status status, const eser_result *result) {
         sum += result->probabilities[i];
     }
     require(fabsf(sum - 1.0f) < 1e-4f, "sum of the probabilities");
-    require(result->label_index < result->n_labels && isfinite(result->distance), "label and distance");
+    require(result->label_index < result->n_labels && isfinite(result->speech), "label and speech");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -20,7 +20,7 @@ from tests.firmware import aarch64
 from tests.firmware.targets import A53, EXAMPLES, LINUXES, Linux, execute, make, need, refuse
 
 SAID = re.compile(
-    r"said (\d+\.\d\d)-(\d+\.\d\d) s: (\w+) (\d+) % \(neutral (\d+), angry (\d+), happy (\d+), sad (\d+)\)( novel)?"
+    r"said (\d+\.\d\d)-(\d+\.\d\d) s: (\w+) (\d+) % \(neutral (\d+), angry (\d+), happy (\d+), sad (\d+)\)( no speech)?"
 )
 
 

@@ -147,9 +147,9 @@ def test_without_its_gpu_libraries_the_jetson_answers_on_the_cpu(speech: Path) -
     assert [line.startswith(f"{speech}: {answer.label} {answer.confidence:.0%} (") for line in lines] == [True, True]
 
 
-def prediction(label: str, is_novel: bool = False) -> Prediction:
+def prediction(label: str) -> Prediction:
     zeros: Any = np.zeros(4, np.float32)
-    return Prediction(label, 0.9, {label: 1.0}, zeros, zeros, zeros, 1.0, 1.0, 1.0, is_novel)
+    return Prediction(label, 0.9, {label: 1.0}, zeros, zeros, zeros, 1.0, 1.0)
 
 
 def test_the_reply_fits_how_it_was_said() -> None:
@@ -158,8 +158,6 @@ def test_the_reply_fits_how_it_was_said() -> None:
     replies = {label: example.reply_style(prediction(label)) for label in labels}
     assert len(set(replies.values())) == len(labels)
     assert example.PLAIN not in replies.values()
-    for label in labels:
-        assert example.reply_style(prediction(label, is_novel=True)) == example.PLAIN
     assert example.reply_style(prediction("uncertain")) == example.PLAIN
     assert example.reply_style(prediction("surprised")) == example.PLAIN, "a model with labels of its own"
 

@@ -56,7 +56,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < SAMPLES; i++)
         samples[i] = (float)any(-1000, 1000) / 10000.0f;
     eser_model model = {.format = ESER_MODEL_FORMAT, .n_labels = 3, .labels = labels, .feature_gain = gain, .feature_offset = offset,
-                        .prelu = prelu, .centres = centres, .temperature = 1.0f, .novelty_distance = 9.0f,
+                        .prelu = prelu, .temperature = 1.0f,
                         .speech = speech, .speech_threshold = 0.5f};
     const int32_t n_in[4] = {56, 432, 576, 720}, n_out[4] = {48, 64, 80, 96}, multiplier[4] = {9000000, 5000000, 4000000, 4000000};
     for (int i = 0; i < 4; i++)

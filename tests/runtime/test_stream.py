@@ -48,8 +48,7 @@ def same(a: Prediction, b: Prediction) -> bool:
     return (
         np.array_equal(a.logits, b.logits)
         and np.array_equal(a.embedding, b.embedding)
-        and (a.label, a.probabilities, a.distance, a.is_novel, a.duration_s)
-        == (b.label, b.probabilities, b.distance, b.is_novel, b.duration_s)
+        and (a.label, a.probabilities, a.speech, a.duration_s) == (b.label, b.probabilities, b.speech, b.duration_s)
     )
 
 

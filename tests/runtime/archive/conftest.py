@@ -111,11 +111,10 @@ def require_same(out: Path, archive: Archive, also_refused: Iterable[str] = ()) 
         assert (row["error"] is not None, row["label"] is None) == (row["file"] in refused,) * 2, row
         if row["error"] is None:
             answer = answered[row["file"]]
-            assert [row[k] for k in ("label", "novel", "start_s", "stop_s")] == [
+            assert [row[k] for k in ("label", "start_s", "stop_s")] == [
                 answer["label"],
-                answer["novel"],
                 0,
                 pytest.approx(answer["duration_s"], abs=1e-6),
             ]
-            for name in ("confidence", "probabilities", "distance", "duration_s"):
+            for name in ("confidence", "probabilities", "duration_s"):
                 assert row[name] == pytest.approx(answer[name], abs=1e-6)

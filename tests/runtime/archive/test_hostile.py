@@ -112,7 +112,6 @@ def test_what_holds_no_speech_is_no_emotion(tmp_path: Path) -> None:
             "file": ["a\nb.wav", "c.wav", "d.wav", "e.wav"],
             "label": ["happy", NO_SPEECH, None, None],
             "duration_s": [1.0, 2.0, 3.0, None],
-            "novel": [False, True, None, None],
             "error": [None, None, None, "e.wav is \x1b[2J"],
         }
     )

@@ -24,7 +24,7 @@ from edge_ser.prediction import NO_SPEECH
 from tests.runtime.archive.conftest import COMMAND, TROUBLED, Archive, complaint, environment, label, require_same, rows
 
 COLUMNS = (
-    *("file", "start_s", "stop_s", "duration_s", "label", "confidence", "probabilities", "embedding", "distance", "novel"),
+    *("file", "start_s", "stop_s", "duration_s", "label", "confidence", "probabilities", "embedding"),
     *("speech", "cut", "error", "modified", "model_sha256", "edge_ser_version", "settings"),
 )
 

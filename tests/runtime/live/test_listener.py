@@ -104,7 +104,7 @@ def test_several_listeners_share_a_recogniser_in_asyncio(recognizer: EmotionReco
 
 def test_the_schema(recognizer: EmotionRecognizer, talk: Float32Array) -> None:
     """What programs rely on: a change of these keys is a change of the schema's version."""
-    answer = ["label", "confidence", "probabilities", "distance", "novel", "speech", "duration_s"]
+    answer = ["label", "confidence", "probabilities", "speech", "duration_s"]
     schema = {
         "ready": ["schema", "version", "model", "labels", "source", "rate_hz"],
         "speech_start": ["start_s"],
@@ -120,7 +120,7 @@ def test_the_schema(recognizer: EmotionRecognizer, talk: Float32Array) -> None:
     assert {record["event"] for record in records} == set(schema)
     for record in records:
         assert list(record) == ["event", "time_s", *schema[record["event"]]]
-    assert records[0]["schema"] == 1
+    assert records[0]["schema"] == 2
     assert records[0]["labels"] == list(recognizer.labels)
     assert (records[-1]["reason"], records[-1]["overruns"]) == ("ended", 2)
 
@@ -179,14 +179,13 @@ def test_the_end_says_why(recognizer: EmotionRecognizer) -> None:
 
 
 def test_settings_are_read_by_name() -> None:
-    segmenter, tone = configured(["threshold=0.7", "min_confidence=0.8", "doubt_novel=false"], SegmenterConfig, ToneConfig)
-    assert (segmenter.threshold, tone.min_confidence, tone.doubt_novel) == (0.7, 0.8, False)
+    segmenter, tone = configured(["threshold=0.7", "min_confidence=0.8"], SegmenterConfig, ToneConfig)
+    assert (segmenter.threshold, tone.min_confidence) == (0.7, 0.8)
     for wrong, message in (
         ("hangover=3", "unknown setting 'hangover'.*; expected threshold, "),
         ("hangover_m=3", r"did you mean 'hangover_ms'\?"),
         ("hangover_ms", "expected NAME=VALUE"),
         ("hangover_ms=soon", "hangover_ms is 'soon'; expected a number"),
-        ("doubt_novel=1", "doubt_novel is 1; expected true or false"),
         ("max_s=99", "max_s is 99.0; expected 1 to 14 s"),
     ):
         with pytest.raises(click.BadParameter, match=message):

@@ -10,20 +10,18 @@ from hypothesis import strategies as st
 
 from edge_ser import ConfigError
 from edge_ser.live.tone import ToneConfig, ToneTracker
-from edge_ser.prediction import UNCERTAIN, Prediction
+from edge_ser.prediction import NO_SPEECH, UNCERTAIN, Prediction
 
-PLAIN = ToneConfig(smoothing_s=0, min_confidence=0, hysteresis=0, hold_s=0, doubt_novel=False)
+PLAIN = ToneConfig(smoothing_s=0, min_confidence=0, hysteresis=0, hold_s=0)
 
 
-def answer(happy: float, heard_s: float = 1.0, is_novel: bool = False) -> Prediction:
-    """Return an answer torn between happy and sad."""
+def answer(happy: float, heard_s: float = 1.0, is_speech: bool = True) -> Prediction:
+    """Return an answer torn between happy and sad, or of no speech."""
     probabilities = {"happy": happy, "sad": 1 - happy}
-    label = max(probabilities, key=probabilities.__getitem__)
+    label = max(probabilities, key=probabilities.__getitem__) if is_speech else NO_SPEECH
     nothing = np.zeros(0, dtype=np.float32)
     none = np.zeros(0, dtype=np.uint16)
-    return Prediction(
-        label, max(happy, 1 - happy), probabilities, nothing, nothing, none, heard_s, 9.0 if is_novel else 1.0, 1.0, is_novel
-    )
+    return Prediction(label, max(happy, 1 - happy), probabilities, nothing, nothing, none, heard_s, float(is_speech))
 
 
 def told(config: ToneConfig, answers: list[Prediction]) -> list[str | None]:
@@ -97,45 +95,42 @@ def test_an_estimate_must_persist_and_the_answer_speaks_for_all_of_its_utterance
     assert final.label == "happy"
 
 
-def test_novel_speech_is_uncertain_once_it_is_over_and_moves_no_bar() -> None:
-    config = ToneConfig(smoothing_s=1.0, min_confidence=0, hysteresis=0, hold_s=0)
-    tracker = ToneTracker(config)
+def test_sound_without_speech_changes_nothing() -> None:
+    assert told(PLAIN, [answer(0.0, is_speech=False), answer(0.9), answer(0.0, is_speech=False)]) == [None, "happy", "happy"]
+    tracker = ToneTracker(ToneConfig(smoothing_s=1.0))
     tracker.update(answer(0.9))
     before = tracker.probabilities
-    assert tracker.update(answer(0.0, 0.5, is_novel=True), is_final=False) is None
-    tone = tracker.update(answer(0.0, is_novel=True))
-    assert tone is not None
-    assert (tone.label, tone.probabilities, tracker.probabilities) == (UNCERTAIN, before, before)
-    assert told(PLAIN, [answer(0.9), answer(0.0, is_novel=True)]) == ["happy", "sad"]
-    assert told(config, [answer(0.0, is_novel=True)]) == [UNCERTAIN]
+    assert tracker.update(answer(0.0, 0.5, is_speech=False), is_final=False) is None
+    assert tracker.update(answer(0.0, is_speech=False)) is None
+    assert tracker.probabilities == before
 
 
-def test_a_novel_utterance_takes_its_estimates_back() -> None:
+def test_what_was_no_speech_in_the_end_takes_its_estimates_back() -> None:
     tracker = ToneTracker(ToneConfig(smoothing_s=1.0))
     tracker.update(answer(0.9))
     happy = 0.9 - 0.4 * np.exp(-1)
-    assert tracker.probabilities["happy"] == pytest.approx(happy)
-    tracker.update(answer(0.0, 3.0), is_final=False)
-    assert tracker.probabilities["happy"] == pytest.approx(happy * np.exp(-3))
-    tone = tracker.update(answer(0.0, 3.5, is_novel=True))
+    before = tracker.tone
+    tone = tracker.update(answer(0.0, 3.0), is_final=False)
     assert tone is not None
-    assert tone.label == UNCERTAIN
-    assert tone.probabilities["happy"] == pytest.approx(happy)
+    assert (tone.label, tracker.probabilities["happy"]) == ("sad", pytest.approx(happy * np.exp(-3)))
+    assert tracker.update(answer(0.0, 3.5, is_speech=False)) is before
+    assert tracker.probabilities["happy"] == pytest.approx(happy)
     tracker.update(answer(0.9))  # and the next one goes on from there
     assert tracker.probabilities["happy"] == pytest.approx(0.9 + (happy - 0.9) * np.exp(-1))
-    first = ToneTracker(ToneConfig(smoothing_s=1.0))
-    first.update(answer(0.0, 3.0), is_final=False)
-    first.update(answer(0.0, 3.5, is_novel=True))
-    assert first.probabilities == {}
+    first = ToneTracker()
+    assert first.update(answer(0.0, 3.0), is_final=False) is not None
+    tone = first.update(answer(0.0, 3.5, is_speech=False))
+    assert tone is not None
+    assert (tone.label, tone.probabilities, first.probabilities) == (UNCERTAIN, {"happy": 0.5, "sad": 0.5}, {})
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.floats(0.01, 3)), min_size=1, max_size=40))
 def test_changes_are_never_closer_than_the_hold_time(sequence: list[tuple[float, bool, float]]) -> None:
     tracker, heard, last = ToneTracker(), 0.0, 0.0
     labels: list[str] = []
-    for happy, is_novel, heard_s in sequence:
+    for happy, is_speech, heard_s in sequence:
         heard += heard_s
-        tone = tracker.update(answer(happy, heard_s, is_novel))
+        tone = tracker.update(answer(happy, heard_s, is_speech))
         assert not tracker.probabilities or sum(tracker.probabilities.values()) == pytest.approx(1)
         if tone is not None:
             assert heard - last >= tracker.config.hold_s - 1e-9
@@ -151,7 +146,6 @@ def test_changes_are_never_closer_than_the_hold_time(sequence: list[tuple[float,
         ({"hold_s": float("nan")}, r"hold_s is nan; expected 0 to 60 s"),
         ({"min_confidence": 70}, r"min_confidence is 70; expected 0 to 1 as a probability"),
         ({"hysteresis": 1.5}, r"hysteresis is 1.5; expected 0 to 1 as a probability"),
-        ({"doubt_novel": "no"}, r"doubt_novel is 'no'; expected True or False"),
     ],
 )
 def test_settings_out_of_range_are_refused(setting: dict[str, Any], message: str) -> None:

@@ -97,8 +97,6 @@ def told(prediction: Prediction) -> dict[str, Any]:
         "label": prediction.label,
         "confidence": prediction.confidence,
         "probabilities": prediction.probabilities,
-        "distance": prediction.distance,
-        "novel": prediction.is_novel,
         "speech": prediction.speech,
         "duration_s": prediction.duration_s,
         "embedding": prediction.embedding.tolist(),

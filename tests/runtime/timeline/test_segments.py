@@ -91,8 +91,6 @@ def test_jsonl(meeting: Path, segments: list[Segment]) -> None:
         "label",
         "confidence",
         "probabilities",
-        "distance",
-        "novel",
         "speech",
         "duration_s",
     ]
@@ -113,7 +111,6 @@ def test_csv_written_to_a_file(meeting: Path, segments: list[Segment], tmp_path:
     for row, segment in zip(rows, segments, strict=True):
         assert (row["file"], float(row["start_s"])) == (str(meeting), segment.start_s)
         assert row["cut"] == "false"
-        assert row["novel"] == str(segment.prediction.is_novel).lower()
         for label, p in segment.prediction.probabilities.items():
             assert float(row[label]) == pytest.approx(p, abs=1e-6)
 

@@ -18,7 +18,7 @@ from edge_ser_train.corpora.splits import training_split
 from edge_ser_train.method import model, weights
 from edge_ser_train.method import run as runs
 from edge_ser_train.method.config import OptimizerConfig, TrainConfig, load_config, load_preset
-from edge_ser_train.method.inference import encode, infer
+from edge_ser_train.method.inference import encode
 from edge_ser_train.method.loop import Trainer, learning_rate
 from edge_ser_train.method.losses import class_weights, weighted_center_loss, weighted_softmax_loss
 from edge_ser_train.method.outliers import outlier_loss, outliers
@@ -166,7 +166,6 @@ def test_a_finished_run_is_complete(train_tiny: Callable[..., Path], tmp_path: P
     trained = load_run(run)
     report = json.loads((run / "report.json").read_text())
     assert trained.temperature == report["temperature"] > 0
-    assert trained.novelty_distance == report["novelty_distance"] > 0
     assert trained.speech_mean.shape == trained.speech_std.shape == (128,)
     assert report["steps"] == 6
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -174,13 +173,10 @@ def test_a_finished_run_is_complete(train_tiny: Callable[..., Path], tmp_path: P
     assert max(m["dev_ua"] for m in metrics) == pytest.approx(report["dev"]["ua"])
 
 
-def test_finishing_measures_novelty_and_speech(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_finishing_measures_speech(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     trained = load_run(tiny_run)
     data = training_split(tiny_data, ["tiny"], trained.labels)
     run = Trainer(load_config(tiny_run / runs.CONFIG), data, tmp_path, tmp_path / "cache")
-    _, z = infer(trained.net, run.dev_features)
-    nearest = [min(float(np.linalg.norm(row - centre)) for centre in trained.centres.numpy()) for row in z]
-    assert trained.novelty_distance == pytest.approx(np.quantile(nearest, 0.99), rel=1e-6)
     speech = np.concatenate([x[speech_frames(x)] for x in run.train_features])
     np.testing.assert_allclose(trained.speech_mean.numpy(), speech.mean(axis=0, dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(trained.speech_std.numpy(), speech.std(axis=0, dtype=np.float64), rtol=1e-6)
@@ -193,8 +189,7 @@ def test_finishing_measures_novelty_and_speech(tiny_run: Path, tiny_data: Path, 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("novelty_distance", None, "novelty_distance None"),
-        ("novelty_distance", 0.0, r"novelty_distance 0\.0 at step"),
+        ("temperature", None, "temperature is None at step"),
         ("temperature", -1.0, r"temperature is -1\.0"),
         ("speech_mean", torch.zeros(5), r"speech_mean is \(5,\), expected \(128,\)"),
         ("speech_vector", torch.zeros(5), r"speech_vector is \(5,\), expected \(480,\)"),

@@ -58,7 +58,7 @@ def adaptation(path: Path, data: Path, corpus: str, split: str, cache_dir: Path 
         for c, v, e, o in zip(clips, subject.encode(features), z, logits, strict=True)
     ]
     model = Learnt(
-        subject.labels, subject.temperature, subject.centres.astype(np.float64), subject.novelty_distance, STEP,
+        subject.labels, subject.temperature, subject.centres.astype(np.float64), STEP,
         SPREAD * max(float(subject.speech_vector.mean()), 1e-3), len(subject.speech_vector),
     )  # fmt: skip
     known = [i for i, c in enumerate(clips) if c.emotion in subject.labels]

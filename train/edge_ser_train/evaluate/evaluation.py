@@ -121,7 +121,6 @@ class Subject:
     speech_vector: Float32Array
     ordinary_vector: Float32Array
     centres: Float32Array
-    novelty_distance: float
     speech: dict[str, Any]
     answer: Answering
     """Logits [n, n_labels] and embeddings [n, 64] for features of n clips, an offset added to each one's encoder vectors."""
@@ -187,7 +186,6 @@ def open_run_or_model(path: Path) -> Subject:
             trained.speech_vector.numpy(),
             trained.ordinary_vector.numpy(),
             centres,
-            trained.novelty_distance,
             trained.speech,
             infer_shifted,
             lambda features: encode(trained.net, features),
@@ -219,7 +217,6 @@ def open_run_or_model(path: Path) -> Subject:
         np.array(manifest.speech_vector, dtype=np.float32),
         np.array(manifest.ordinary_vector, dtype=np.float32),
         np.array(manifest.centres, dtype=np.float32),
-        manifest.novelty_distance,
         manifest.speech,
         answer,
         lambda features: [backend.vectors(np.ascontiguousarray(x)) for x in features],

@@ -48,9 +48,6 @@ from edge_ser_train.metrics import confusion_matrix, fit_temperature, score, unw
 
 _DROPOUT, _SPEAKERS = 2, 3  # streams of random numbers, by step; order and augmentation have the streams 0 and 1
 
-NOVELTY_QUANTILE = 0.99
-"""Share of the dev clips that lie within the novelty distance of a class centre."""
-
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:
     """Return the learning rate of a step (the first is 0).
@@ -285,7 +282,7 @@ class Trainer:
         return progress.step == n_steps
 
     def finish(self) -> dict[str, Any]:
-        """Fit temperature and novelty distance on dev, measure centres and speech over the training set, return the report."""
+        """Fit the temperature on dev, measure centres and speech over the training set, return the report."""
         best = weights.load_run(self.folder)
         best.net.to(self.device)
         logits, dev_z = infer(best.net, self.dev_inputs, self.encoded)
@@ -301,15 +298,11 @@ class Trainer:
             scored = np.concatenate([logits, self.criterion.scores(heard_logits, heard_z, centres.numpy())])
             scored_y, dev_sets = np.tile(self.dev_y, 2), [dev_z, heard_z]
         temperature = fit_temperature(scored, scored_y)
-        distances = np.linalg.norm(np.concatenate(dev_sets)[:, None] - centres.numpy(), axis=2).min(axis=1)
-        novelty_distance = float(np.quantile(distances, NOVELTY_QUANTILE))
         copies = [of_clip[0] for of_clip in self.copies if of_clip]
         spoken = np.concatenate([z, *([infer(best.net, copies)[1]] if copies else [])])
         detector = speech_detector(best.net, spoken, dev_sets, self.config)
         measured = speech_statistics(best.net, self.data.train, self.train_features, vectors, self.config)
-        weights.save_model(
-            self.folder, best.net.state_dict(), self.config, best.step, centres, measured, detector, temperature, novelty_distance
-        )
+        weights.save_model(self.folder, best.net.state_dict(), self.config, best.step, centres, measured, detector, temperature)
         dev = score(logits, self.dev_y, [c.speaker for c in self.data.dev], temperature)
         return {
             "steps": self.progress.step,
@@ -319,7 +312,6 @@ class Trainer:
             "precision": str(self.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "temperature": temperature,
-            "novelty_distance": novelty_distance,
             "labels": list(self.config.labels),
             "dev": asdict(dev),
         }

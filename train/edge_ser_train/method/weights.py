@@ -134,8 +134,6 @@ class TrainedModel:
     """Class centres in the embedding space, [n_classes, 64]."""
     temperature: float
     """Divides the logits before the softmax; fitted on dev when the run ends."""
-    novelty_distance: float
-    """Distance of z to the nearest class centre that 99 % of the dev clips stay within; measured when the run ends."""
     speech: dict[str, Any]
     """What tells speech from other sound: ``weights`` [64], ``bias`` and ``threshold``, see ``edge_ser_train.method.speech``."""
     speech_mean: Tensor
@@ -154,14 +152,13 @@ class TrainedModel:
 
 def save_model(
     folder: Path, state: dict[str, Tensor], config: TrainConfig, step: int, centres: Tensor,
-    measured: dict[str, Tensor], detector: dict[str, Any] | None = None, temperature: float = 1.0, novelty_distance: float = 1.0,
+    measured: dict[str, Tensor], detector: dict[str, Any] | None = None, temperature: float = 1.0,
 ) -> None:  # fmt: skip
-    """Write model.safetensors, ``measured`` by the names of :func:`unmeasured`; before its end, the last four say nothing."""
+    """Write model.safetensors, ``measured`` by the names of :func:`unmeasured`; before its end, the last three say nothing."""
     metadata = {
         "labels": list(config.labels),
         "front_end": asdict(config.front_end_config),
         "temperature": temperature,
-        "novelty_distance": novelty_distance,
         "speech": detector or {"weights": [0.0] * EMBEDDING_SIZE, "bias": 0.0, "threshold": 0.0},
         "step": step,
     }
@@ -203,12 +200,10 @@ def load_run(folder: Path) -> TrainedModel:
             raise RunError(f"{folder / MODEL}: {name} is {tuple(values.shape)}, expected {tuple(nothing[name].shape)}")
     if bool((speech["speech_std"] <= 0).any()):
         raise RunError(f"{folder / MODEL}: speech_std is not positive in every bin; expected standard deviations in dB")
-    temperature, novelty_distance, step = (metadata.get(name) for name in ("temperature", "novelty_distance", "step"))
-    positive = all(isinstance(value, float) and 0 < value < math.inf for value in (temperature, novelty_distance))
-    if not (positive and isinstance(step, int)):
+    temperature, step = (metadata.get(name) for name in ("temperature", "step"))
+    if not (isinstance(temperature, float) and 0 < temperature < math.inf and isinstance(step, int)):
         raise RunError(
-            f"{folder / MODEL}: temperature is {temperature!r} and novelty_distance {novelty_distance!r} at step {step!r}; "
-            "expected positive numbers and a step"
+            f"{folder / MODEL}: temperature is {temperature!r} at step {step!r}; expected a positive number and a step"
         )
     detector: Any = metadata.get("speech")
     try:
@@ -225,8 +220,7 @@ def load_run(folder: Path) -> TrainedModel:
         labels=config.labels,
         front_end=front_end,
         centres=centres,
-        temperature=metadata["temperature"],
-        novelty_distance=metadata["novelty_distance"],
+        temperature=temperature,
         speech=detector,
         **speech,
         step=step,
