@@ -25,7 +25,11 @@ ROOT = WEB.parent
 CSRC = ROOT / "edge_ser" / "csrc"
 TARGET = ("-target", "wasm32-wasi", "-msimd128", "-std=c99", "-O3", "-ffp-contract=off", "-s")
 _REACTOR = ("-mexec-model=reactor", "-Wl,-z,stack-size=131072")
-_IMPORT = re.compile(r'^import\s+\{[^}]*\}\s+from\s+"\./([a-z-]+)\.js";\n', re.MULTILINE)
+_IMPORT = re.compile(r'^import\s+\{[^}]*\}\s+from\s+"(?:\./([a-z-]+)\.js|edge-ser)";\n', re.MULTILINE)
+_POLICY = (
+    "default-src 'none'; connect-src 'none'; script-src {script} 'wasm-unsafe-eval' data:; style-src {style}; img-src data:; "
+    "base-uri 'none'; form-action 'none'"
+)
 _PASSED_ON = re.compile(r'^export\s+\{([^}]*)\}\s+from\s+"\./([a-z-]+)\.js";\n', re.MULTILINE)
 
 
@@ -47,8 +51,8 @@ def wasm() -> bytes:
         return compiled(folder / "eser.wasm", sources, f"-I{folder}", *_REACTOR)
 
 
-def joined(entries: list[Path], generated: dict[str, str]) -> tuple[str, list[str]]:
-    """Return modules and all they import as one without imports, and the names that the first ones pass on.
+def joined(entry: Path, generated: dict[str, str]) -> tuple[str, list[str]]:
+    """Return a module and all it imports as one without imports, and the names that it passes on.
 
     ``generated`` has modules that are no files, by name.
     """
@@ -56,27 +60,27 @@ def joined(entries: list[Path], generated: dict[str, str]) -> tuple[str, list[st
     names: list[str] = []
     parts: list[str] = []
 
-    def take(name: str, text: str, folder: Path) -> None:
+    def take(name: str) -> None:
         if name in seen:
             return
         seen.append(name)
+        text = generated.get(name) or (entry.parent / f"{name}.js").read_text(encoding="utf-8")
         for found in (*_IMPORT.finditer(text), *_PASSED_ON.finditer(text)):
             other = found.group(found.lastindex or 1)
-            take(other, generated.get(other) or (folder / f"{other}.js").read_text(encoding="utf-8"), folder)
+            if other is not None:
+                take(other)
         for found in _PASSED_ON.finditer(text):
             names.extend(word.strip() for word in found.group(1).split(","))
         text = _PASSED_ON.sub("", _IMPORT.sub("", text))
         parts.append(re.sub(r"^export (?=(async |const|class|function|let))", "", text, flags=re.MULTILINE).strip())
 
-    for entry in entries:
-        take(entry.stem, entry.read_text(encoding="utf-8"), WEB / "src")
+    take(entry.stem)
     return "\n\n".join(part for part in parts if part) + "\n", names
 
 
 def package(binary: bytes) -> dict[str, bytes]:
     """Return the files of the npm package by name."""
-    generated = {"wasm": f'export const WASM =\n  "{base64.b64encode(binary).decode()}";\n'}
-    script, names = joined([WEB / "src" / "index.js"], generated)
+    script, names = joined(WEB / "src" / "index.js", _generated(binary))
     head = f"/* edge-ser {__version__}, Apache-2.0; the licences of the speech it learnt from are in NOTICE. */\n"
     about = json.loads((WEB / "package.json").read_text(encoding="utf-8"))
     about = {"name": about.pop("name"), "version": __version__, **about}
@@ -90,6 +94,29 @@ def package(binary: bytes) -> dict[str, bytes]:
     }
 
 
+def page(binary: bytes) -> bytes:
+    """Return the page, one file whose policy allows the script and the style in it and no connection."""
+    library, names = joined(WEB / "src" / "index.js", _generated(binary))
+    application, _ = joined(WEB / "page" / "page.js", {})
+    shared = ", ".join(names)
+    script = f"const {{ {shared} }} = (() => {{\n{library}return {{ {shared} }};\n}})();\n\n{application}"
+    script = script.replace("</script", "<\\/script")
+    style = (WEB / "page" / "style.css").read_text(encoding="utf-8")
+    text = (WEB / "page" / "index.html").read_text(encoding="utf-8")
+    policy = _POLICY.format(script=_allowed(script), style=_allowed(style))
+    for name, value in {"POLICY": policy, "VERSION": __version__, "STYLE": style, "SCRIPT": script}.items():
+        text = text.replace(f"{{{{{name}}}}}", value, 1)
+    return text.encode()
+
+
+def _allowed(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _generated(binary: bytes) -> dict[str, str]:
+    return {"wasm": f'export const WASM =\n  "{base64.b64encode(binary).decode()}";\n'}
+
+
 def main() -> None:
     """Build both and print names, sizes and hashes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,6 +124,7 @@ def main() -> None:
     out = parser.parse_args().output
     binary = wasm()
     files = {f"npm/{name}": content for name, content in package(binary).items()}
+    files["page/edge-ser.html"] = page(binary)
     for name, content in files.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         with writing(out / name) as file:

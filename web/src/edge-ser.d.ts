@@ -37,6 +37,8 @@ export declare class Recognizer {
   predict(samples: Float32Array, rateHz?: number): Prediction;
   /** A stream for one utterance that arrives in chunks. */
   stream(rateHz?: number): Stream;
+  /** What the network sees of samples at 16 kHz: 128 Mel bands in dB every 10 ms, frame after frame. */
+  features(samples: Float32Array): Float32Array;
   /**
    * Learn that this person sounds so when they are `label`, one of the model's or a word of their own. Two to four utterances of
    * every emotion serve best; one emotion alone changes nothing.
@@ -68,8 +70,6 @@ export declare class Stream {
   readonly estimate: Prediction | null;
   /** End the utterance and answer for the whole, as `predict` does; of more than 14 s the last 14 s are judged. */
   finish(): Prediction;
-  /** The features of samples at 16 kHz, [n][128] in dB, for a picture. */
-  features(samples: Float32Array): Float32Array;
   /** Forget everything; the next chunk begins another utterance. */
   reset(): void;
   /** Give its memory back; a stream that is forgotten does so by itself, later. */

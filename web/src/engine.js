@@ -144,7 +144,8 @@ export class Engine {
   }
 
   /** Features of every frame that fits into `samples`, 16 kHz, in dB: [n][128]. */
-  features(stream, samples) {
+  features(samples) {
+    const stream = this.open();
     const n = Math.max(0, Math.floor((samples.length - 640) / 160) + 1);
     const from = this.bytes(4 * samples.length);
     const to = this.bytes(4 * N_BINS * n + 4);
@@ -153,6 +154,7 @@ export class Engine {
     const found = this.view(Float32Array, to, n * N_BINS).slice();
     this.c.release(from);
     this.c.release(to);
+    this.c.release(stream);
     return found;
   }
 }

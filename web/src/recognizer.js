@@ -54,6 +54,10 @@ export class Recognizer {
     return new Stream(this.#engine, rateHz, () => this.#correction);
   }
 
+  features(samples) {
+    return this.#engine.features(checked(samples));
+  }
+
   /** Learn that the person sounds so when they are `label`, from a prediction of this recogniser or from samples. */
   adapt(utterance, label, rateHz = RATE_HZ) {
     requireWord(label);
@@ -156,11 +160,6 @@ export class Stream {
     if (answer === SILENT) throw new EdgeSerError("the audio is silent: what would be judged is digital silence; expected some speech");
     this.#final = this.#prediction(answer);
     return this.#final;
-  }
-
-  /** Features of what a microphone hears, [n][128] in dB, for a picture: as many frames as fit into `samples`, 16 kHz. */
-  features(samples) {
-    return this.#engine.features(this.#open(), samples);
   }
 
   reset() {
