@@ -164,7 +164,7 @@ async function judge(samples, name) {
   }
   listener.finish();
   picture.show(samples, labelAt);
-  if (utterances.length === 0) showAnswer(null, name, "Nobody speaks in it, as far as its level tells.");
+  if (utterances.length === 0) showAnswer(null, "Nobody speaks", `in ${name}, as far as its level tells.`);
 }
 
 function clear() {

@@ -3,21 +3,27 @@ import { rgbOf } from "./words.js";
 const N_BINS = 128;
 const FRAME = 640;
 const HOP = 160;
-const RANGE_DB = 62; // from the faintest ink to the full
+const QUIET_DB = -32; // of a soft voice at its loudest: what is softer stays faint
+const RANGE_DB = 58; // from the faintest ink to the full
 
 /** What the network sees of the voice, 128 Mel bands, in the colour of the emotion. */
 export class Picture {
   constructor(canvas, features) {
     this.canvas = canvas;
+    this.colours = new Map();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      this.colours.clear();
+      this.#draw();
+    });
     this.features = features; // samples at 16 kHz -> [n][128] in dB
     this.reset();
-    new ResizeObserver(() => this.#resize()).observe(canvas);
+    new ResizeObserver(() => canvas.clientWidth !== canvas.width && this.#resize()).observe(canvas);
   }
 
   reset() {
     this.rest = new Float32Array(0);
     this.columns = []; // { levels, label }
-    this.topDb = -45;
+    this.topDb = QUIET_DB;
     this.whole = false;
     this.#resize();
   }
@@ -31,19 +37,20 @@ export class Picture {
     const n = db.length / N_BINS;
     this.rest = joined.slice(n * HOP);
     for (let i = 0; i < n; i += 2) this.columns.push({ levels: this.#levels(db.subarray(i * N_BINS, (i + 1) * N_BINS)), label });
+    const fresh = Math.ceil(n / 2);
     this.columns = this.columns.slice(-this.canvas.width);
-    this.#draw();
+    this.pixels.copyWithin(0, fresh); // what runs over from the next row is painted anew
+    this.#paint(this.canvas.width - fresh);
   }
 
   /** A recording from beginning to end, as wide as the picture; `labelAt(seconds)` says what colour. */
   show(samples, labelAt) {
     this.whole = true;
     const width = Math.max(1, Math.min(this.canvas.width, Math.floor((samples.length - FRAME) / HOP)));
-    this.columns = Array.from({ length: width }, (_, x) => {
-      const from = Math.round((x * (samples.length - FRAME)) / width);
-      const levels = this.#levels(this.features(samples.subarray(from, from + FRAME)));
-      return { levels, label: labelAt((from + FRAME / 2) / 16000) };
-    });
+    const starts = Array.from({ length: width }, (_, x) => Math.round((x * (samples.length - FRAME)) / width));
+    const frames = starts.map((from) => this.features(samples.subarray(from, from + FRAME)));
+    this.topDb = Math.max(QUIET_DB, ...frames.flatMap((db) => [...db]));
+    this.columns = frames.map((db, x) => ({ levels: this.#levels(db), label: labelAt((starts[x] + FRAME / 2) / 16000) }));
     this.#draw();
   }
 
@@ -54,34 +61,41 @@ export class Picture {
   }
 
   #levels(db) {
-    this.topDb = Math.max(this.topDb - 0.02, ...db);
-    const floor = this.topDb - RANGE_DB;
-    return Uint8Array.from(db, (v) => 255 * Math.min(1, Math.max(0, (v - floor) / RANGE_DB)) ** 1.6);
+    this.topDb = Math.max(this.topDb - 0.02, QUIET_DB, ...db);
+    const floor = this.topDb - RANGE_DB; // the loudest of the last seconds is full ink
+    return Uint8Array.from(db, (v) => 255 * Math.min(1, Math.max(0, (v - floor) / RANGE_DB)) ** 1.15);
   }
 
   #resize() {
     const width = Math.max(1, Math.round(this.canvas.clientWidth));
-    if (this.canvas.width !== width || this.canvas.height !== N_BINS) [this.canvas.width, this.canvas.height] = [width, N_BINS];
+    [this.canvas.width, this.canvas.height] = [width, N_BINS];
+    this.image = new ImageData(width, N_BINS);
+    this.pixels = new Uint32Array(this.image.data.buffer);
     this.#draw();
   }
 
   #draw() {
+    this.pixels.fill(0);
+    this.#paint(0);
+  }
+
+  /** Paint from column `first` on, and show all. */
+  #paint(first) {
     const { width } = this.canvas;
-    const context = this.canvas.getContext("2d");
-    const image = context.createImageData(width, N_BINS);
-    const colours = new Map();
     const n = this.columns.length;
-    for (let x = 0; x < width && n > 0; x++) {
+    for (let x = Math.max(0, first); x < width; x++) {
       const column = this.whole ? this.columns[Math.floor((x * n) / width)] : this.columns[n - width + x];
       if (column === undefined) continue;
-      if (!colours.has(column.label)) colours.set(column.label, rgbOf(column.label));
-      const [red, green, blue] = colours.get(column.label);
-      for (let bin = 0; bin < N_BINS; bin++) {
-        const at = 4 * ((N_BINS - 1 - bin) * width + x);
-        image.data.set([red, green, blue, column.levels[bin]], at);
-      }
+      const [red, green, blue] = this.#rgb(column.label);
+      const colour = (blue << 16) | (green << 8) | red;
+      for (let bin = 0; bin < N_BINS; bin++) this.pixels[(N_BINS - 1 - bin) * width + x] = (column.levels[bin] << 24) | colour;
     }
-    context.putImageData(image, 0, 0);
+    this.canvas.getContext("2d").putImageData(this.image, 0, 0);
+  }
+
+  #rgb(label) {
+    if (!this.colours.has(label)) this.colours.set(label, rgbOf(label));
+    return this.colours.get(label);
   }
 }
 

@@ -1,13 +1,14 @@
-import { $, clock, colourOf, named, percent } from "./words.js";
+import { $, clock, colourOf, named, percent, textColourOf } from "./words.js";
 import { drawWave } from "./picture.js";
 
 const PLAY = '<svg viewBox="0 0 12 12" aria-hidden="true"><path d="M2 1l9 5-9 5z"/></svg>';
 
-/** The answer in large, and the bars. */
+/** The answer in large, and the bars; without an answer, what the page is doing. */
 export function showAnswer(answer, state, note = "") {
-  $("state").textContent = state;
-  $("word").textContent = answer === null ? "…" : named(answer.label);
-  $("word").style.color = answer === null ? "" : colourOf(answer.label);
+  $("state").textContent = answer === null ? "" : state;
+  $("word").textContent = answer === null ? state : named(answer.label);
+  $("word").classList.toggle("waiting", answer === null);
+  $("word").style.color = answer === null ? "" : textColourOf(answer.label);
   $("note").textContent = note;
   const spoken = answer !== null && answer.label !== "no_speech";
   for (const bar of $("bars").children) {
@@ -51,7 +52,7 @@ export function addRow({ start, samples, answer }, onPress) {
   row.innerHTML = `${PLAY}<span class="time"></span><canvas aria-hidden="true"></canvas><span class="label"></span><span class="percent"></span>`;
   row.querySelector(".time").textContent = clock(start);
   row.querySelector(".label").textContent = named(answer.label);
-  row.querySelector(".label").style.color = colourOf(answer.label);
+  row.querySelector(".label").style.color = textColourOf(answer.label);
   row.querySelector(".percent").textContent = answer.label === "no_speech" ? "" : percent(answer.confidence);
   row.setAttribute("aria-label", `Play ${clock(start)}, ${told(answer)}, ${(samples.length / 16000).toFixed(1)} seconds`);
   row.addEventListener("click", () => {

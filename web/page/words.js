@@ -8,6 +8,9 @@ export function colourOf(label) {
   return style.getPropertyValue(`--${named}`).trim();
 }
 
+/** The same, dark or light enough to be read. */
+export const textColourOf = (label) => `color-mix(in srgb, ${colourOf(label)} 68%, var(--ink))`;
+
 export function rgbOf(label) {
   const hex = colourOf(label).slice(1);
   return [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16));
