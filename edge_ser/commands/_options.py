@@ -7,13 +7,16 @@ import os
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_ser.errors import ConfigError, did_you_mean
+from edge_ser.errors import ConfigError, did_you_mean, require_extra
 from edge_ser.files import STANDARD_OUTPUT, is_stream
 from edge_ser.settings import build, parse_setting
+
+if TYPE_CHECKING:
+    from edge_ser.services.mqtt import Broker
 
 model_option = click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that ships.")
 backend_option = click.option(
@@ -45,6 +48,36 @@ min_speech_option = click.option(
 profile_option = click.option(
     "--profile", type=click.Path(path_type=Path), metavar="FILE", help="What calibrate and adapt learnt (JSON)."
 )
+
+mqtt_option = click.option(
+    "--mqtt",
+    "mqtt_url",
+    envvar="EDGE_SER_MQTT",
+    show_envvar=True,
+    metavar="URL",
+    help="Publish the answers: mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX], mqtts:// for TLS, or @FILE that holds it.",
+)
+home_assistant_option = click.option("--home-assistant", is_flag=True, help="With --mqtt: appear in Home Assistant, as sensors.")
+
+
+def broker_of(url: str | None, home_assistant: bool) -> Broker | None:
+    """Return the broker that --mqtt names, if it was given; BadParameter or UsageError where that cannot be."""
+    if home_assistant and not url:
+        raise click.UsageError("--home-assistant goes with --mqtt")
+    if not url:
+        return None
+    require_extra("mqtt", "paho")
+    from edge_ser.services.mqtt import Broker
+
+    try:
+        return Broker.from_url(url)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="--mqtt") from None
+
+
+def print_note(line: str) -> None:
+    """Tell something beside the answers, on standard error."""
+    click.echo(f"edge-ser: {line}", err=True)
 
 
 def configured(settings: Iterable[str], *kinds: type[Any]) -> list[Any]:

@@ -14,8 +14,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ser.commands._options import backend_option, configured, model_option, profile_option, threads_option
-from edge_ser.errors import AudioError, ConfigError, EdgeSerError, require_extra
+from edge_ser.commands._options import (
+    backend_option,
+    broker_of,
+    configured,
+    home_assistant_option,
+    model_option,
+    mqtt_option,
+    print_note,
+    profile_option,
+    threads_option,
+)
+from edge_ser.errors import AudioError, EdgeSerError
 
 if TYPE_CHECKING:
     from edge_ser.live.capture import Captured, Device
@@ -24,7 +34,7 @@ if TYPE_CHECKING:
     from edge_ser.live.listener import Event
     from edge_ser.prediction import Prediction
     from edge_ser.recognizer import EmotionRecognizer
-    from edge_ser.services.mqtt import Broker, Publisher
+    from edge_ser.services.mqtt import Publisher
 
 
 @click.command("listen", short_help="Listen to a microphone, live.")
@@ -39,15 +49,8 @@ if TYPE_CHECKING:
 @click.option("--jsonl", is_flag=True, help="For programs: one event a line, as JSON.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Such as hangover_ms=300; see above.")
 @click.option("--speed", default=1.0, type=click.FloatRange(0.01, 1000), metavar="X", help="With --realtime: X times as fast.")
-@click.option(
-    "--mqtt",
-    "mqtt_url",
-    envvar="EDGE_SER_MQTT",
-    show_envvar=True,
-    metavar="URL",
-    help="Publish utterances and tone: mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX], mqtts:// for TLS, or @FILE that holds it.",
-)
-@click.option("--home-assistant", is_flag=True, help="With --mqtt: appear in Home Assistant, as two sensors.")
+@mqtt_option
+@home_assistant_option
 @click.option("--learn", is_flag=True, help="With --profile: a key, or a label at PREFIX/correct, puts the last answer right.")
 @model_option
 @backend_option
@@ -93,10 +96,9 @@ def command(
         raise click.UsageError("--rate and --channels are of a microphone or a pipe; a recording says its own")
     if speed != 1 and realtime is None:
         raise click.UsageError("--speed goes with --realtime")
-    if home_assistant and not mqtt_url:
-        raise click.UsageError("--home-assistant goes with --mqtt")
     if learn and profile is None:
         raise click.UsageError("--learn goes with --profile, the file that learns; adapt makes one")
+    broker = broker_of(mqtt_url, home_assistant)
     if list_devices:
         from edge_ser.live.capture import devices
 
@@ -111,7 +113,6 @@ def command(
     from edge_ser.recognizer import EmotionRecognizer
 
     segmenter, tone = configured(settings, SegmenterConfig, ToneConfig)
-    broker = _broker(mqtt_url) if mqtt_url else None
     # A service manager's way to end it, which is no failure.
     signal.signal(signal.SIGTERM, _stop)
     with contextlib.suppress(_Stopped), contextlib.ExitStack() as opened:
@@ -121,7 +122,7 @@ def command(
         )
         listener = Listener(recognizer, found_hz, segmenter, tone)
         show: Callable[[Event], None] = _print_json
-        heard, note = _nothing, _print_note
+        heard, note = _nothing, print_note
         if not jsonl:
             screen = opened.enter_context(Screen(listener, sys.stdout, _can_redraw()))
             show, heard, note = screen.show, screen.heard, screen.note
@@ -189,16 +190,6 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise _Stopped
 
 
-def _broker(url: str) -> Broker:
-    require_extra("mqtt", "paho")
-    from edge_ser.services.mqtt import Broker
-
-    try:
-        return Broker.from_url(url)
-    except ConfigError as error:
-        raise click.BadParameter(str(error), param_hint="--mqtt") from None
-
-
 def _published(show: Callable[[Event], None], publisher: Publisher) -> Callable[[Event], None]:
     """Return what shows an event and publishes it, too, if it is one of those a smart home hears of."""
     from edge_ser.services.mqtt import TOPICS
@@ -213,10 +204,6 @@ def _published(show: Callable[[Event], None], publisher: Publisher) -> Callable[
 
 def _nothing() -> None:
     pass
-
-
-def _print_note(line: str) -> None:
-    click.echo(f"edge-ser: {line}", err=True)
 
 
 def _print_json(event: Event) -> None:

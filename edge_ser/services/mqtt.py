@@ -86,7 +86,8 @@ class Publisher:
     """Publishes events to a broker, from a thread of its own that connects, and connects again, for as long as it lives.
 
     ``report`` is told, in that thread, one line whenever the connection comes, goes or is refused. With ``labels`` the sensors
-    are announced to Home Assistant. ``correct`` takes the labels that come at PREFIX/correct, and returns a line to report.
+    of ``topics`` are announced to Home Assistant. ``correct`` takes the labels that come at PREFIX/correct, and returns a line to
+    report.
     Raises MissingExtraError without the extra ``[mqtt]``.
     """
 
@@ -96,6 +97,7 @@ class Publisher:
         report: Callable[[str], None],
         labels: Iterable[str] | None = None,
         correct: Callable[[str], str] | None = None,
+        topics: Iterable[str] = TOPICS,
     ) -> None:
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
@@ -105,7 +107,7 @@ class Publisher:
         """Events that came while there was no connection."""
         self._report, self._said = report, ""
         known = None if labels is None else list(labels)
-        self._announcements = {} if known is None else _announcements(broker.prefix, [*known, UNCERTAIN, NO_SPEECH])
+        self._announcements = {} if known is None else _announcements(broker.prefix, [*known, UNCERTAIN, NO_SPEECH], topics)
         self._correct = correct
         if known is not None and correct is not None:
             self._announcements |= _selection(broker.prefix, known)
@@ -192,7 +194,7 @@ class Publisher:
             self._report(f"MQTT: {line}")
 
 
-def _announcements(prefix: str, options: list[str]) -> dict[str, str]:
+def _announcements(prefix: str, options: list[str], topics: Iterable[str]) -> dict[str, str]:
     """Return, by topic, what Home Assistant's MQTT discovery wants: sensors with the label as state, the rest as attributes."""
     device = re.sub(r"[^A-Za-z0-9_-]", "_", prefix)
     return {
@@ -212,7 +214,7 @@ def _announcements(prefix: str, options: list[str]) -> dict[str, str]:
                 "origin": {"name": "edge-ser", "sw_version": __version__},
             }
         )
-        for name in TOPICS
+        for name in topics
     }
 
 

@@ -1,4 +1,4 @@
-"""The recogniser as a service for voice assistants, over the Wyoming protocol (JSON lines and PCM on a socket).
+"""A service for voice assistants, over the Wyoming protocol (JSON lines and PCM on a socket): connections, places, the end.
 
     client                                    server
     describe                                  info
@@ -9,8 +9,8 @@
 One connection may carry utterance after utterance. A message that is none, or too long a silence, ends it with an error
 event; an utterance that cannot be answered does not. Everything else the protocol knows is dropped, as it asks for.
 
-Home Assistant is not served from here: its Wyoming integration takes only the services that the protocol names (speech to text,
-wake words ...), and this is none of them. It hears of utterances and tone over MQTT, from `edge-ser listen --mqtt`.
+Home Assistant's Wyoming integration takes only the services that the protocol names (speech to text, wake words ...), and this is
+none of them. It takes the one of :mod:`~edge_ser.services.relay`, which stands before a speech-to-text service (serve --asr).
 """
 
 from __future__ import annotations
@@ -26,58 +26,48 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from wyoming.event import Event
-from wyoming.info import Artifact, Attribution, Info
-
-from edge_ser._version import __version__
 from edge_ser.errors import ConfigError
-from edge_ser.live.corrections import Corrections
-from edge_ser.recognizer import EmotionRecognizer
-from edge_ser.services.conversation import LINGER_S, Conversation, Limits, Reader
+from edge_ser.services.connection import LINGER_S, Connection, Limits, Reader
 
 Address: TypeAlias = "tuple[str, int] | Path"
 """Host and port, or the path of a Unix socket."""
 
+Made: TypeAlias = Callable[[Reader, asyncio.StreamWriter, Limits, "asyncio.Task[Any]"], Connection]
+"""What makes a client's connection."""
 
-async def serve(
-    recognizer: EmotionRecognizer,
-    address: Address,
-    limits: Limits,
-    on_ready: Callable[[str], None],
-    corrections: Corrections | None = None,
-) -> signal.Signals:
+
+async def serve(made: Made, address: Address, limits: Limits, on_ready: Callable[[str], None]) -> signal.Signals:
     """Serve at ``address`` until SIGINT or SIGTERM, which it returns; ``on_ready`` is told the URI, once clients can connect.
 
     Raises ConfigError when the address cannot be listened at, or somebody else listens there.
     """
-    recognizer.stream()  # a model that cannot stream is refused here
-    info = _info(recognizer)
     tasks: set[asyncio.Task[Any]] = set()
-    places: list[Conversation] = []
+    places: list[Connection] = []
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(reader, Reader)
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        conversation = Conversation(recognizer, info, reader, writer, limits, task, corrections)
+        connection = made(reader, writer, limits, task)
         with contextlib.suppress(asyncio.CancelledError):  # the loop of Python 3.11 would print it as an accident
             if len(places) >= limits.max_clients:
                 now = time.monotonic()
                 silent = [other for other in places if not other.is_speaking and other.keeps_place_until <= now]
                 if not silent:
-                    await conversation.end("busy", f"{limits.max_clients} clients are connected already; try again later")
+                    await connection.end("busy", f"{limits.max_clients} clients are connected already; try again later")
                     return
                 longest = min(silent, key=lambda other: other.keeps_place_until)
                 places.remove(longest)
                 longest.give_way()
-            places.append(conversation)
+            places.append(connection)
             try:
-                await conversation.talk()
+                await connection.talk()
             finally:
-                if conversation in places:
-                    places.remove(conversation)
-                await conversation.end(*conversation.farewell)
+                if connection in places:
+                    places.remove(connection)
+                await connection.end(*connection.farewell)
 
     def protocol() -> asyncio.StreamReaderProtocol:
         return asyncio.StreamReaderProtocol(Reader(), converse)
@@ -157,30 +147,3 @@ def parse_uri(uri: str) -> Address:
                 raise ConfigError(f"the URI is {uri!r}; this system's Python has no Unix sockets; expected tcp://HOST:PORT")
             return Path(parts.path)
     raise ConfigError(f"the URI is {uri!r}; expected tcp://HOST:PORT or unix:///PATH")
-
-
-def _info(recognizer: EmotionRecognizer) -> Event:
-    """Announce the recogniser.
-
-    The protocol has no domain of emotion, and under another one (asr, handle ...) an assistant would take it for what it is
-    not. So the lists of the known domains stay empty, and a list of its own, ``emotion``, is built like them; clients that
-    do not know it pass over it.
-    """
-    manifest = recognizer.manifest
-    model = Artifact(
-        name=recognizer.path.stem,
-        attribution=Attribution(name=", ".join(f"{c['name']}: {c['licence']}" for c in manifest.training["corpora"]), url=""),
-        installed=True,
-        description=f"for {manifest.intended_use}; not for {manifest.excluded_use}",
-        version=manifest.graph_sha256[:12],
-    )
-    program = Artifact(
-        name="edge-ser",
-        attribution=Attribution(name="edge-ser", url=""),
-        installed=True,
-        description="Tells how a person sounds, not what they feel",
-        version=__version__,
-    )
-    event = Info().event()
-    event.data["emotion"] = [{**program.to_dict(), "models": [{**model.to_dict(), "labels": list(recognizer.labels)}]}]
-    return event

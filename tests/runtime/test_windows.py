@@ -98,14 +98,17 @@ def test_a_server_ends_by_a_signal_where_the_loop_takes_none(tmp_path: Path) -> 
     code = """
 import asyncio, os, signal, threading
 from edge_ser import EmotionRecognizer
-from edge_ser.services.conversation import Limits
+from functools import partial
+from edge_ser.services.connection import Limits
+from edge_ser.services.conversation import Conversation
 from edge_ser.services.wyoming import serve
 def refuse(*_):
     raise NotImplementedError
 asyncio.SelectorEventLoop.add_signal_handler = refuse
 def ready(uri):
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-print(asyncio.run(serve(EmotionRecognizer(), ("127.0.0.1", 0), Limits(1, 1.0, 1.0), ready)).name)
+made = partial(Conversation, EmotionRecognizer(), None, print)
+print(asyncio.run(serve(made, ("127.0.0.1", 0), Limits(1, 1.0, 1.0), ready)).name)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == "SIGTERM\n", done.stderr

@@ -61,6 +61,12 @@ function movedCentres(labels, centres, of) {
   return centres.map((row, i) => row.map((c, d) => c + shared[d] + (n[i] / (n[i] + OWN)) * (displacement[i][d] - shared[d])));
 }
 
+/** Mean squared distance of the centres from their middle. */
+function scatter(centres) {
+  const middle = centres[0].map((_, d) => sum(centres.map((row) => row[d])) / centres.length);
+  return sum(centres.map((row) => sum(row.map((c, d) => (c - middle[d]) ** 2)))) / centres.length;
+}
+
 /** Slope and constant of the evidence by label, linear in z, and the moved centres, without utterance `leftOut`. */
 function evidence(model, z, words, source, leftOut) {
   const of = new Map();
@@ -72,7 +78,7 @@ function evidence(model, z, words, source, leftOut) {
     z[i].forEach((value, d) => (found.mean[d] += value));
   });
   for (const found of of.values()) found.mean = found.mean.map((value) => value / found.n);
-  const strength = EVIDENCE / model.noveltyDistance ** 2;
+  const strength = EVIDENCE / scatter(model.centres);
   const moved = movedCentres(model.labels, model.centres, of);
   const none = new Array(z[0].length).fill(0);
   const slope = source.map((s) => (s < 0 ? none : moved[s].map((c, d) => 2 * strength * (c - model.centres[s][d]))));
@@ -186,7 +192,7 @@ function quantised(weight) {
 /**
  * The correction of a person, null while fewer than two labels were heard.
  *
- * `model`: labels, temperature, centres, noveltyDistance, step (unit of the statistics), speechMean (of an encoder vector).
+ * `model`: labels, temperature, centres, step (unit of the statistics), speechMean (of an encoder vector).
  */
 export function learn(person, model) {
   const heard = person.utterances;

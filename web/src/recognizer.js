@@ -106,7 +106,6 @@ export class Recognizer {
       labels: manifest.labels,
       temperature: manifest.temperature,
       centres: manifest.centres,
-      noveltyDistance: manifest.novelty_distance,
       step: manifest.quantization.vector_scale / 256,
       speechMean: manifest.speech_vector.reduce((a, b) => a + b, 0) / manifest.speech_vector.length,
     });

@@ -19,7 +19,7 @@ from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
 from edge_ser import EmotionRecognizer
-from edge_ser.services.conversation import MAX_PART_BYTES
+from edge_ser.services.connection import MAX_PART_BYTES
 from tests.runtime.services.wyoming_clients import STOP, Server, ask, chunk_with, complaint, ended, event, start_with, told
 
 
