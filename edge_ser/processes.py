@@ -13,15 +13,35 @@ from edge_ser.errors import BackendError, EdgeSerError
 _T = TypeVar("_T")
 _CHUNK = 16  # items handed over at once, so that handing over costs little
 
+_NTSTATUS = {
+    0xC0000005: "an access violation",
+    0xC000001D: "an illegal instruction",
+    0xC00000FD: "a stack overflow",
+    0xC0000135: "a DLL that was not found",
+    0xC0000374: "a damaged heap",
+}
+"""What a process's exit code is on Windows when it is killed."""
+
 Work = Callable[[Any, str], _T]
 
 
 def cores() -> int:
     """Return how many cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # Linux alone tells
-        return os.cpu_count() or 1
+    # Linux alone tells.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def death(exit_code: int) -> str | None:
+    """Return what killed a process that left such an exit code: a signal, or an exception of Windows; None: it ended itself.
+
+    >>> death(-4), death(0xC000001D), death(1)
+    ('SIGILL', 'an illegal instruction (0xC000001D)', None)
+    """
+    if exit_code < 0:
+        return signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
+    if exit_code >= 0xC0000000:
+        return f"{_NTSTATUS.get(exit_code, 'an exception')} (0x{exit_code:08X})"
+    return None
 
 
 def each(work: Work[_T], shared: Any, items: Sequence[str], jobs: int) -> Iterator[_T | EdgeSerError]:

@@ -11,13 +11,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sized
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from types import TracebackType
 from typing import TypeAlias
 
 from edge_ser.archive.dataset import Dataset
 from edge_ser.archive.units import Labeller, Outcome, Unit, label_unit
 from edge_ser.errors import BackendError
+from edge_ser.processes import death
+
+if sys.platform == "win32":
+    from multiprocessing.connection import PipeConnection as Connection
+else:
+    from multiprocessing.connection import Connection
 
 MOST_FAILED_STARTS = 3
 """In a row; then no process is started any more."""
@@ -164,9 +170,7 @@ _KILLED = 9  # SIGKILL, which Windows does not name
 def _reason(exitcode: int) -> str:
     if exitcode == OUT_OF_MEMORY:
         return "out of memory"
-    if exitcode >= 0:
-        return f"exit status {exitcode}"
-    return f"{signal.Signals(-exitcode).name}{' (out of memory?)' * (-exitcode == _KILLED)}"
+    return f"{death(exitcode) or f'exit status {exitcode}'}{' (out of memory?)' * (-exitcode == _KILLED)}"
 
 
 def _work(connection: Connection, labeller: Labeller, dataset: Dataset) -> None:

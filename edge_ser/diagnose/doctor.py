@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from edge_ser.diagnose.benchmark.table import condition_lines, machine_lines
 from edge_ser.diagnose.machine import ROOT, Condition, Machine, installed_version, read_condition, read_machine
 from edge_ser.engines import ENGINE_PACKAGES, shipped_backend
 from edge_ser.engines.providers import ONNX_PROVIDERS
+from edge_ser.processes import death
 from edge_ser.terminal import keyed
 
 FORMAT = "edge-ser-doctor"
@@ -30,14 +30,6 @@ FORMAT_VERSION = 1
 _CLEARLY = 0.8  # of another engine's time: ten answers in a process of their own tell no less
 _TIMEOUT_S = 180  # TensorRT builds its engines on the first run
 _KEY_WIDTH = 18
-_NTSTATUS = {
-    0xC0000005: "an access violation",
-    0xC000001D: "an illegal instruction",
-    0xC00000FD: "a stack overflow",
-    0xC0000135: "a DLL that was not found",
-    0xC0000374: "a damaged heap",
-}
-"""What a process's exit code is on Windows when it is killed."""
 _NEVER_RAN = {"win32": "Windows", "darwin": "macOS"}
 """Systems that wheels are built for and edge-ser has not run on, by sys.platform."""
 
@@ -226,19 +218,6 @@ def _in_child(code: str, *arguments: str) -> tuple[Any, str, str]:
     return json.loads(done.stdout.strip().splitlines()[-1]), "", done.stderr
 
 
-def death(exit_code: int) -> str | None:
-    """Return what killed a process that left such an exit code: a signal, or an exception of Windows; None: it ended itself.
-
-    >>> death(-4), death(0xC000001D), death(1)
-    ('SIGILL', 'an illegal instruction (0xC000001D)', None)
-    """
-    if exit_code < 0:
-        return signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
-    if exit_code >= 0xC0000000:
-        return f"{_NTSTATUS.get(exit_code, 'an exception')} (0x{exit_code:08X})"
-    return None
-
-
 def _microphone() -> str:
     """Return what is there to hear with, on one line."""
     if installed_version("sounddevice") is None:
@@ -334,14 +313,12 @@ def known_problems(machine: Machine, condition: Condition, jetson: Jetson | None
     if machine.architecture.startswith("armv") or machine.architecture == "arm":
         yield (
             "32-bit Arm: onnxruntime and ai-edge-litert have no wheels for it; the C library answers, numpy and scipy come from "
-            "the "
-            "system (apt install python3-numpy python3-scipy)"
+            "the system (apt install python3-numpy python3-scipy)"
         )
     if sys.platform in _NEVER_RAN:
         yield (
             f"edge-ser is built for {_NEVER_RAN[sys.platform]} and was never run there before its release: hold this screen "
-            "against "
-            "your answers, and report what is wrong"
+            "against your answers, and report what is wrong"
         )
     for name in condition.throttling or ():
         mend = "; use the board's own power supply" if "voltage" in name or "current" in name else "; cool it"

@@ -5,7 +5,6 @@ What the system does not tell is None (``not told`` in what people read), never 
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -13,6 +12,8 @@ import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from edge_ser.processes import cores
 
 ROOT = Path("/")
 
@@ -121,7 +122,7 @@ def read_machine(root: Path = ROOT) -> Machine:
         board=_text(root / "proc/device-tree/model") or _text(root / "sys/class/dmi/id/product_name"),
         processor=_entry(cpuinfo, "model name") or _arm_name(cpuinfo) or platform.processor() or None,
         architecture=platform.machine(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=cores(),
         features=tuple(dict.fromkeys(name for flag, name in _KERNEL_FEATURES.items() if flag in flags)),
         virtual="hypervisor" in flags,
         ram_mb=round(int(memory[1]) * 1024 / 1e6) if memory else None,

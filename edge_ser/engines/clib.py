@@ -30,12 +30,11 @@ KERNEL_VARIABLE = "EDGE_SER_KERNEL"
 """The environment variable that names the kernels to use, for tests and bug reports; without it the fastest are used."""
 _LINE_BYTES = 64
 
+COMPILER = {"win32": "the MinGW-w64 compiler", "darwin": "xcode-select --install"}.get(sys.platform, "apt install gcc")
+"""Where a C compiler comes from on this system."""
 _WITHOUT = (
     "the C library is not installed: no wheel of edge-ser fits this system, and there was no C compiler when it was installed; "
-    "install one ("
-    + {"win32": "Visual Studio Build Tools", "darwin": "xcode-select --install"}.get(sys.platform, "apt install gcc")
-    + "), "
-    "then pip install --force-reinstall --no-deps edge-ser"
+    f"install one ({COMPILER}), then pip install --force-reinstall --no-deps edge-ser"
 )
 
 

@@ -6,9 +6,7 @@ length of a recording is no memory question.
 
 from __future__ import annotations
 
-import io
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +17,7 @@ import numpy.typing as npt
 
 from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.errors import AudioError, first_line
-from edge_ser.frontend.containers import open_recording
+from edge_ser.frontend.containers import for_libsndfile, open_recording
 from edge_ser.frontend.samples import (
     MAX_CHANNELS,
     ChannelBalance,
@@ -89,13 +87,7 @@ class AudioReader:
         soundfile = _soundfile()
         self._file, self.name = open_recording(source)
         try:
-            if sys.platform == "win32":  # libsndfile has a C runtime of its own there, which does not know Python's descriptors
-                self._file.seek(0)
-                self._sound = soundfile.SoundFile(self._file)
-            else:
-                os.lseek(self._file.fileno(), 0, io.SEEK_SET)
-                # A duplicate for it to close: some versions close what they cannot open even if told not to.
-                self._sound = soundfile.SoundFile(os.dup(self._file.fileno()), closefd=True)
+            self._sound = soundfile.SoundFile(for_libsndfile(self._file), closefd=True)
             n_channels: int = self._sound.channels
             self.source_rate_hz = checked_rate(self._sound.samplerate, self.name)
             self.n_source_frames = self._sound.frames
@@ -205,8 +197,7 @@ def _resampler(source_rate_hz: int, rate_hz: int) -> Any:
     except ImportError:
         raise AudioError(
             f"audio of {source_rate_hz} Hz needs soxr, which is not installed; install it with: pip install soxr, or give audio "
-            "of "
-            f"{rate_hz} Hz"
+            f"of {rate_hz} Hz"
         ) from None
     return soxr.ResampleStream(source_rate_hz, rate_hz, 1, dtype="float32")
 

@@ -41,10 +41,11 @@ def scratch(parts: Iterable[bytes]) -> IO[bytes]:
     """Return a nameless file, at its beginning, that holds ``parts``: in memory up to 64 MiB, where that exists, or on disk."""
     import tempfile
 
-    raw: Any
-    try:
-        raw, room = open(os.memfd_create("edge-ser"), "w+b", buffering=0), _IN_MEMORY_BYTES
-    except (AttributeError, OSError):
+    raw: Any = None
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):
+            raw, room = open(os.memfd_create("edge-ser"), "w+b", buffering=0), _IN_MEMORY_BYTES
+    if raw is None:
         raw, room = tempfile.TemporaryFile(buffering=0), sys.maxsize
     try:
         for part in parts:
@@ -60,6 +61,20 @@ def scratch(parts: Iterable[bytes]) -> IO[bytes]:
         raw.close()
         raise
     return io.BufferedReader(raw)
+
+
+def for_libsndfile(file: IO[bytes]) -> Any:
+    """Return what libsndfile is to be given for a file with a descriptor, which goes to its beginning.
+
+    A duplicate of the descriptor, for libsndfile to close: its callbacks on a Python file would swallow a Ctrl-C, and some versions
+    close what they cannot open even if told not to. On Windows the file: libsndfile has a C runtime of its own there, which does not
+    know Python's descriptors.
+    """
+    if sys.platform == "win32":
+        file.seek(0)
+        return file
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    return os.dup(file.fileno())
 
 
 def _write(raw: Any, part: bytes) -> None:

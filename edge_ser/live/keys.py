@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
-import termios
-import tty
 from types import TracebackType
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import select
+    import termios
+    import tty
 
 
 class Keys:
@@ -15,17 +19,21 @@ class Keys:
 
     def __enter__(self) -> Keys:
         self._is_terminal = sys.stdin is not None and sys.stdin.isatty()
-        if self._is_terminal:
+        if self._is_terminal and sys.platform != "win32":
             self._before = termios.tcgetattr(sys.stdin)
             tty.setcbreak(sys.stdin)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._is_terminal:
+        if self._is_terminal and sys.platform != "win32":
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def pressed(self) -> str:
         """Return the next key, or an empty string."""
-        if not self._is_terminal or not select.select([sys.stdin], [], [], 0)[0]:
+        if not self._is_terminal:
+            return ""
+        if sys.platform == "win32":
+            return msvcrt.getwch() if msvcrt.kbhit() else ""
+        if not select.select([sys.stdin], [], [], 0)[0]:
             return ""
         return os.read(sys.stdin.fileno(), 1).decode("ascii", "ignore")  # read() would take several and hide them from select

@@ -20,6 +20,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,8 @@ async def serve(made: Made, address: Address, limits: Limits, on_ready: Callable
 
 def _unix_socket(path: Path) -> socket.socket:
     """Return a socket that listens at ``path``, in place of one where nobody does any more; OSError where that cannot be."""
+    if sys.platform == "win32":
+        raise OSError("no Unix sockets")
     listening = socket.socket(socket.AF_UNIX)
     try:
         if path.is_socket():

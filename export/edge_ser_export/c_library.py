@@ -27,7 +27,7 @@ def compiler() -> str:
     name = os.environ.get("CC") or "cc"
     if shutil.which(name) is None:
         raise ExportError(
-            f"--format c builds and runs what it writes, and there is no C compiler {name!r}; install one (apt install gcc) "
+            f"--format c builds and runs what it writes, and there is no C compiler {name!r}; install one ({clib.COMPILER}) "
             "or set CC"
         )
     return name
@@ -63,7 +63,7 @@ class CModel(NativeBackend):
     @classmethod
     def of_sources(cls, folder: Path) -> CModel:
         """Build and load the model whose sources lie in ``folder``; ExportError when they do not compile."""
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # Windows keeps what is loaded
             return cls(build(folder, Path(scratch) / "model.so"))
 
     def stream(self) -> Stream:

@@ -17,7 +17,7 @@ from edge_ser.frontend.audio import AudioReader, AudioStream
 WINDOWS = """
 import errno, sys, types
 import fcntl as posix
-import asyncio, contextlib, multiprocessing, os, pathlib, signal, socket, subprocess, tempfile, uuid  # before the system changes
+import asyncio, contextlib, multiprocessing.connection, multiprocessing.pool, os, pathlib, signal, socket, subprocess, tempfile, uuid  # before the system changes
 msvcrt = types.ModuleType("msvcrt")
 msvcrt.LK_NBLCK = 2
 def locking(fd, mode, n):
@@ -26,10 +26,19 @@ def locking(fd, mode, n):
     except BlockingIOError:
         raise PermissionError(errno.EACCES, "Permission denied") from None
 msvcrt.locking = locking
-sys.modules["msvcrt"], sys.modules["fcntl"] = msvcrt, None
+typed = []
+msvcrt.kbhit, msvcrt.getwch = lambda: bool(typed), lambda: typed.pop(0)
 import click, ctypes, numpy, soundfile, soxr
-for name in ("fchmod", "fchown", "pwrite", "memfd_create", "sched_getaffinity", "getuid"):
+sys.modules["msvcrt"] = msvcrt
+for name in ("fcntl", "termios", "tty", "pty", "pwd", "grp", "resource", "syslog", "readline", "curses"):
+    sys.modules[name] = None
+for name in ("fchmod", "fchown", "pwrite", "memfd_create", "sched_getaffinity", "getuid", "geteuid", "fork", "mkfifo", "uname",
+             "getloadavg", "killpg", "setsid", "nice"):
     delattr(os, name)
+for name in ("SIGKILL", "SIGHUP", "SIGUSR1", "SIGALRM", "SIGPIPE", "SIGQUIT", "setitimer", "pthread_kill"):
+    delattr(signal, name)
+multiprocessing.connection.PipeConnection = multiprocessing.connection.Connection
+del socket.AF_UNIX, multiprocessing.connection.Connection
 sys.platform = "win32"
 """
 """Makes a process that has imported the standard library look like one on Windows."""
@@ -45,6 +54,37 @@ def on_windows(code: str, *arguments: str | Path) -> str:
 
 def test_the_package_is_imported_without_fcntl() -> None:
     assert on_windows("import edge_ser.files, edge_ser.engines.clib; print(edge_ser.engines.clib.LIBRARY)") == "libeser.dll\n"
+
+
+def test_every_module_of_the_runtime_is_imported() -> None:
+    code = """
+import pkgutil, edge_ser
+names = [m.name for m in pkgutil.walk_packages(edge_ser.__path__, "edge_ser.") if "__" not in m.name and "lib" not in m.name]
+for name in names:
+    try:
+        __import__(name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("wyoming", "paho", "pyarrow", "ray"):  # of an extra
+            raise
+print(len(names))
+"""
+    assert int(on_windows(code)) > 60
+
+
+def test_listen_starts_and_takes_keys(speech: Path, tmp_path: Path) -> None:
+    code = """
+from edge_ser.cli import main
+from edge_ser.live.keys import Keys
+sys.stdin = types.SimpleNamespace(isatty=lambda: True)
+typed += "12"
+with Keys() as keys:
+    print([keys.pressed() for _ in range(3)])
+sys.argv = ["edge-ser", "listen", "--realtime", sys.argv[1], "--speed", "100", "--jsonl"]
+main()
+"""
+    keys, *events = on_windows(code, speech).splitlines()
+    assert keys == "['1', '2', '']"
+    assert any('"utterance"' in event for event in events), events
 
 
 def test_files_are_written_whole_and_locked(tmp_path: Path) -> None:

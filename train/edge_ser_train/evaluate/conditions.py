@@ -5,7 +5,8 @@ Every function takes and returns mono float32 samples at 16 kHz; what is random 
 
 from __future__ import annotations
 
-import os
+import io
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from edge_ser.arrays import AnyArray, Float32Array
-from edge_ser.frontend.containers import scratch
+from edge_ser.frontend.containers import for_libsndfile, scratch
 from edge_ser.frontend.features import LOGMEL_V1, extract
 from edge_ser_train.method.sounds import quiet_ends
 
@@ -99,11 +100,9 @@ def coded(samples: Float32Array, kind: Literal["OPUS", "MPEG_LAYER_III"], level:
     import soundfile
 
     container = "OGG" if kind == "OPUS" else "MP3"
-    # A descriptor: of a Python file object, libsndfile's callbacks would swallow a Ctrl-C.
-    with scratch([]) as file:
-        soundfile.write(os.dup(file.fileno()), samples, RATE_HZ, format=container, subtype=kind, compression_level=level)
-        file.seek(0)
-        back: Float32Array = soundfile.read(os.dup(file.fileno()), dtype="float32")[0]
+    with io.BytesIO() if sys.platform == "win32" else scratch([]) as file:
+        soundfile.write(for_libsndfile(file), samples, RATE_HZ, format=container, subtype=kind, compression_level=level)
+        back: Float32Array = soundfile.read(for_libsndfile(file), dtype="float32")[0]
     return back
 
 

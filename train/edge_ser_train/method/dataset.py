@@ -61,8 +61,8 @@ def load_features(clips: Sequence[Clip], config: FrontEndConfig, cache_dir: Path
         found = _mapped(folder, config, wanted.keys())
         if lacking := {key: clip for key, clip in wanted.items() if key not in found}:
             with contextlib.ExitStack() as stack:
-                if cache_dir is None:  # what is mapped outlives its name
-                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                if cache_dir is None:  # what is mapped outlives its name; Windows keeps the name
+                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
                 _fill(folder, config, lacking)
                 found |= _mapped(folder, config, lacking.keys())
     except OSError as error:
