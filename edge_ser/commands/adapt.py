@@ -73,8 +73,7 @@ def command(
     from edge_ser.personal.profile import Profile
     from edge_ser.recognizer import EmotionRecognizer
 
-    exists = profile.exists()
-    before = Profile.load(profile) if exists else Profile()
+    before = Profile.load_or_begin(profile)
     if merge is not None:
         before = _merged(before, Profile.load(merge).person, merge)
     if forget is not None:

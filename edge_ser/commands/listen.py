@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     metavar="URL",
     help="Publish utterances and tone: mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX], mqtts:// for TLS, or @FILE that holds it.",
 )
-@click.option("--home-assistant", is_flag=True, help="With --mqtt: appear in Home Assistant, as two sensors.")
+@click.option("--home-assistant", is_flag=True, help="With --mqtt: appear in Home Assistant: two sensors; with --learn a choice.")
 @click.option("--learn", is_flag=True, help="With --profile: a key, or a label at PREFIX/correct, puts the last answer right.")
 @model_option
 @backend_option
@@ -96,7 +96,7 @@ def command(
     if home_assistant and not mqtt_url:
         raise click.UsageError("--home-assistant goes with --mqtt")
     if learn and profile is None:
-        raise click.UsageError("--learn goes with --profile, the file that learns; adapt makes one")
+        raise click.UsageError("--learn goes with --profile, the file that learns; it is made where there is none")
     if list_devices:
         from edge_ser.live.capture import devices
 
@@ -108,6 +108,7 @@ def command(
     from edge_ser.live.screen import Screen
     from edge_ser.live.segmenter import SegmenterConfig
     from edge_ser.live.tone import ToneConfig
+    from edge_ser.personal.profile import Profile
     from edge_ser.recognizer import EmotionRecognizer
 
     segmenter, tone = configured(settings, SegmenterConfig, ToneConfig)
@@ -116,8 +117,9 @@ def command(
     signal.signal(signal.SIGTERM, _stop)
     with contextlib.suppress(_Stopped), contextlib.ExitStack() as opened:
         name, found_hz, captured = _open(opened, source, realtime, device, rate_hz, channels, speed)
+        given = Profile.load_or_begin(profile) if learn and profile is not None else profile
         recognizer = EmotionRecognizer(
-            model, backend=backend, threads=threads, profile=profile, min_confidence=tone.min_confidence
+            model, backend=backend, threads=threads, profile=given, min_confidence=tone.min_confidence
         )
         listener = Listener(recognizer, found_hz, segmenter, tone)
         show: Callable[[Event], None] = _print_json
@@ -137,7 +139,7 @@ def command(
             return
         from edge_ser.services.mqtt import Publisher
 
-        publisher = opened.enter_context(Publisher(broker, note, recognizer.labels if home_assistant else None, correct))
+        publisher = opened.enter_context(Publisher(broker, note, (lambda: recognizer.labels) if home_assistant else None, correct))
         listen(listener, name, captured, _published(show, publisher), heard)
 
 

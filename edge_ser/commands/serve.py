@@ -76,12 +76,13 @@ def command(
     Home Assistant takes no such service over Wyoming; for it there is `edge-ser listen --mqtt URL --home-assistant`.
     """
     if learn and profile is None:
-        raise click.UsageError("--learn goes with --profile, the file that learns; adapt makes one")
+        raise click.UsageError("--learn goes with --profile, the file that learns; it is made where there is none")
     require_extra("serve", "wyoming")
     import asyncio
     import signal
 
     from edge_ser.live.corrections import Corrections
+    from edge_ser.personal.profile import Profile
     from edge_ser.recognizer import EmotionRecognizer
     from edge_ser.services.conversation import Limits
     from edge_ser.services.wyoming import parse_uri, serve
@@ -90,8 +91,9 @@ def command(
         address = parse_uri(uri)
     except ConfigError as error:
         raise click.BadParameter(str(error), param_hint="--uri") from None
+    given = Profile.load_or_begin(profile) if learn and profile is not None else profile
     recognizer = EmotionRecognizer(
-        model, backend=backend, threads=threads, min_confidence=min_confidence, min_speech=min_speech, profile=profile
+        model, backend=backend, threads=threads, min_confidence=min_confidence, min_speech=min_speech, profile=given
     )
     corrections = Corrections(recognizer, profile) if learn and profile is not None else None
     limits = Limits(max_clients, idle_s, max_duration_s)

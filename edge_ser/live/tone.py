@@ -8,6 +8,7 @@ The clock is the speech that was heard, not the wall's: silence neither confirms
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edge_ser.errors import ConfigError
@@ -96,7 +97,7 @@ class ToneTracker:
             self.probabilities = self._before  # as if nobody had spoken: its estimates were of what is no known voice
         else:
             keep = math.exp(-heard_s / self.config.smoothing_s) if self.config.smoothing_s else 0.0
-            before = self._before or dict.fromkeys(p, 1 / len(p))
+            before = self._before if self._before.keys() == p.keys() else _among(p, self._before)
             self.probabilities = {label: value + keep * (before[label] - value) for label, value in p.items()}
         if is_final:
             self._before = self.probabilities
@@ -118,3 +119,15 @@ class ToneTracker:
         if named in p and p[named] >= c.min_confidence - c.hysteresis and p[best] < p[named] + c.hysteresis:
             return named
         return best if p[best] >= c.min_confidence else UNCERTAIN
+
+
+def _among(labels: Iterable[str], before: dict[str, float]) -> dict[str, float]:
+    """Return probabilities of other labels than ``before`` had, a word that was learnt in between: a new one is as probable as any.
+
+    >>> _among(("sad", "tired"), {"sad": 0.25, "happy": 0.75})
+    {'sad': 0.3333333333333333, 'tired': 0.6666666666666666}
+    """
+    n = len(names := list(labels))
+    found = {label: before.get(label, 1 / n) for label in names}
+    total = sum(found.values())
+    return {label: p / total for label, p in found.items()}

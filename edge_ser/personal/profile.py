@@ -93,6 +93,11 @@ class Profile:
             raise ConfigError(f"{path}: {error}") from None
 
     @classmethod
+    def load_or_begin(cls, path: str | os.PathLike[str]) -> Profile:
+        """Read the profile that is to learn: :meth:`load`, or an empty one where there is no file yet."""
+        return cls.load(path) if Path(path).exists() else cls()
+
+    @classmethod
     def _from_table(cls, table: Any) -> Profile:
         if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
             raise ConfigError(f"format is not {FORMAT!r}; expected a profile that edge-ser wrote")
