@@ -36,7 +36,9 @@ _PASSED_ON = re.compile(r'^export\s+\{([^}]*)\}\s+from\s+"\./([a-z-]+)\.js";\n',
 def compiled(output: Path, sources: list[Path], *flags: str) -> bytes:
     """Compile C for WebAssembly into ``output`` and return it; SystemExit where the compiler fails."""
     command = [sys.executable, "-m", "ziglang", "cc", *TARGET, f"-I{CSRC}", *flags, *map(str, sources)]
-    done = subprocess.run([*command, *map(str, sorted(CSRC.glob("*.c"))), "-o", str(output)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *map(str, sorted(CSRC.glob("*.c"))), "-o", str(output)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"the compiler failed (it is the package ziglang)\n{done.stderr[-2000:]}")
     return output.read_bytes()

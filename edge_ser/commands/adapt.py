@@ -73,8 +73,7 @@ def command(
     from edge_ser.personal.profile import Profile
     from edge_ser.recognizer import EmotionRecognizer
 
-    exists = profile.exists()
-    before = Profile.load(profile) if exists else Profile()
+    before = Profile.load_or_begin(profile)
     if merge is not None:
         before = _merged(before, Profile.load(merge).person, merge)
     if forget is not None:
@@ -137,28 +136,38 @@ def _without(person: Person | None, forget: str, profile: Path) -> Person | None
 
 
 def _record(recognizer: EmotionRecognizer, labels: tuple[str, ...], source: str | None) -> None:
-    from edge_ser.live.guide import guide
+    from edge_ser.live.guide import ENOUGH, SKIP, guide
+    from edge_ser.live.keys import Keys
     from edge_ser.personal.person import require_word
-    from edge_ser.terminal import bar
+    from edge_ser.terminal import FULL, bar, columns, keyed
 
     for label in labels:
         require_word(label)
-    is_live = sys.stderr.isatty()
+    is_live = sys.stderr is not None and sys.stderr.isatty()
 
-    def meter(level_db: float) -> None:
+    def meter(level_db: float, speaking: bool) -> None:
         if is_live:
-            click.echo(f"\r\x1b[K{bar(min(1.0, max(0.0, 1 + level_db / 60)), 24)}", nl=False, err=True)
+            level = bar(min(1.0, max(0.0, 1 + level_db / 60)), 20)
+            click.echo(f"\r\x1b[K{'● speech' if speaking else '○ waiting':<10} {level}", nl=False, err=True)
 
-    def say(line: str) -> None:
+    def clear() -> None:
         if is_live:
             click.echo("\r\x1b[K", nl=False, err=True)
-        click.echo(line)
+
+    def say(line: str) -> None:
+        clear()
+        indent = len(line) - len(line.lstrip())
+        for part in keyed([(" " * indent, line.strip())], indent, columns(otherwise=FULL)):
+            click.echo(part)
 
     with contextlib.ExitStack() as opened:
         rate_hz, captured = _open(opened, source)
-        guide(recognizer, labels, captured, rate_hz, say, meter)
-    if is_live:
-        click.echo("\r\x1b[K", nl=False, err=True)
+        opened.callback(clear)
+        keys = opened.enter_context(Keys())
+        if source is None:
+            how = f"{SKIP} skips one, {ENOUGH} ends it" if keys.are_there else "Ctrl-C ends it"
+            say(f"Say each sentence as its label says, then pause; {how}. Good takes are kept.")
+        guide(recognizer, labels, captured, rate_hz, say, meter, keys.pressed)
 
 
 def _open(opened: contextlib.ExitStack, source: str | None) -> tuple[int, Iterable[Captured]]:
@@ -193,14 +202,15 @@ def _show(person: Person | None, recognizer: EmotionRecognizer) -> None:
             p = correction.loo[i].tolist()
             found = correction.labels[p.index(max(p))]
             right[heard.label].append(found == heard.label)
-            line += f"; the others would have it {found}, {max(p):.0%}"
+            line = f"{i + 1:>4}  {heard.label:<10} told as {found}, {max(p):.0%}"
         click.echo(line)
     if correction is None:
         click.echo("one label alone teaches nothing: give utterances of another, too")
         return
     shares = {label: sum(of) / len(of) for label, of in right.items()}
     for label, share in shares.items():
-        click.echo(f"{label:<10} {len(right[label])} heard, {share:.0%} told by the others")
+        click.echo(f"{label:<10} {len(right[label])} heard, {share:.0%} told right")
     missing = [label for label in correction.labels if label not in shares]
     needy = missing[0] if missing else min(shares, key=lambda label: (shares[label], len(right[label])))
-    click.echo(f"told right {sum(map(sum, right.values()))} of {len(person.utterances)}; what helps most now: more {needy}")
+    n_right = sum(map(sum, right.values()))
+    click.echo(f"told right by the others: {n_right} of {len(person.utterances)}\nwhat helps most now: more {needy}")

@@ -97,7 +97,7 @@ def command(
     if speed != 1 and realtime is None:
         raise click.UsageError("--speed goes with --realtime")
     if learn and profile is None:
-        raise click.UsageError("--learn goes with --profile, the file that learns; adapt makes one")
+        raise click.UsageError("--learn goes with --profile, the file that learns; it is made where there is none")
     broker = broker_of(mqtt_url, home_assistant)
     if list_devices:
         from edge_ser.live.capture import devices
@@ -110,6 +110,7 @@ def command(
     from edge_ser.live.screen import Screen
     from edge_ser.live.segmenter import SegmenterConfig
     from edge_ser.live.tone import ToneConfig
+    from edge_ser.personal.profile import Profile
     from edge_ser.recognizer import EmotionRecognizer
 
     segmenter, tone = configured(settings, SegmenterConfig, ToneConfig)
@@ -117,9 +118,8 @@ def command(
     signal.signal(signal.SIGTERM, _stop)
     with contextlib.suppress(_Stopped), contextlib.ExitStack() as opened:
         name, found_hz, captured = _open(opened, source, realtime, device, rate_hz, channels, speed)
-        recognizer = EmotionRecognizer(
-            model, backend=backend, threads=threads, profile=profile, min_confidence=tone.min_confidence
-        )
+        given = Profile.load_or_begin(profile) if learn and profile is not None else profile
+        recognizer = EmotionRecognizer(model, backend=backend, threads=threads, profile=given, min_confidence=tone.min_confidence)
         listener = Listener(recognizer, found_hz, segmenter, tone)
         show: Callable[[Event], None] = _print_json
         heard, note = _nothing, print_note
@@ -138,7 +138,9 @@ def command(
             return
         from edge_ser.services.mqtt import Publisher
 
-        publisher = opened.enter_context(Publisher(broker, note, recognizer.labels if home_assistant else None, correct))
+        publisher = opened.enter_context(
+            Publisher(broker, note, (lambda: recognizer.labels) if home_assistant else None, correct)
+        )
         listen(listener, name, captured, _published(show, publisher), heard)
 
 

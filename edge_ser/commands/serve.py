@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,7 +97,7 @@ def command(
     event beside them.
     """
     if learn and profile is None:
-        raise click.UsageError("--learn goes with --profile, the file that learns; adapt makes one")
+        raise click.UsageError("--learn goes with --profile, the file that learns; it is made where there is none")
     if learn and asr is not None:
         raise click.UsageError("--learn goes without --asr: what a client says is for the speech-to-text service then")
     if tag and asr is None:
@@ -109,6 +109,7 @@ def command(
     from functools import partial
 
     from edge_ser.live.corrections import Corrections
+    from edge_ser.personal.profile import Profile
     from edge_ser.recognizer import EmotionRecognizer
     from edge_ser.services.connection import Limits
     from edge_ser.services.conversation import Conversation
@@ -119,13 +120,14 @@ def command(
     behind = None if asr is None else SpeechToText(asr, _address(asr, "--asr"), tag)
     if behind is not None and behind.address == address:
         raise click.UsageError(f"--uri and --asr are both {uri}; the speech-to-text service listens somewhere else")
+    given = Profile.load_or_begin(profile) if learn and profile is not None else profile
     recognizer = EmotionRecognizer(
-        model, backend=backend, threads=threads, min_confidence=min_confidence, min_speech=min_speech, profile=profile
+        model, backend=backend, threads=threads, min_confidence=min_confidence, min_speech=min_speech, profile=given
     )
     recognizer.stream()  # a model that cannot stream is refused here
     corrections = Corrections(recognizer, profile) if learn and profile is not None else None
     with contextlib.ExitStack() as opened:
-        publish = _publishing(opened, broker, recognizer.labels if home_assistant else None)
+        publish = _publishing(opened, broker, (lambda: recognizer.labels) if home_assistant else None)
         made: Made = (
             partial(Conversation, recognizer, corrections, publish)
             if behind is None
@@ -147,7 +149,7 @@ def _address(uri: str, option: str) -> Address:
 
 
 def _publishing(
-    opened: contextlib.ExitStack, broker: Broker | None, labels: tuple[str, ...] | None
+    opened: contextlib.ExitStack, broker: Broker | None, labels: Callable[[], Iterable[str]] | None
 ) -> Callable[[Prediction], object]:
     """Return what takes every answer; ``opened`` closes it."""
     if broker is None:

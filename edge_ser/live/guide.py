@@ -1,8 +1,9 @@
-"""A person is guided through a minute of speech: what to say and how, take after take, until every label has its utterances.
+"""A person is guided through two minutes of speech: what to say and how, round after round, until they have had enough.
 
     Captured -> Segmenter -> an utterance -> a take, or why it was none -> EmotionRecognizer.adapt
 
-Lines go to ``say``; on a terminal the level of the voice is drawn in between. It hears a microphone, a pipe or a recording alike.
+A round is one sentence said in every label's way. Lines go to ``say``; on a terminal the level of the voice is drawn in between,
+and keys skip a sentence or end it. It hears a microphone, a pipe or a recording alike.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from edge_ser.live.segmenter import RATE_HZ, Segmenter, SegmenterConfig, SpeechA
 from edge_ser.prediction import NO_SPEECH
 from edge_ser.recognizer import EmotionRecognizer
 
-TAKES = 2
-"""Utterances of every label."""
 SENTENCES = (
     "The train leaves at half past seven.",
     "There is a letter for you on the table.",
     "I will be home in twenty minutes.",
     "The water is already in the kettle.",
 )
-"""What to say: words that fit every emotion, the same for all labels, so that the voice is learnt and not the text."""
+"""What to say, one a round: words that fit every emotion, the same for all labels, so that the voice is learnt and not the text."""
+SKIP, ENOUGH = "s", "q"
+"""Keys."""
 LEAST_S, SOFTEST_DB, CLIPPED = 0.8, -50.0, 0.002
 """A take has so much speech, is so loud at least, and has no more than this share of samples at full scale."""
 
@@ -36,24 +37,24 @@ LEAST_S, SOFTEST_DB, CLIPPED = 0.8, -50.0, 0.002
 class Task:
     """What is to be said next."""
 
+    number: int
+    of: int
     label: str
     text: str
 
     def __str__(self) -> str:
         """Return it as a line for the person who speaks."""
-        return f'{self.label}: say "{self.text}"'
+        return f'{self.number}/{self.of} {self.label}: say "{self.text}"'
 
 
-def tasks(labels: Iterable[str]) -> Iterator[Task]:
-    """Yield what is to be said, every label once, then every label again.
+def tasks(labels: Iterable[str]) -> list[Task]:
+    """Return what is to be said: every label's way of one sentence, then of the next.
 
-    >>> [str(task) for task in tasks(["calm"])][1]
-    'calm: say "There is a letter for you on the table."'
+    >>> [str(task) for task in tasks(["calm", "glad"])][2]
+    '3/8 calm: say "There is a letter for you on the table."'
     """
-    named = list(labels)
-    for take in range(TAKES):
-        for i, label in enumerate(named):
-            yield Task(label, SENTENCES[(take + i) % TAKES])
+    said = [(label, text) for text in SENTENCES for label in dict.fromkeys(labels)]
+    return [Task(i + 1, len(said), *each) for i, each in enumerate(said)]
 
 
 def fault(samples: Float32Array, speech_s: float) -> str:
@@ -79,37 +80,43 @@ def guide(
     captured: Iterable[Captured],
     rate_hz: float,
     say: Callable[[str], None],
-    meter: Callable[[float], None],
+    meter: Callable[[float, bool], None],
+    pressed: Callable[[], str],
     detector: SpeechDetector | None = None,
 ) -> int:
     """Adapt ``recognizer`` to what is said for every task, and return how many takes were good.
 
-    ``meter`` gets the level in dB after every piece of audio. A bad take is said again. AudioError when the audio ends before
-    the first good take; when it ends later, what was learnt stays.
+    ``meter`` gets the level in dB and whether speech is heard, after every piece of audio; ``pressed`` returns a key or an empty
+    string. A bad take is said again. AudioError when the audio ends before the first good take and before ENOUGH; when it ends
+    later, what was learnt stays.
     """
     segmenter = Segmenter(rate_hz, SegmenterConfig(), detector)
     left = tasks(labels)
-    task, good = next(left, None), 0
+    good, begun, start = 0, False, 0
     parts: list[Float32Array] = []
-    start = 0
+
+    def next_task() -> None:
+        done = left.pop(0)
+        if left and left[0].text != done.text:
+            say(f"that sentence is done; {_so_far(recognizer)}")
+        if left:
+            say(str(left[0]))
 
     def chunks() -> Iterator[list[SpeechStart | SpeechAudio | SpeechEnd]]:
         for piece in captured:
             yield segmenter.feed(piece.chunk)
-            meter(float(segmenter.level_db))
+            meter(float(segmenter.level_db), segmenter.speaking)
         yield segmenter.finish()
 
-    if task is not None:
-        say(str(task))
+    if left:
+        say(str(left[0]))
     for events in chunks():
         for event in events:
-            if task is None:
-                return good
             if isinstance(event, SpeechStart):
-                parts, start = [], event.start
+                parts, start, begun = [], event.start, True
             elif isinstance(event, SpeechAudio):
                 parts.append(event.samples)
-            else:
+            elif begun and left:
                 samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
                 speech_s = (event.speech_stop - start) / RATE_HZ - SegmenterConfig.pre_roll_ms / 1000
                 if why := fault(samples, speech_s):
@@ -119,14 +126,28 @@ def guide(
                 if answer.label == NO_SPEECH:
                     say("  once more, it does not sound like speech")
                     continue
-                recognizer.adapt(answer, task.label)
+                recognizer.adapt(answer, left[0].label)
                 good += 1
                 say(f"  heard, {speech_s:.1f} s; it would have been {answer.label}, {answer.confidence:.0%}")
-                task = next(left, None)
-                if task is not None:
-                    say(str(task))
+                next_task()
+        key = pressed()
+        if key == SKIP and left:
+            begun = False  # what is being said was meant for the sentence that is skipped
+            say("  skipped")
+            next_task()
+        if key == ENOUGH or not left:
+            return good
     if good == 0:
         raise AudioError("the audio ended before a sentence was heard; expected some speech")
-    if task is not None:
-        say(f"the audio ended; {good} takes were learnt")
+    say(f"the audio ended; {good} take{'s were' if good > 1 else ' was'} learnt")
     return good
+
+
+def _so_far(recognizer: EmotionRecognizer) -> str:
+    """Return how well the person's utterances tell each other's labels."""
+    person, correction = recognizer.profile.person, recognizer.profile.correction(recognizer.manifest)
+    if person is None or correction is None:
+        return "nothing can be told apart yet"
+    told = correction.loo.argmax(axis=1).tolist()
+    right = sum(correction.labels[i] == heard.label for i, heard in zip(told, person.utterances, strict=True))
+    return f"told right by the others: {right} of {len(told)}"

@@ -18,19 +18,19 @@ class Keys:
     """Gives the keys that were pressed while the block runs; none where standard input is no terminal."""
 
     def __enter__(self) -> Keys:
-        self._is_terminal = sys.stdin is not None and sys.stdin.isatty()
-        if self._is_terminal and sys.platform != "win32":
+        self.are_there = sys.stdin is not None and sys.stdin.isatty()
+        if self.are_there and sys.platform != "win32":
             self._before = termios.tcgetattr(sys.stdin)
             tty.setcbreak(sys.stdin)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._is_terminal and sys.platform != "win32":
+        if self.are_there and sys.platform != "win32":
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def pressed(self) -> str:
         """Return the next key, or an empty string."""
-        if not self._is_terminal:
+        if not self.are_there:
             return ""
         if sys.platform == "win32":
             return msvcrt.getwch() if msvcrt.kbhit() else ""

@@ -34,7 +34,7 @@ class Screen:
         self._notes: deque[str] = deque()
 
     def __enter__(self) -> Screen:
-        self._print(utterance_header(self._labels, f"{'after':>12}", columns(otherwise=FULL)))
+        self._head()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -47,6 +47,9 @@ class Screen:
         """Print what is worth a line."""
         if isinstance(event, UtteranceAnswered):
             self._last_answer = event
+            if self._labels != tuple(event.prediction.probabilities):  # a word was learnt
+                self._labels = tuple(event.prediction.probabilities)
+                self._head()
             after = f"  {event.latency_ms:7.0f} ms"
             self._print(utterance_row(event.start_s, event.stop_s, event.prediction, event.cut, after, columns(otherwise=FULL)))
         elif isinstance(event, ToneChanged) and not self._is_live:
@@ -66,6 +69,9 @@ class Screen:
         if self._is_live and now >= self._next_frame:
             self._next_frame = now + _FRAME_S
             self._draw(self._panel(shutil.get_terminal_size().columns))
+
+    def _head(self) -> None:
+        self._print(utterance_header(self._labels, f"{'after':>12}", columns(otherwise=FULL)))
 
     def _print(self, line: str) -> None:
         """Print a line above the panel."""

@@ -8,6 +8,7 @@ The clock is the speech that was heard, not the wall's: silence neither confirms
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edge_ser.errors import ConfigError
@@ -52,6 +53,9 @@ class Tone:
     """Every emotion's smoothed probability; they sum to 1."""
 
 
+_State = tuple[dict[str, float], Tone | None, str | None, float]
+
+
 class ToneTracker:
     """Follows the tone of one voice through its utterances.
 
@@ -76,7 +80,7 @@ class ToneTracker:
         self._heard_s = 0.0  # of this utterance
         self._proposed: str | None = None
         self._age_s = 0.0  # speech that spoke for the proposal
-        self._before = self.probabilities, self.tone, self._proposed, self._age_s  # this utterance
+        self._before: _State = (self.probabilities, self.tone, self._proposed, self._age_s)  # this utterance
 
     def update(self, prediction: Prediction, is_final: bool = True) -> Tone | None:
         """Take the answer of the next utterance, or an estimate on the way to it; return the tone if it has changed."""
@@ -93,7 +97,7 @@ class ToneTracker:
     def _hear(self, p: dict[str, float], heard_s: float, is_final: bool) -> None:
         fresh_s, self._heard_s = max(0.0, heard_s - self._heard_s), heard_s
         keep = math.exp(-heard_s / self.config.smoothing_s) if self.config.smoothing_s else 0.0
-        before = self._before[0] or dict.fromkeys(p, 1 / len(p))
+        before = self._before[0] if self._before[0].keys() == p.keys() else _among(p, self._before[0])
         self.probabilities = {label: value + keep * (before[label] - value) for label, value in p.items()}
         proposed = self._label()
         self._age_s = fresh_s + (self._age_s if proposed == self._proposed else 0.0)
@@ -118,3 +122,15 @@ class ToneTracker:
         if named in p and p[named] >= c.min_confidence - c.hysteresis and p[best] < p[named] + c.hysteresis:
             return named
         return best if p[best] >= c.min_confidence else UNCERTAIN
+
+
+def _among(labels: Iterable[str], before: dict[str, float]) -> dict[str, float]:
+    """Return probabilities of other labels than ``before`` had, once a word was learnt: a new one is as probable as any.
+
+    >>> _among(("sad", "tired"), {"sad": 0.25, "happy": 0.75})
+    {'sad': 0.3333333333333333, 'tired': 0.6666666666666666}
+    """
+    n = len(names := list(labels))
+    found = {label: before.get(label, 1 / n) for label in names}
+    total = sum(found.values())
+    return {label: p / total for label, p in found.items()}

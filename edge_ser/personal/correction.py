@@ -291,7 +291,7 @@ def _temperature(left_out: Float64Array, y: AnyArray, m: int) -> float:
 
 def _quantised(
     labels: tuple[str, ...], source: tuple[int, ...], weight_x: Float64Array, weight_z: Float64Array, bias: Float64Array,
-    temperature: float, centres: Float64Array, loo: Float64Array,
+    temperature: float, loo: Float64Array,
 ) -> Correction:  # fmt: skip
     """Return the integers of a correction; ``weight_x`` is logits a step, ``weight_z`` logits a unit of z."""
     integers, shifts = [], []
@@ -301,4 +301,4 @@ def _quantised(
         integers.append(np.rint(weight * 2.0**shift).clip(-32767, 32767).astype(np.int16))
         shifts.append(shift)
     limited = np.rint(bias * Q16).clip(-(2**29), 2**29).astype(np.int32)
-    return Correction(labels, source, integers[0], integers[1], limited, (shifts[0], shifts[1]), temperature, centres, loo)
+    return Correction(labels, source, integers[0], integers[1], limited, (shifts[0], shifts[1]), temperature, loo)

@@ -61,7 +61,7 @@ class Profile:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the profile as JSON; a reader sees the old file or the new one, never half of it.
 
-        Raises ConfigError when the file cannot be written.
+        Raises ConfigError when the file cannot be written, or would be larger than one that is read.
         """
         path = Path(path)
         table: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "microphone": None, "person": None}
@@ -70,8 +70,14 @@ class Profile:
         if self.person is not None:
             heard = [{"label": h.label} | {name: _text(getattr(h, name)) for name in _ARRAYS} for h in self.person.utterances]
             table["person"] = vars(self.person) | {"utterances": heard}
+        content = json.dumps(table, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        if len(content) > _MAX_BYTES:
+            raise ConfigError(
+                f"the profile {path} would have {len(content) / 1e6:.1f} MB; expected at most {_MAX_BYTES // 1_000_000} MB: "
+                "take utterances back with edge-ser adapt --forget"
+            )
         with writing(path, "the profile") as file:
-            file.write(json.dumps(table, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+            file.write(content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:
@@ -91,6 +97,11 @@ class Profile:
             return cls._from_table(table)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
+
+    @classmethod
+    def load_or_begin(cls, path: str | os.PathLike[str]) -> Profile:
+        """Read the profile that is to learn: :meth:`load`, or an empty one where there is no file yet."""
+        return cls.load(path) if Path(path).exists() else cls()
 
     @classmethod
     def _from_table(cls, table: Any) -> Profile:

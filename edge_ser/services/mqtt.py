@@ -5,6 +5,7 @@
     PREFIX/correct           what the last utterance was, a label: taken if it was asked for, never as a retained message
     PREFIX/availability      online or offline; the broker itself says offline when we are gone
     homeassistant/sensor/PREFIX_tone/config, and PREFIX_utterance: on request, what makes them sensors in Home Assistant
+    homeassistant/select/PREFIX_correct/config: with those, where corrections are taken, what makes them a choice there
 
 All of them are retained, so a home that restarts shows what was last. A rule that acts on an utterance should look at where it
 came from: a retained message says so, and in Home Assistant the sensor's state before it is `unknown` or `unavailable`. What
@@ -85,9 +86,9 @@ class Broker:
 class Publisher:
     """Publishes events to a broker, from a thread of its own that connects, and connects again, for as long as it lives.
 
-    ``report`` is told, in that thread, one line whenever the connection comes, goes or is refused. With ``labels`` the sensors
-    of ``topics`` are announced to Home Assistant. ``correct`` takes the labels that come at PREFIX/correct, and returns a line to
-    report.
+    ``report`` is told, in that thread, one line whenever the connection comes, goes or is refused. With ``labels``, which returns
+    those of now, the sensors of ``topics`` are announced to Home Assistant, and again when a word was learnt. ``correct`` takes
+    the labels that come at PREFIX/correct, and returns a line to report.
     Raises MissingExtraError without the extra ``[mqtt]``.
     """
 
@@ -95,7 +96,7 @@ class Publisher:
         self,
         broker: Broker,
         report: Callable[[str], None],
-        labels: Iterable[str] | None = None,
+        labels: Callable[[], Iterable[str]] | None = None,
         correct: Callable[[str], str] | None = None,
         topics: Iterable[str] = TOPICS,
     ) -> None:
@@ -106,11 +107,8 @@ class Publisher:
         self.dropped = 0
         """Events that came while there was no connection."""
         self._report, self._said = report, ""
-        known = None if labels is None else list(labels)
-        self._announcements = {} if known is None else _announcements(broker.prefix, [*known, UNCERTAIN, NO_SPEECH], topics)
-        self._correct = correct
-        if known is not None and correct is not None:
-            self._announcements |= _selection(broker.prefix, known)
+        self._labels, self._correct, self._topics = labels, correct, list(topics)
+        self._announced: list[str] = []
         self._online = False
         self._client = Client(CallbackAPIVersion.VERSION2)
         self._client.on_connect = self._connected
@@ -137,6 +135,7 @@ class Publisher:
         if not self._online:
             self.dropped += 1
             return False
+        self._announce()
         topic, content = f"{self.broker.prefix}/{event['event']}", json.dumps(event, ensure_ascii=False, allow_nan=False)
         self._client.publish(topic, content, retain=True)
         return True
@@ -159,14 +158,26 @@ class Publisher:
         if reason.is_failure:
             self._say(f"{self.broker.host} refuses the connection: {reason}; trying again")
             return
-        for topic, content in self._announcements.items():
-            client.publish(topic, content, qos=1, retain=True)
+        self._announced = []
+        self._announce()
         client.publish(f"{self.broker.prefix}/availability", "online", qos=1, retain=True)
         if self._correct is not None:
             client.subscribe(f"{self.broker.prefix}/correct", qos=1)
         self._online = True
         lost = f"; {self.dropped} events could not be sent so far" if self.dropped else ""
         self._say(f"publishing to {self.broker.host} below {self.broker.prefix}/{lost}")
+
+    def _announce(self) -> None:
+        """Tell Home Assistant of the labels there are, unless it knows them: it refuses states that it was not told of."""
+        known = [] if self._labels is None else list(self._labels())
+        if known == self._announced:
+            return
+        self._announced = known
+        announcements = _announcements(self.broker.prefix, [*known, UNCERTAIN, NO_SPEECH], self._topics)
+        if self._correct is not None:
+            announcements |= _selection(self.broker.prefix, known)
+        for topic, content in announcements.items():
+            self._client.publish(topic, content, qos=1, retain=True)
 
     def _heard(self, client: Any, userdata: Any, message: Any) -> None:
         if self._correct is None or message.retain:  # a retained one is of an utterance long past
@@ -175,6 +186,7 @@ class Publisher:
             if len(message.payload) > _MAX_LABEL_BYTES:
                 raise ConfigError(f"a correction has {len(message.payload)} bytes; expected a label")
             self._report(f"MQTT: {self._correct(message.payload.decode())}")
+            self._announce()
         except UnicodeDecodeError:
             self._report("MQTT: a correction is no text; expected a label")
         except EdgeSerError as error:

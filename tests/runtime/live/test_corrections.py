@@ -15,7 +15,7 @@ from edge_ser.cli import cli
 from edge_ser.errors import AudioError
 from edge_ser.live.capture import Captured
 from edge_ser.live.corrections import PAUSE_S, Corrections
-from edge_ser.live.guide import TAKES, fault, guide
+from edge_ser.live.guide import ENOUGH, SENTENCES, SKIP, fault, guide, tasks
 
 
 def buzz(hz: float, seconds: float = 1.2, level: float = 0.1) -> np.ndarray:
@@ -57,50 +57,92 @@ def loud(window: np.ndarray) -> float:
     return float(np.abs(window).max() > 0.0005)
 
 
+SILENCE = np.zeros(16000, dtype=np.float32)
+
+
+def pieces(*takes: np.ndarray) -> list[Captured]:
+    """Return takes with a second of silence behind each."""
+    return [Captured(part, 0.0) for take in takes for part in (take, SILENCE)]
+
+
+def nothing() -> str:
+    return ""
+
+
+def test_a_round_is_one_sentence_for_every_label() -> None:
+    said = tasks(["calm", "glad", "calm"])
+    assert [task.label for task in said] == len(SENTENCES) * ["calm", "glad"]
+    assert [task.text for task in said] == [text for text in SENTENCES for _ in range(2)]
+
+
 def test_the_guide_repeats_bad_takes_and_learns_good_ones() -> None:
-    silence = np.zeros(16000, dtype=np.float32)
-    takes = [buzz(120), buzz(120, 0.4), buzz(120, level=30).clip(-1, 1), buzz(120, level=0.001), buzz(240), buzz(130), buzz(250)]
-    captured = [Captured(part, 0.0) for take in takes for part in (take, silence)]
+    bad = [buzz(120, 0.4), buzz(120, level=30).clip(-1, 1), buzz(120, level=0.001)]
+    takes = [buzz(120), *bad, *(buzz(hz) for hz in (240, 130, 250, 140, 260, 150, 270))]
     recognizer = EmotionRecognizer(min_speech=0)
     lines: list[str] = []
     levels: list[float] = []
-    good = guide(recognizer, ["calm", "glad"], captured, 16000, lines.append, levels.append, loud)
-    assert good == 2 * TAKES
+    captured = pieces(*takes)
+    good = guide(recognizer, ["calm", "glad"], captured, 16000, lines.append, lambda db, _: levels.append(db), nothing, loud)
+    assert good == 2 * len(SENTENCES)
     assert recognizer.profile.person is not None
-    assert recognizer.profile.person.counts == {"calm": 2, "glad": 2}
+    assert recognizer.profile.person.counts == {"calm": 4, "glad": 4}
     assert sum("once more" in line for line in lines) == 3
     assert any("clipped" in line for line in lines)
     assert any("too soft" in line for line in lines)
     assert any("say the whole sentence" in line for line in lines)
-    assert len(levels) == len(captured)
-    assert lines[0].startswith('calm: say "')
+    assert len(levels) == len(captured) - 1  # it ends with the last take, before the silence is over
+    assert lines[0] == f'1/8 calm: say "{SENTENCES[0]}"'
+    rounds = [line for line in lines if line.startswith("that sentence is done; told right by the others: ")]
+    assert [line.split(" of ")[1] for line in rounds] == ["2", "4", "6"]
+
+
+def test_a_sentence_is_skipped_also_while_it_is_said_and_enough_is_enough() -> None:
+    # A key is asked for after every piece of audio, in turn sound and silence.
+    keys = iter(["", "", SKIP, "", "", "", ENOUGH])
+    recognizer = EmotionRecognizer(min_speech=0)
+    lines: list[str] = []
+    captured = pieces(buzz(120), buzz(240), buzz(250), buzz(130), buzz(140))
+    good = guide(recognizer, ["calm", "glad"], captured, 16000, lines.append, lambda *_: None, lambda: next(keys), loud)
+    assert good == 2
+    assert recognizer.profile.person is not None
+    assert recognizer.profile.person.counts == {"calm": 2}
+    assert lines[2:4] == [f'2/8 glad: say "{SENTENCES[0]}"', "  skipped"]
+    assert list(keys) == []
+
+
+def test_who_has_had_enough_at_once_learns_nothing() -> None:
+    recognizer = EmotionRecognizer(min_speech=0)
+    assert guide(recognizer, ["calm"], pieces(SILENCE), 16000, print, lambda *_: None, lambda: ENOUGH, loud) == 0
+    every = len(SENTENCES) * [SKIP]
+    assert guide(recognizer, ["calm"], pieces(*4 * [SILENCE]), 16000, print, lambda *_: None, every.pop, loud) == 0
+    assert recognizer.profile.person is None
 
 
 def test_the_guide_keeps_what_it_has_when_the_audio_ends() -> None:
     recognizer = EmotionRecognizer(min_speech=0)
     lines: list[str] = []
-    captured = [Captured(buzz(120), 0.0), Captured(np.zeros(16000, dtype=np.float32), 0.0)]
-    assert guide(recognizer, ["calm"], captured, 16000, lines.append, lambda _: None, loud) == 1
-    assert lines[-1] == "the audio ended; 1 takes were learnt"
+    assert guide(recognizer, ["calm"], pieces(buzz(120)), 16000, lines.append, lambda *_: None, nothing, loud) == 1
+    assert lines[-1] == "the audio ended; 1 take was learnt"
     with pytest.raises(AudioError, match="before a sentence was heard"):
-        guide(recognizer, ["calm"], [Captured(np.zeros(16000, dtype=np.float32), 0.0)], 16000, print, lambda _: None, loud)
+        guide(recognizer, ["calm"], pieces(SILENCE), 16000, print, lambda *_: None, nothing, loud)
     assert fault(np.zeros(16000, dtype=np.float32), 1.0).startswith("it is too soft")
 
 
 def test_adapt_records_shows_forgets_and_merges(speech: Path, tmp_path: Path) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
     takes, me, other = tmp_path / "takes.wav", tmp_path / "me.json", tmp_path / "other.json"
-    soundfile.write(takes, np.concatenate([np.concatenate([samples, np.zeros(rate_hz, np.int16)])] * 6), rate_hz)
+    soundfile.write(takes, np.concatenate([np.concatenate([samples, np.zeros(rate_hz, np.int16)])] * 4), rate_hz)
 
     def run(*arguments: object) -> str:
         result = CliRunner().invoke(cli, ["adapt", *map(str, arguments)])
         return result.output if result.exit_code == 0 else f"{result.exit_code} {result.exception}"
 
     recorded = run("--record", "tired", "happy", "--source", takes, "--profile", me)
-    assert 'tired: say "' in recorded
+    assert '1/8 tired: say "' in recorded
+    assert "the audio ended; 4 takes were learnt" in recorded
     assert recorded.endswith("2 tired, 2 happy\n")
     shown = run("--show", "--profile", me)
-    assert "told right" in shown
+    assert "told right by the others: " in shown
     assert "what helps most now: more neutral" in shown
     assert run("--forget", "9", "--profile", me).startswith("1 there is no utterance 9; expected 1 to 4")
     assert run("--forget", "x", "--profile", me).startswith("1 there is no utterance")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -151,3 +152,16 @@ def test_changes_are_never_closer_than_the_hold_time(sequence: list[tuple[float,
 def test_settings_out_of_range_are_refused(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ToneConfig(**setting)
+
+
+def test_a_word_that_was_learnt_in_between_joins_the_tone() -> None:
+    tracker = ToneTracker(ToneConfig(min_confidence=0, hold_s=0, hysteresis=0))
+    tracker.update(answer(0.9))
+    before = tracker.probabilities
+    wider = replace(answer(0.5), label="tired", probabilities={"happy": 0.1, "sad": 0.1, "tired": 0.8})
+    tracker.update(wider, is_final=False)
+    assert tracker.probabilities.keys() == {"happy", "sad", "tired"}
+    assert sum(tracker.probabilities.values()) == pytest.approx(1)
+    assert tracker.probabilities["happy"] < before["happy"]
+    tracker.update(answer(0.5))  # and it may be taken back
+    assert tracker.probabilities.keys() == {"happy", "sad"}

@@ -248,6 +248,81 @@ def test_a_hostile_file_is_refused_in_one_line(tmp_path: Path, content: bytes, m
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("verb", ["predict", "show", "adapt", "merge", "learn"])
+def test_every_command_refuses_a_hostile_profile_in_one_line_and_leaves_it(
+    verb: str, adapted: EmotionRecognizer, speech: Path, tmp_path: Path
+) -> None:
+    path, me = tmp_path / "them.json", tmp_path / "me.json"
+    adapted.profile.save(me)
+    mine, table = me.read_bytes(), json.loads(me.read_text())
+    heard = table["person"]["utterances"][0]
+    arguments = {
+        "predict": ["predict", str(speech), "--profile", str(path)],
+        "show": ["adapt", "--show", "--profile", str(path)],
+        "adapt": ["adapt", "happy", str(speech), "--profile", str(path)],
+        "merge": ["adapt", "--merge", str(path), "--profile", str(me)],
+        "learn": ["listen", "--realtime", str(speech), "--learn", "--profile", str(path)],
+    }[verb]
+
+    def refused(message: str) -> None:
+        size = path.stat().st_size
+        result = CliRunner().invoke(cli, arguments)
+        assert isinstance(result.exception, ConfigError), result.output
+        assert message in str(result.exception)
+        assert len(str(result.exception).splitlines()) == 1
+        assert len(str(result.exception)) < 500
+        assert path.stat().st_size == size
+        assert me.read_bytes() == mine
+
+    with path.open("wb") as file:
+        file.truncate(1_000_000_000)
+    refused("larger than 4 MB")
+    path.write_text("[" * 1_000_000)
+    refused("no JSON")
+    path.write_text('{"format": ' * 100_000)
+    refused("no JSON")
+    path.write_text(json.dumps(table).replace('"only": false', '"only": NaN'))
+    refused("only is float")
+    path.write_text(json.dumps(table | {"format_version": 1e999}))
+    refused("format_version is inf")
+    few = heard | {"statistics": "", "embedding": "", "logits": ""}
+    path.write_text(json.dumps(table | {"person": table["person"] | {"utterances": 10_000 * [few]}}))
+    refused("would hold 10000 utterances of the person; expected at most 400")
+    path.write_text(json.dumps(table | {"person": table["person"] | {"weights_sha256": "0" * 64}}))
+    refused("another model")
+
+
+def test_forty_utterances_are_small_and_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "me.json"
+    word = 39 * "ü"
+    Profile(person=Person("0" * 64, tuple(heard(f"{word}{i % 10}", i) for i in range(40)))).save(path)
+    assert path.stat().st_size <= 200_000
+    whole = path.read_bytes()
+    large = replace(heard("sad", 0), statistics=np.zeros(20_000, np.uint16))
+    with pytest.raises(ConfigError, match=r"would have 16\.\d MB; expected at most 4 MB: take utterances back"):
+        Profile(person=Person("0" * 64, 300 * (large,))).save(path)
+    assert path.read_bytes() == whole
+
+
+def test_numbers_at_their_ends_are_learnt_from_without_a_complaint() -> None:
+    rng, limit = np.random.default_rng(5), 2**29
+    for only in 10 * (False, True):
+        utterances = tuple(
+            Heard(
+                ("sad", "happy", "tired")[i % (2 + only)],
+                np.asarray(rng.choice([0, 65535], 960), dtype=np.uint16),
+                np.asarray(rng.choice([-limit, limit], 64), dtype=np.int32),
+                np.asarray(rng.choice([-limit, 0, limit], 4), dtype=np.int32),
+            )
+            for i in range(5)
+        )
+        correction = learn(Person("w", 2 * utterances, only), model())
+        assert correction is not None
+        assert np.isfinite(correction.loo).all()
+        assert np.isfinite(correction.temperature)
+        assert np.abs(correction.scores(utterances[0])).max() <= limit
+
+
 def test_the_command_extends_a_profile_or_leaves_it(speech: Path, tmp_path: Path) -> None:
     path = tmp_path / "me.json"
 

@@ -65,7 +65,7 @@ class Home:
         self.client.loop_start()
 
     def _heard(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
-        self.messages.put((message.topic, message.payload.decode(), message.retain))
+        self.messages.put((message.topic, message.payload.decode(errors="replace"), message.retain))
 
     def next(self) -> tuple[str, str, bool]:
         return self.messages.get(timeout=WAIT_S)
