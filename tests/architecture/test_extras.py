@@ -101,23 +101,50 @@ def test_the_table_of_names_is_right() -> None:
             assert distribution in {name.lower().replace("_", "-") for name in installed[module]}
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+def environment(folder: Path, *below: Path) -> Path:
+    """Make a virtual environment that sees what those ``below`` have, and return its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    packages = next(folder.glob("lib*/python*/site-packages"))
+    seen = [next(python.parents[1].glob("lib*/python*/site-packages")) for python in below]
+    (packages / "below.pth").write_text("".join(f"{path}\n" for path in seen))
+    return folder / "bin/python"
+
+
+def install(python: Path, *what: str) -> None:
+    command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile", *what]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel, and a Python that has it without any extra."""
+    folder = tmp_path_factory.mktemp("runtime")
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT], check=True)
-    return next(folder.glob("*.whl"))
+    (wheel,) = folder.glob("*.whl")
+    python = environment(folder / "venv")
+    install(python, str(wheel))
+    return wheel, python
+
+
+@pytest.fixture(scope="module")
+def with_torch(runtime: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python that has torch as well: it is large, and every extra that wants it wants the same."""
+    python = environment(tmp_path_factory.mktemp("torch") / "venv", runtime[1])
+    install(python, *shlex.split(os.environ.get("TORCH", "torch")))
+    return python
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", PROMISED)
-def test_each_extra_alone_brings_what_it_promises(extra: str, wheel: Path, speech: Path, tmp_path: Path) -> None:
-    python = tmp_path / "venv/bin/python"
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    install = [str(python), "-m", "pip", "install", "-q"]
-    if "torch" in PROMISED[extra]:
-        subprocess.run([*install, *shlex.split(os.environ.get("TORCH", "torch"))], check=True)
-    done = subprocess.run([*install, f"{wheel}[{extra}]" if extra else str(wheel)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_each_extra_alone_brings_what_it_promises(
+    extra: str, runtime: tuple[Path, Path], request: pytest.FixtureRequest, speech: Path, tmp_path: Path
+) -> None:
+    wheel, python = runtime
+    if extra:
+        below = [request.getfixturevalue("with_torch")] if "torch" in PROMISED[extra] else []
+        python = environment(tmp_path / "venv", *below, python)
+        install(python, f"{wheel}[{extra}]")
     # sounddevice looks for PortAudio as soon as it is imported.
     code = (
         "import importlib, importlib.util, pkgutil, sys\n"
@@ -130,9 +157,6 @@ def test_each_extra_alone_brings_what_it_promises(extra: str, wheel: Path, speec
         f"import {name}\nfor found in pkgutil.walk_packages({name}.__path__, '{name}.'): importlib.import_module(found.name)\n"
         for name in packages
     )
-    for command in (
-        [str(python), "-c", code, *sorted(PROMISED[extra])],
-        [str(python.with_name("edge-ser")), "predict", str(speech)],
-    ):
+    for command in ([python, "-c", code, *sorted(PROMISED[extra])], [python, "-m", "edge_ser", "predict", speech]):
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

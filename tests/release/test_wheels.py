@@ -56,9 +56,9 @@ def test_every_platform_has_a_wheel_with_its_library_licence_and_parts_list(buil
 
 
 def test_the_same_sources_give_the_same_bytes(built: list[Path], tmp_path: Path) -> None:
-    again = build(tmp_path, *(target.tags[0] for target in TARGETS))
-    assert [path.name for path in again] == [path.name for path in built]
-    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in built]
+    before = {path.name: path.read_bytes() for path in built}
+    for path in build(tmp_path, *(TARGETS[i].tags[0] for i in (0, 3, 5))):  # one of each file format
+        assert path.read_bytes() == before[path.name], path.name
 
 
 def test_a_library_by_zig_has_this_processors_kernels_and_the_same_bits(built: list[Path], tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def test_a_class_that_does_not_occur_counts_nowhere(
     shutil.copytree(tiny_data / "tiny", tmp_path / "data" / "calm")
     table = tmp_path / "data" / "calm" / "labels.csv"
     rows = [row.split(",") for row in table.read_text().splitlines()]
-    table.write_text("".join(f"{row[0]},{row[1][0]},{row[3]}\n" for row in rows if row[3] != "sad"))  # of s0 to s5, s is left
+    kept = [row for row in rows if row[3] != "sad" and not row[0].endswith("_1.flac")]
+    table.write_text("".join(f"{row[0]},{row[1][0]},{row[3]}\n" for row in kept))  # of s0 to s5, s is left
     table.write_text("file,speaker,emotion" + table.read_text().removeprefix("file,s,emotion"))
     subject = tmp_path / ("run" if what == "run" else "m.onnx")
     (shutil.copytree if what == "run" else shutil.copy)(learnt if what == "run" else learnt_model, subject)
@@ -179,7 +180,7 @@ def test_a_class_that_does_not_occur_counts_nowhere(
     assert result["ua"] == pytest.approx(np.mean(recalls))
     assert result["confusion"][3] == [0, 0, 0, 0]
     assert result["protocol"] == "zero-shot (corpus not trained on), 3 of 4 classes (nobody is sad)"
-    assert (result["n_clips"], result["n_speakers"], result["interval_over"]) == (36, 1, "clips")
+    assert (result["n_clips"], result["n_speakers"], result["interval_over"]) == (18, 1, "clips")
     assert result["ua_95"][0] < result["ua"] < result["ua_95"][1]
     text = format_evaluation(result)
     assert re.search(r"\n  sad +no clip$", text)
@@ -193,7 +194,7 @@ def test_a_class_that_does_not_occur_counts_nowhere(
         return
     assert CliRunner().invoke(cli, [*command, "--record"], catch_exceptions=False).exit_code == 0
     told = " ".join(CliRunner().invoke(cli, ["info", str(subject)], catch_exceptions=False).output.split())
-    assert "36 clips, no two speakers told apart, interval over clips; zero-shot (corpus not trained on), 3 of 4 classes" in told
+    assert "18 clips, no two speakers told apart, interval over clips; zero-shot (corpus not trained on), 3 of 4 classes" in told
 
 
 def test_mistakes(tiny_run: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
