@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +64,14 @@ def softmax(logits: AnyArray, temperature: float = 1.0) -> Float64Array:
     return probabilities
 
 
-def speech_probability(embedding: Float32Array, manifest: Manifest) -> float:
-    """Return the probability that there is speech in what has this embedding [64]: a logistic regression of the manifest's."""
-    exponent = float(manifest.speech_weights @ embedding) + manifest.speech["bias"]
+def speech_probability(statistics: UInt16Array, speech: Mapping[str, Any], step: float) -> float:
+    """Return the probability that there is speech in what has these statistics, in units of ``step``.
+
+    ``speech`` is the manifest's logistic regression. The sum is of integers, so its order changes nothing.
+    """
+    weights = np.frombuffer(base64.b64decode(speech["weights"]), dtype=np.int8)
+    product = int(weights.astype(np.int64) @ statistics.astype(np.int64))
+    exponent = product * step * speech["scale"] + speech["bias"]
     return 1 / (1 + math.exp(-max(-500.0, min(500.0, exponent))))
 
 
@@ -90,7 +97,7 @@ def decide(
         scores = correction.scores(heard_of(labels[0], statistics, embedding, logits)) / Q16
     p = softmax(scores, temperature).tolist()
     confidence = max(p)
-    speech = speech_probability(embedding, manifest)
+    speech = speech_probability(statistics, manifest.speech, manifest.statistics_step)
     label = UNCERTAIN if confidence < min_confidence else labels[p.index(confidence)]
     return Prediction(
         label=NO_SPEECH if speech < (manifest.speech["threshold"] if min_speech is None else min_speech) else label,

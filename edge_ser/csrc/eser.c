@@ -159,10 +159,6 @@ static void decide(const eser_model *model, const eser_person *person, eser_resu
         result->probabilities[i] /= sum;
     for (uint32_t i = 0; i < ESER_EMBEDDING_SIZE; i++)
         result->embedding[i] = (float)result->embedding_q16[i] / 65536.0f;
-    float exponent = model->speech[ESER_EMBEDDING_SIZE];
-    for (uint32_t i = 0; i < ESER_EMBEDDING_SIZE; i++)
-        exponent += model->speech[i] * result->embedding[i];
-    result->speech = 1.0f / (1.0f + expf(-exponent));
     result->is_speech = result->speech >= model->speech_threshold;
 }
 
@@ -175,9 +171,12 @@ static eser_status answer(eser *stream, eser_result *result) {
     eser_head(stream->model, stream->kernels, stream->vectors[0], stream->first_vector, stream->n_vectors, result->embedding_q16,
               result->logits_q16, &stream->scratch);
     result->judged_s = (float)(stream->n_frames - 1) * (ESER_HOP / (float)ESER_RATE_HZ) + ESER_FRAME / (float)ESER_RATE_HZ;
+    uint16_t *const statistics = stream->scratch.statistics;
+    eser_statistics(stream->vectors[0], stream->n_vectors, statistics);
+    result->speech = eser_speech(stream->model, statistics);
     if (stream->person != NULL) {
         int32_t scores[ESER_MAX_LABELS] = {0};
-        eser_personal_scores(stream->person, stream->vectors[0], stream->n_vectors, result->embedding_q16, result->logits_q16, scores);
+        eser_personal_scores(stream->person, statistics, result->embedding_q16, result->logits_q16, scores);
         memcpy(result->logits_q16, scores, sizeof scores);
     }
     decide(stream->model, stream->person, result);

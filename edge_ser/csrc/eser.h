@@ -78,7 +78,8 @@ typedef struct {
     eser_layer fc1, fc2;
     const int32_t *prelu;       /* [64], slope in 1/65536 */
     float temperature;          /* divides the logits before the softmax, so that confidence means frequency */
-    const float *speech;        /* [65], weights and bias of a logistic regression on the embedding: is there speech? */
+    const int8_t *speech;       /* [2][480], logistic regression on the vectors' mean and standard deviation: is there speech? */
+    float speech_scale, speech_bias;
     float speech_threshold;     /* probability of speech below which there is none to judge */
     const int16_t *winograd[2]; /* NULL, or the second and third convolution's weights once more, for speed: see eser_parts.h */
 } eser_model;

@@ -168,6 +168,7 @@ union eser_scratch {
         int32_t acc[ESER_GRU_BLOCK * ESER_PANEL];
         int16_t h[2 * ESER_GRU];
     } head;
+    uint16_t statistics[2 * ESER_VECTOR];
 };
 
 struct eser {
@@ -212,8 +213,14 @@ void eser_project(const eser_model *model, const eser_kernels *kernels, const ui
 void eser_head_projected(const eser_model *model, const eser_kernels *kernels, const eser_projected *projected, uint32_t n,
                          int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
 
-/* A person's scores in 1/65536, of n vectors in any order, their embedding and the network's logits. */
-void eser_personal_scores(const eser_person *person, const uint8_t *ring, uint32_t n, const int32_t *embedding_q16,
+/* Mean and standard deviation over time of n vectors in any order, [2][480] in 1/256 of a level. */
+void eser_statistics(const uint8_t *ring, uint32_t n, uint16_t *statistics);
+
+/* The probability of speech in what has these statistics. */
+float eser_speech(const eser_model *model, const uint16_t *statistics);
+
+/* A person's scores in 1/65536, of the vectors' statistics, their embedding and the network's logits. */
+void eser_personal_scores(const eser_person *person, const uint16_t *statistics, const int32_t *embedding_q16,
                           const int32_t *logits_q16, int32_t *scores_q16);
 
 /* Feed a stream with frames of levels, or with whole vectors instead of samples. */

@@ -1,5 +1,8 @@
-/* A person: the correction that edge-ser adapt learnt, integers from the vectors to the scores. */
+/* What the vectors' mean and standard deviation tell: whether there is speech, and by the correction that edge-ser adapt learnt how a
+ * person sounds. Integers up to the scores. */
 #include "eser_parts.h"
+
+#include <math.h>
 
 eser_status eser_set_person(eser *stream, const eser_person *person) {
     if (stream == NULL)
@@ -32,36 +35,44 @@ static uint64_t root(uint64_t x) {
     return found;
 }
 
+void eser_statistics(const uint8_t *ring, uint32_t n, uint16_t *statistics) {
+    for (uint32_t i = 0; i < ESER_VECTOR; i++) {
+        uint32_t sum = 0, squares = 0; /* n times the squares is below 2^29 */
+        for (uint32_t t = 0; t < n; t++) {
+            const uint32_t x = ring[t * ESER_VECTOR + i];
+            sum += x;
+            squares += x * x;
+        }
+        statistics[i] = (uint16_t)((256 * sum + n / 2) / n);
+        statistics[ESER_VECTOR + i] = (uint16_t)(root((uint64_t)(n * squares - sum * sum) << 16) / n);
+    }
+}
+
+float eser_speech(const eser_model *model, const uint16_t *statistics) {
+    int64_t product = 0;
+    for (uint32_t i = 0; i < 2 * ESER_VECTOR; i++)
+        product += (int32_t)model->speech[i] * (int32_t)statistics[i];
+    return 1.0f / (1.0f + expf(-((float)product * model->speech_scale + model->speech_bias)));
+}
+
 /* (sum + half) >> shift, towards minus infinity whatever the compiler does with negative numbers. */
 static int64_t shifted(int64_t sum, int32_t shift) {
     const int64_t unit = (int64_t)1 << shift, rounded = sum + unit / 2;
     return rounded >= 0 ? rounded / unit : -((-rounded + unit - 1) / unit);
 }
 
-void eser_personal_scores(const eser_person *person, const uint8_t *ring, uint32_t n, const int32_t *embedding_q16,
+void eser_personal_scores(const eser_person *person, const uint16_t *statistics, const int32_t *embedding_q16,
                           const int32_t *logits_q16, int32_t *scores_q16) {
-    int64_t products[ESER_MAX_LABELS] = {0};
-    for (uint32_t i = 0; i < ESER_VECTOR; i++) {
-        uint64_t sum = 0, squares = 0;
-        for (uint32_t t = 0; t < n; t++) {
-            const uint64_t x = ring[t * ESER_VECTOR + i];
-            sum += x;
-            squares += x * x;
-        }
-        const int64_t mean = (int64_t)((256 * sum + n / 2) / n);
-        const int64_t deviation = (int64_t)(root((n * squares - sum * sum) << 16) / n);
-        for (uint32_t label = 0; label < person->n_labels; label++) {
-            const int16_t *weight = person->statistics + (size_t)label * 2 * ESER_VECTOR;
-            products[label] += weight[i] * mean + weight[ESER_VECTOR + i] * deviation;
-        }
-    }
     for (uint32_t label = 0; label < person->n_labels; label++) {
+        const int16_t *const weight = person->statistics + (size_t)label * 2 * ESER_VECTOR;
         const int32_t from = person->source[label];
-        int64_t z = 0;
+        int64_t product = 0, z = 0;
+        for (uint32_t i = 0; i < 2 * ESER_VECTOR; i++)
+            product += (int32_t)weight[i] * (int32_t)statistics[i];
         for (uint32_t i = 0; i < ESER_EMBEDDING_SIZE; i++)
             z += (int64_t)person->embedding[label * ESER_EMBEDDING_SIZE + i] * embedding_q16[i];
         int64_t score = (from < 0 ? 0 : logits_q16[from]) + (int64_t)person->bias[label] +
-                        shifted(products[label], person->statistics_shift) + shifted(z, person->embedding_shift);
+                        shifted(product, person->statistics_shift) + shifted(z, person->embedding_shift);
         score = score < -ESER_Q16_LIMIT ? -ESER_Q16_LIMIT : score > ESER_Q16_LIMIT ? ESER_Q16_LIMIT : score;
         scores_q16[label] = (int32_t)score;
     }

@@ -58,7 +58,7 @@ class Model(ctypes.Structure):
         ("prelu", ctypes.c_void_p),
         ("temperature", ctypes.c_float),
         ("speech", ctypes.c_void_p),
-        ("speech_threshold", ctypes.c_float),
+        *((name, ctypes.c_float) for name in ("speech_scale", "speech_bias", "speech_threshold")),
         ("winograd", ctypes.c_void_p * 2),
     )
 

@@ -5,6 +5,7 @@ From what an ``.eser`` file holds, so that the model that ships goes into firmwa
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from edge_ser._version import __version__
 from edge_ser.arrays import AnyArray
 from edge_ser.errors import ModelFileError
 from edge_ser.files import writing
+from edge_ser.geometry import ENCODER_SIZE, frequency_major
 from edge_ser.model.eser_file import FORMAT, matrices, parse
 from edge_ser.model.manifest import Manifest, read_model_file, shipped_model_path
 
@@ -59,7 +61,9 @@ def c_source(manifest: Manifest, constants: dict[str, AnyArray]) -> CSource:
     # As numbers: C compilers need not take strings longer than 4095 characters.
     text = np.frombuffer(json.dumps(json.loads(manifest.to_json())).encode("ascii") + b"\0", dtype=np.int8)
     arrays = {name: values for name, values in constants.items() if name != "shift"}
-    arrays["speech"] = np.array([*manifest.speech["weights"], manifest.speech["bias"]], dtype=np.float32)
+    arrays["speech"] = frequency_major(
+        np.frombuffer(base64.b64decode(manifest.speech["weights"]), dtype=np.int8).reshape(2, ENCODER_SIZE)
+    )
     parts = [_HEAD.format(version=__version__, sha=manifest.graph_sha256)]
     parts += [c_array(f"static const {_C_TYPES[v.dtype.name]} {name}[{v.size}]", v) for name, v in arrays.items()]
     parts.append(f"\nstatic const char *const labels[] = {{{', '.join(c_string(x) for x in manifest.labels)}}};\n")
@@ -127,6 +131,8 @@ def _model(constants: dict[str, AnyArray], manifest: Manifest) -> str:
         "prelu",
         c_float(manifest.temperature),
         "speech",
+        c_float(manifest.speech["scale"] * manifest.statistics_step),
+        c_float(manifest.speech["bias"]),
         c_float(manifest.speech["threshold"]),
         "{NULL, NULL}",
     ]

@@ -10,22 +10,33 @@ from __future__ import annotations
 import json
 import pkgutil
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edge_ser.arrays import Float64Array
 from edge_ser.errors import ModelFileError
 from edge_ser.frontend.features import FRONT_ENDS, FrontEndConfig
 from edge_ser.geometry import EMBEDDING_SIZE, encoder_size
 from edge_ser.model.containers import CONTAINERS
 from edge_ser.model.graph import GRAPHS, require_graph
-from edge_ser.model.statements import Check, each, interval, load_json, number, refuse, several, share, table, text, whole
+from edge_ser.model.statements import (
+    Check,
+    each,
+    int8s,
+    interval,
+    load_json,
+    number,
+    refuse,
+    several,
+    share,
+    table,
+    text,
+    whole,
+)
 
 FORMAT = "edge-ser-model"
 FORMAT_VERSION = 6
+FLOAT_STEP = 1 / 1024
+"""Unit that statistics of float encoder vectors are kept in."""
 
 _MAX_FILE = 64_000_000  # bytes; the largest network, of 513 bins in float32, has 12 million
 _MAX_DB, _MAX_VALUE = 1000.0, 1e6  # beyond them a level is no level, and float32 soon at its end
@@ -46,14 +57,15 @@ _QUANTIZATION = table(
     {"scheme": text, **dict.fromkeys(("weights_int8_percent", "macs_int8_percent"), number(0, 100))},
     {"vector_scale": _POSITIVE},
 )
-SPEECH = table(
-    {
-        "weights": several(number(-_MAX_VALUE, _MAX_VALUE), EMBEDDING_SIZE),
-        "bias": number(-_MAX_VALUE, _MAX_VALUE),
-        "threshold": number(0, 1),
-    }
-)
-"""What ``Manifest.speech`` holds."""
+
+
+def speech_check(encoder_size: int) -> Check:
+    """Return a check for what ``Manifest.speech`` holds."""
+    value = number(-_MAX_VALUE, _MAX_VALUE)
+    scale = number(0, _MAX_VALUE)
+    return table({"weights": int8s(2 * encoder_size), "scale": scale, "bias": value, "threshold": number(0, 1)})
+
+
 _SCORE = table(
     {
         **dict.fromkeys(("corpus", "split", "protocol"), text),
@@ -83,8 +95,9 @@ class Manifest:
     centres: tuple[tuple[float, ...], ...]
     """Mean embedding of each class over the training clips, [n_labels][embedding_size]."""
     speech: dict[str, Any]
-    """``weights`` [embedding_size] and ``bias`` of the logistic regression that tells from z whether there is speech, and the
-    ``threshold`` of its probability below which there is none to judge."""
+    """Whether there is speech, by a logistic regression on mean and standard deviation over time of the encoder's vectors: its
+    ``weights``, int8 [2 · encoder_size] in base64, channel-major, in units of ``scale``, its ``bias``, and the ``threshold`` of
+    its probability below which there is none to judge."""
     speech_mean: tuple[float, ...]
     """Mean of every bin over the training set's speech frames, in dB, [n_bins]."""
     speech_std: tuple[float, ...]
@@ -121,7 +134,7 @@ class Manifest:
         checks: dict[str, Check] = {
             "temperature": _POSITIVE,
             "centres": several(several(number(-_MAX_VALUE, _MAX_VALUE), EMBEDDING_SIZE), n),
-            "speech": SPEECH,
+            "speech": speech_check(self.encoder_size),
             "speech_mean": several(level, n_bins),
             "speech_std": several(number(1e-6, _MAX_DB), n_bins),
             **dict.fromkeys(("speech_vector", "ordinary_vector"), several(value, self.encoder_size)),
@@ -144,12 +157,7 @@ class Manifest:
     @property
     def statistics_step(self) -> float:
         """Unit that statistics of encoder vectors are kept in: 1/256 of an int8 vector's step, else 1/1024."""
-        return float(self.quantization["vector_scale"]) / 256 if self.precision == "int8" else 1 / 1024
-
-    @cached_property
-    def speech_weights(self) -> Float64Array:
-        """The weights of the logistic regression on z, [embedding_size]."""
-        return np.array(self.speech["weights"])
+        return float(self.quantization["vector_scale"]) / 256 if self.precision == "int8" else FLOAT_STEP
 
     def to_json(self) -> str:
         """Return the manifest as JSON, keys in a fixed order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -42,6 +43,21 @@ def number(low: float, high: float) -> Check:
     def check(name: str, value: Any) -> None:
         if type(value) not in (int, float) or not low <= value <= high:
             refuse(name, value, f"a number from {low:g} to {high:g}")
+
+    return check
+
+
+def int8s(n: int) -> Check:
+    """Return a check for ``n`` bytes in base64."""
+
+    def check(name: str, value: Any) -> None:
+        text(name, value)
+        try:
+            found = len(base64.b64decode(value, validate=True))
+        except ValueError:
+            found = -1
+        if found != n:
+            refuse(name, value, f"{n} numbers of 8 bits in base64")
 
     return check
 

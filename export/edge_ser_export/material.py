@@ -185,13 +185,13 @@ def _facts(run: Path, trained: TrainedModel) -> Manifest:
         encoder_size=encoder_size(trained.front_end.n_bins),
         embedding_size=EMBEDDING_SIZE,
         temperature=trained.temperature,
-        centres=tuple(_rounded(row) for row in trained.centres),
+        centres=tuple(_rounded(row, 4) for row in trained.centres),
         speech=trained.speech,
         speech_mean=_rounded(trained.speech_mean, 2),
         speech_std=_rounded(trained.speech_std.clamp(min=0.01), 2),
-        # A step of the integers is twenty times as large.
-        speech_vector=_rounded(trained.speech_vector, 3),
-        ordinary_vector=_rounded(trained.ordinary_vector, 3),
+        # A step of the integers is some times as large.
+        speech_vector=_rounded(trained.speech_vector, 2),
+        ordinary_vector=_rounded(trained.ordinary_vector, 2),
         quantization={"scheme": "float32", "weights_int8_percent": 0.0, "macs_int8_percent": 0.0},
         training=_training(trained),
         scores=tuple(_scores(run, trained)),
@@ -202,7 +202,7 @@ def _facts(run: Path, trained: TrainedModel) -> Manifest:
     )
 
 
-def _rounded(values: torch.Tensor, decimals: int = 6) -> tuple[float, ...]:
+def _rounded(values: torch.Tensor, decimals: int) -> tuple[float, ...]:
     return tuple(round(float(v), decimals) for v in values)
 
 

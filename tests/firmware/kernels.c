@@ -218,13 +218,14 @@ static eser_layer random_layer(int32_t n_in, int32_t n_out, int limit, int32_t m
 
 static eser_model random_model(void) {
     static const char *const labels[] = {"a", "b", "c"};
-    static float gain[ESER_N_BINS], offset[ESER_N_BINS], centres[3 * ESER_EMBEDDING_SIZE], speech[ESER_EMBEDDING_SIZE + 1];
+    static float gain[ESER_N_BINS], offset[ESER_N_BINS];
+    static int8_t speech[2 * ESER_VECTOR];
     static int32_t prelu[ESER_EMBEDDING_SIZE];
     for (int i = 0; i < ESER_N_BINS; i++) {
         gain[i] = 4.0f;
         offset[i] = 220.0f;
     }
-    eser_model model = {ESER_MODEL_FORMAT, 3, labels, gain, offset, {{0}}, {{0}}, {{0}}, {0}, {0}, prelu, centres, 1.0f, 9.0f, speech, 0.5f, {NULL, NULL}};
+    eser_model model = {ESER_MODEL_FORMAT, 3, labels, gain, offset, {{0}}, {{0}}, {{0}}, {0}, {0}, prelu, 1.0f, speech, 0.0f, 0.0f, 0.5f, {NULL, NULL}};
     const int32_t n_in[4] = {56, 432, 576, 720}, n_out[4] = {48, 64, 80, 96}, multiplier[4] = {9000000, 5000000, 4000000, 4000000};
     for (int i = 0; i < 4; i++)
         model.conv[i] = random_layer(n_in[i], n_out[i], 63, multiplier[i], 31);

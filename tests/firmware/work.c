@@ -36,7 +36,8 @@ static eser_layer layer(int32_t n_in, int32_t n_out, int32_t limit, int32_t mult
 
 int main(int argc, char **argv) {
     static const char *const labels[] = {"a", "b", "c"};
-    static float gain[ESER_N_BINS], offset[ESER_N_BINS], centres[3 * ESER_EMBEDDING_SIZE], samples[SAMPLES], db[FRAMES * ESER_N_BINS], speech[ESER_EMBEDDING_SIZE + 1];
+    static float gain[ESER_N_BINS], offset[ESER_N_BINS], samples[SAMPLES], db[FRAMES * ESER_N_BINS];
+    static int8_t speech[2 * ESER_VECTOR];
     static int32_t prelu[ESER_EMBEDDING_SIZE], embedding[ESER_EMBEDDING_SIZE], logits[ESER_MAX_LABELS];
     static int16_t transformed[2][36 * 64 * 80];
     static uint64_t memory[ESER_STATE_BYTES / 8];

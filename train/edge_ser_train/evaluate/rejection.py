@@ -1,4 +1,4 @@
-"""What is no speech, and what is speech unlike the training's: how much of either is noticed, and what noticing it costs."""
+"""How much sound without speech is answered `no_speech`, and how much speech."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 
 from edge_ser.arrays import Float32Array, Float64Array
+from edge_ser.engines.statistics import statistics_of_vectors
 from edge_ser.errors import AudioWarning
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import extract
+from edge_ser.model.manifest import FLOAT_STEP
+from edge_ser.prediction import speech_probability
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.terminal import progress
 from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.tables import select
 from edge_ser_train.evaluate.conditions import RATE_HZ, command, random_of
-from edge_ser_train.evaluate.evaluation import Subject, open_run_or_model
+from edge_ser_train.evaluate.evaluation import open_run_or_model
 from edge_ser_train.metrics import area_under_roc
 
 SOUNDS_A_KIND = 125
@@ -113,60 +116,38 @@ def made_sounds(kind: str) -> list[Float32Array]:
 
 
 def rejection(path: Path, data: Path, corpus: str, split: str) -> list[dict[str, Any]]:
-    """Return what is answered `no_speech`, and how well distance parts these clips from other speech.
+    """Return what is answered `no_speech`, and how well the probability of speech parts sound from these clips.
 
-    A row each for the clips as recorded and as commands; for every kind of made sound; and for other speech: every corpus below
-    ``data`` that was not trained on, and the emotions without a label of every corpus.
+    A row each for the clips as recorded and as commands; for every kind of made sound and all of them; and for every other
+    corpus below ``data``, whatever is felt in it.
     """
     subject, recognizer = open_run_or_model(path), None if path.is_dir() else EmotionRecognizer(path)
 
-    def measured(name: str, sounds: list[Float32Array]) -> tuple[Float64Array, Float64Array]:
-        """Return the probability of speech and the distance of each sound."""
+    def measured(name: str, sounds: list[Float32Array]) -> Float64Array:
+        """Return the probability of speech of each sound."""
         if recognizer is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AudioWarning)  # they are made to be quiet
-                answers = [recognizer.predict((x, RATE_HZ)) for x in progress(sounds, name)]
-            return np.array([a.speech for a in answers]), np.array([a.distance for a in answers])
-        _, z = subject.answer([extract(x, subject.front_end) for x in progress(sounds, name)])
-        exponent = z @ np.array(subject.speech["weights"]) + subject.speech["bias"]
-        return 1 / (1 + np.exp(-exponent)), np.linalg.norm(z[:, None] - subject.centres, axis=2).min(axis=1)
+                return np.array([recognizer.predict((x, RATE_HZ)).speech for x in progress(sounds, name)])
+        vectors = subject.encode([extract(x, subject.front_end) for x in progress(sounds, name)])
+        return np.array([speech_probability(statistics_of_vectors(v, FLOAT_STEP), subject.speech, FLOAT_STEP) for v in vectors])
+
+    def row(name: str, p: Float64Array) -> dict[str, Any]:
+        no_speech = float(np.mean(p < subject.speech["threshold"]))
+        return {"corpus": corpus, "split": split, "sound": name, "n": len(p), "no_speech": no_speech}
 
     clips = select(subject.training.read(data, corpus), split, subject.labels)
     recorded = [_samples(clip) for clip in clips]
     known = measured(f"{corpus} {split}", recorded)
     short = measured("commands", [command(x, random_of(c.key)) for x, c in zip(recorded, clips, strict=True)])
-    threshold, whole = subject.speech["threshold"], {"corpus": corpus, "split": split}
-    rows: list[dict[str, Any]] = [
-        whole | {"sound": name, "n": len(clips), "no_speech": float(np.mean(p < threshold))}
-        | {"novel": float(np.mean(distance > subject.novelty_distance))}
-        for name, (p, distance) in (("speech as recorded", known), ("speech as commands", short))
-    ]  # fmt: skip
-    for kind in SOUNDS:
-        p, distance = measured(kind, made_sounds(kind))
-        rows.append(whole | {"sound": kind, "n": len(p), "no_speech": float(np.mean(p < threshold))})
-        rows[-1] |= {"novel": float(np.mean(distance > subject.novelty_distance))}
-        rows[-1] |= {"auc_speech": area_under_roc(-p, -known[0]), "auc_novel": area_under_roc(distance, known[1])}
-    for name, others in _other_speech(subject, data).items():
-        p, distance = measured(name, [_samples(clip) for clip in others])
-        rows.append(whole | {"sound": name, "n": len(p), "no_speech": float(np.mean(p < threshold))})
-        rows[-1] |= {
-            "novel": float(np.mean(distance > subject.novelty_distance)),
-            "auc_novel": area_under_roc(distance, known[1]),
-        }
+    made = {kind: measured(kind, made_sounds(kind)) for kind in SOUNDS}
+    rows = [row("speech as recorded", known), row("speech as commands", short)]
+    for kind, p in (*made.items(), ("all of these sounds", np.concatenate(list(made.values())))):
+        rows.append(row(kind, p) | {"auc": area_under_roc(-p, -known)})
+    others = sorted(folder.name for folder in data.iterdir() if (folder / "labels.csv").is_file() and folder.name != corpus)
+    for name in others:
+        rows.append(row(f"speech of {name}", measured(name, [_samples(clip) for clip in subject.training.read(data, name)])))
     return rows
-
-
-def _other_speech(subject: Subject, data: Path) -> dict[str, list[Clip]]:
-    """Return clips of corpora that were not trained on, and of emotions without a label, up to 400 each."""
-    found: dict[str, list[Clip]] = {}
-    for folder in sorted(data.iterdir()):
-        if not (folder / "labels.csv").is_file():
-            continue
-        clips = subject.training.read(data, folder.name)
-        if folder.name not in (*subject.training.corpora, *subject.training.earlier):
-            found[f"{folder.name}, its {len(subject.labels)} emotions"] = [c for c in clips if c.emotion in subject.labels]
-        found[f"{folder.name}, other emotions"] = [c for c in clips if c.emotion not in subject.labels]
-    return {name: clips[:: -(-len(clips) // 400)] for name, clips in found.items() if clips}
 
 
 def _samples(clip: Clip) -> Float32Array:
@@ -176,8 +157,8 @@ def _samples(clip: Clip) -> Float32Array:
 
 def format_rejection(rows: list[dict[str, Any]]) -> str:
     """Return what :func:`rejection` found as a table."""
-    lines = [f"{'':<34} {'n':>5}  {'no_speech':>9}  {'novel':>6}  area under the ROC curve: {'speech':>7}  {'distance':>8}"]
+    lines = [f"{'':<24} {'n':>5}  {'no_speech':>9}  area under the ROC curve"]
     for row in rows:
-        areas = "  ".join(f"{row[key]:>8.1%}" if key in row else f"{'':>8}" for key in ("auc_speech", "auc_novel"))
-        lines.append(f"{row['sound']:<34} {row['n']:>5}  {row['no_speech']:>9.1%}  {row['novel']:>6.1%}  {'':>24} {areas}")
+        area = f"{row['auc']:>24.1%}" if "auc" in row else ""
+        lines.append(f"{row['sound']:<24} {row['n']:>5}  {row['no_speech']:>9.1%}  {area}".rstrip())
     return "\n".join(lines)

@@ -283,26 +283,26 @@ class Trainer:
 
     def finish(self) -> dict[str, Any]:
         """Fit the temperature on dev, measure centres and speech over the training set, return the report."""
-        best = weights.load_run(self.folder)
-        best.net.to(self.device)
-        logits, dev_z = infer(best.net, self.dev_inputs, self.encoded)
-        vectors = self.train_inputs if self.encoded else encode(best.net, self.train_features)
-        train_logits, z = infer(best.net, vectors, encoded=True)
+        net, step, _, _ = weights.load_network(self.folder)
+        net.to(self.device)
+        vectors = self.train_inputs if self.encoded else encode(net, self.train_features)
+        dev_vectors = [x if self.encoded else encode(net, x) for x in filter(None, (self.dev_inputs, self.dev_heard))]
+        logits, dev_z = infer(net, dev_vectors[0], encoded=True)
+        train_logits, z = infer(net, vectors, encoded=True)
         self.answers = {"train": (train_logits, z), "dev": (logits, dev_z)}
         labels = range(len(self.config.labels))
         centres = torch.from_numpy(np.stack([z[self.train_y == j].mean(axis=0) for j in labels]))
         logits = self.criterion.scores(logits, dev_z, centres.numpy())
-        scored, scored_y, dev_sets = logits, self.dev_y, [dev_z]
+        scored, scored_y = logits, self.dev_y
         if self.dev_heard:  # confidence is to mean frequency elsewhere, too
-            heard_logits, heard_z = infer(best.net, self.dev_heard, self.encoded)
+            heard_logits, heard_z = infer(net, dev_vectors[1], encoded=True)
             scored = np.concatenate([logits, self.criterion.scores(heard_logits, heard_z, centres.numpy())])
-            scored_y, dev_sets = np.tile(self.dev_y, 2), [dev_z, heard_z]
+            scored_y = np.tile(self.dev_y, 2)
         temperature = fit_temperature(scored, scored_y)
-        copies = [of_clip[0] for of_clip in self.copies if of_clip]
-        spoken = np.concatenate([z, *([infer(best.net, copies)[1]] if copies else [])])
-        detector = speech_detector(best.net, spoken, dev_sets, self.config)
-        measured = speech_statistics(best.net, self.data.train, self.train_features, vectors, self.config)
-        weights.save_model(self.folder, best.net.state_dict(), self.config, best.step, centres, measured, detector, temperature)
+        spoken = [*vectors, *encode(net, [of_clip[0] for of_clip in self.copies if of_clip])]
+        detector = speech_detector(net, spoken, dev_vectors, self.config)
+        measured = speech_statistics(net, self.data.train, self.train_features, vectors, self.config)
+        weights.save_model(self.folder, net.state_dict(), self.config, step, centres, measured, detector, temperature)
         dev = score(logits, self.dev_y, [c.speaker for c in self.data.dev], temperature)
         return {
             "steps": self.progress.step,

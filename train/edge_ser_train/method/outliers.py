@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from edge_ser_train.method.losses import Loss, Losses
 
 _SOUNDS = 4  # stream of random numbers, by step; the dataset and the loop have the others
+_WAVE = 8192  # samples of a period that tones are read from
 
 
 def outliers(step: int, n_clips: int, config: TrainConfig) -> BoolArray:
@@ -31,14 +33,14 @@ def sounds_of(step: int, config: TrainConfig) -> np.random.Generator:
 
 
 def no_speech(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float32Array:
-    """Return samples [n] of -85 to -10 dBFS without speech: noise, hums, notes, clicks; one time in eight next to none."""
-    kind = rng.random()
-    if kind < 0.125:
+    """Return samples [n] of -85 to -10 dBFS without speech, of one of :data:`KINDS`; one time in ten next to none."""
+    if rng.random() < 0.1:
         return np.asarray(rng.integers(-2, 3, n_samples) * (rng.random(n_samples) < rng.random()) / 32768, dtype=np.float32)
-    sound = _noise(n_samples, rate_hz, rng)
-    if kind > 0.75:
-        sound *= 10 ** (-rng.uniform(0, 50) / 20)
-        sound += _notes(n_samples, rate_hz, rng) if kind < 0.9 else _clicks(n_samples, rate_hz, rng)
+    shares = np.array([share for _, share in KINDS.values()])
+    kind, _ = list(KINDS.values())[int(rng.choice(len(KINDS), p=shares / shares.sum()))]
+    sound = kind(n_samples, rate_hz, rng)
+    if kind is not _noise:
+        sound += 10 ** (-rng.uniform(0, 60) / 20) * _noise(n_samples, rate_hz, rng)
     scaled: Float32Array = (sound / sound.std() * 10 ** (rng.uniform(-85, -10) / 20)).astype(np.float32)
     return np.rint(scaled * np.float32(32768)) / np.float32(32768) if rng.random() < 0.5 else scaled
 
@@ -63,17 +65,14 @@ def _noise(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Arr
 
 def _notes(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
     """Return notes of steady pitch on a scale of semitones, struck or held, one to four at once: samples [n] of power 1."""
-    t, sound = np.arange(n_samples) / rate_hz, np.full(n_samples, 1e-9)
-    length = rng.uniform(0.12, 0.8)
-    for start in np.arange(-rng.uniform(0, length), t[-1], length):
+    sound, length = np.full(n_samples, 1e-9), rng.uniform(0.12, 0.8)
+    for start in np.arange(-rng.uniform(0, length), n_samples / rate_hz, length):
+        first = int(max(0.0, start) * rate_hz)
         for _ in range(int(rng.integers(1, 5))):
-            pitch_hz = 65 * 2 ** (int(rng.integers(0, 60)) / 12)
-            n = np.arange(1, 1 + int(rng.integers(1, 12)))[:, None]
-            n = n[n[:, 0] * pitch_hz < rate_hz / 2]
-            since = np.maximum(0, t - start)
-            envelope = (t >= start) * np.minimum(1, since / 0.01) * np.exp(-since / rng.uniform(0.05, 2))
-            harmonics = np.sin(2 * np.pi * (n * pitch_hz * t + rng.random(n.shape))) / n ** rng.uniform(0.5, 2)
-            sound += envelope * harmonics.sum(axis=0)
+            pitch_hz, decay_s = 65 * 2 ** (int(rng.integers(0, 60)) / 12), rng.uniform(0.05, 2)
+            since = np.arange(first, min(n_samples, first + int(7 * decay_s * rate_hz))) / rate_hz - start
+            envelope = np.minimum(1, np.maximum(0, since) / 0.01) * np.exp(-since / decay_s)
+            sound[first : first + len(since)] += envelope * _harmonics(pitch_hz * since, pitch_hz, 11, rate_hz, rng)
     unit: Float64Array = sound / sound.std()
     return unit
 
@@ -90,6 +89,71 @@ def _clicks(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Ar
         sound[at : at + len(burst)] += rng.uniform(0.2, 1) * burst[: n_samples - at]
     unit: Float64Array = sound / sound.std()
     return unit
+
+
+def _glide(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
+    """Return a tone whose pitch climbs, falls, jumps or wanders, as alarms, horns and birds do: samples [n] of power 1."""
+    turns = 0.1 * 80 ** rng.random() * np.arange(n_samples) / rate_hz + rng.random()
+    places = rng.uniform(-1, 1, int(turns[-1]) + 2)
+    way = [
+        2 * np.abs(2 * (turns % 1) - 1) - 1,
+        2 * (turns % 1) - 1,
+        1 - 2 * (turns % 1),
+        np.sign(turns % 1 - 0.5),
+        np.interp(turns, np.arange(places.size), places),
+    ][int(rng.integers(5))]
+    pitch_hz = 120 * 32 ** rng.random() * 2 ** (rng.uniform(0.02, 1) * way)
+    sound = _harmonics(np.cumsum(pitch_hz) / rate_hz, float(pitch_hz.max()), 6, rate_hz, rng) + 1e-9
+    unit: Float64Array = sound / sound.std()
+    return unit
+
+
+def _harmonics(turns: Float64Array, highest_hz: float, most: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
+    """Return 1 to ``most`` harmonics, below half the rate, of what has turned so often [n]: samples [n]."""
+    n = np.arange(1, 1 + max(1, min(int(rng.integers(1, most + 1)), int(rate_hz / 2 / highest_hz))))
+    spectrum = np.zeros(_WAVE // 2 + 1, dtype=np.complex128)
+    spectrum[n] = np.exp(2j * np.pi * rng.random(len(n))) / n ** rng.uniform(0.5, 2.5)
+    wave: Float64Array = np.fft.irfft(spectrum, _WAVE) * _WAVE / 2
+    return wave[(turns * _WAVE).astype(np.int64) % _WAVE]
+
+
+def _beeps(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
+    """Return a steady tone that goes on and off, as machines call: samples [n] of power 1."""
+    t = np.arange(n_samples) / rate_hz
+    period, share, faded = rng.uniform(0.06, 1.2), rng.uniform(0.2, 0.8), rng.uniform(0.001, 0.02)
+    into = (t + rng.uniform(0, period)) % period
+    gate = np.minimum(1, np.maximum(0, np.minimum(into, share * period - into)) / faded)
+    pitch_hz = 150 * 27 ** rng.random()
+    tone = _harmonics(pitch_hz * t, pitch_hz, 5, rate_hz, rng)
+    sound = gate * tone + 1e-9
+    unit: Float64Array = sound / sound.std()
+    return unit
+
+
+def _beat(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
+    """Return drums at 70 to 180 beats a minute under notes: samples [n] of power 1."""
+    sound = rng.uniform(0, 1.5) * _notes(n_samples, rate_hz, rng)
+    step = int(rate_hz * 30 / rng.uniform(70, 180))
+    length = int(0.25 * rate_hz)
+    t = np.arange(length) / rate_hz
+    drum = np.sin(2 * np.pi * np.cumsum(rng.uniform(45, 90) * (1 + 2 * np.exp(-t / 0.02))) / rate_hz) * np.exp(
+        -t / rng.uniform(0.03, 0.2)
+    )
+    hiss = np.diff(rng.standard_normal(length + 1)) * np.exp(-t / rng.uniform(0.01, 0.08))
+    often = rng.uniform(0.2, 0.9, 2)
+    for at in range(0, n_samples, step):
+        for hit, share, level in ((drum, often[0], 3.0), (hiss, often[1], 1.0)):
+            if rng.random() < share:
+                sound[at : at + length] += level * rng.uniform(0.3, 1) * hit[: n_samples - at]
+    unit: Float64Array = sound / sound.std()
+    return unit
+
+
+KINDS: dict[str, tuple[Callable[[int, int, np.random.Generator], Float64Array], float]] = {
+    "noise and hum": (_noise, 4), "notes": (_notes, 1.5), "clicks": (_clicks, 1), "a glide": (_glide, 4), "beeps": (_beeps, 0.5),
+    "a beat": (_beat, 1),
+}  # fmt: skip
+"""Sound without speech, and how often it comes; ``evaluate --rejection`` has its own, made in other ways."""
 
 
 def outlier_loss(logits: Tensor) -> Tensor:

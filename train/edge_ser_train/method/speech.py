@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edge_ser.arrays import Float32Array, Float64Array
+from edge_ser.arrays import Float32Array, Float64Array, UInt16Array
+from edge_ser.engines.statistics import statistics_of_vectors
 from edge_ser.frontend.features import extract
+from edge_ser.model.manifest import FLOAT_STEP
 from edge_ser.personal.microphone import Encoder, SpeechStatistics
+from edge_ser.prediction import speech_probability
 from edge_ser_train.corpora.clips import ORDINARY, Clip
 from edge_ser_train.method.config import TrainConfig
-from edge_ser_train.method.inference import encode, infer
+from edge_ser_train.method.inference import encode
 from edge_ser_train.method.model import EmotionNet
 from edge_ser_train.method.outliers import no_speech
 
@@ -22,66 +26,57 @@ MISSED = 0.003
 """Share of the dev clips, as recorded or as copies, below the threshold: answered `no_speech` though somebody speaks."""
 
 N_SOUNDS = 2000
-"""Made sounds without speech that the probability of speech is fitted on, at most: there are no more of them than of speech."""
+"""Made sounds without speech that the probability of speech is fitted on."""
 
 _SOUNDS = 5  # stream of random numbers; the loop, the dataset and the outliers have the streams before
-_RIDGE = 1e-3  # of weights on standardised z, against the mean loss: keeps them finite where both kinds part cleanly
-_STEPS = 50
+_RIDGE = 1e-3  # of weights on statistics of spread 1, against the mean loss: finite weights where both kinds part cleanly
+_STEPS = 500
+_LARGEST = 127  # weight in the file
 
 
-class SpeechDetector(NamedTuple):
-    """Probability of speech = 1 / (1 + exp(-(weights · z + bias)))."""
+def fit_detector(speech: UInt16Array, none: UInt16Array, dev: list[UInt16Array]) -> dict[str, Any]:
+    """Return what ``Manifest.speech`` holds, fitted on statistics of speech [n, size] and of sounds without any [m, size].
 
-    weights: Float64Array
-    """[64]"""
-    bias: float
-    threshold: float
-    """Probability below which there is no speech to judge."""
-
-    def probability(self, z: Float32Array) -> Float64Array:
-        """Return the probability of speech of embeddings z [n, 64]: [n]."""
-        p: Float64Array = 1 / (1 + np.exp(-(z @ self.weights + self.bias)))
-        return p
-
-
-def fit_detector(speech: Float32Array, none: Float32Array, dev: list[Float32Array]) -> SpeechDetector:
-    """Fit on embeddings of speech [n, 64] and of sounds without any [m, 64], both kinds weighing the same.
-
-    The threshold lets :data:`MISSED` of each of the dev sets' embeddings, [k, 64] each, pass below it, at most.
+    Both kinds weigh the same. The threshold lets :data:`MISSED` of each of the dev sets, [k, size] each, pass below it, at most.
     """
-    x = np.concatenate([speech, none]).astype(np.float64)
-    y = np.repeat([1.0, 0.0], [len(speech), len(none)])
+    from scipy.optimize import minimize
+
+    x = np.concatenate([speech, none]).astype(np.float64) * FLOAT_STEP
+    sign = np.repeat([-1.0, 1.0], [len(speech), len(none)])
     share = np.repeat([0.5 / len(speech), 0.5 / len(none)], [len(speech), len(none)])
-    mean, std = share @ x, np.sqrt(share @ np.square(x - share @ x)) + 1e-6
-    x = np.column_stack([(x - mean) / std, np.ones(len(x))])
-    ridge = np.append(np.full(x.shape[1] - 1, _RIDGE), 0.0)
-    w = np.zeros(x.shape[1])
+    mean = share @ x
+    spread = max(float(np.sqrt((share @ np.square(x - mean)).mean())), 1e-6)  # one for all: what varies little says little
+    x = (x - mean) / spread
 
-    def loss(w: Float64Array) -> float:
-        return float(share @ np.logaddexp(0, np.where(y == 1, -1, 1) * (x @ w)) + 0.5 * ridge @ np.square(w))
+    def loss(w: Float64Array) -> tuple[float, Float64Array]:
+        exponent = sign * (x @ w[:-1] + w[-1])
+        slope = share * sign / (1 + np.exp(-exponent.clip(-500, 500)))
+        value = share @ np.logaddexp(0, exponent) + 0.5 * _RIDGE * (w[:-1] @ w[:-1])
+        return float(value), np.append(slope @ x + _RIDGE * w[:-1], slope.sum())
 
-    for _ in range(_STEPS):  # Newton's method, a step halved until it lowers the loss
-        p = 1 / (1 + np.exp(-np.clip(x @ w, -500, 500)))
-        gradient = x.T @ (share * (p - y)) + ridge * w
-        hessian = (x * (share * p * (1 - p))[:, None]).T @ x + np.diag(ridge + 1e-9)
-        step = np.linalg.solve(hessian, gradient)
-        while loss(w - step) > loss(w) and np.abs(step).max() > 1e-9:
-            step /= 2
-        w = w - step
-        if np.abs(step).max() < 1e-9:
-            break
-    weights = w[:-1] / std
-    found = SpeechDetector(weights, float(w[-1] - weights @ mean), 0.5)
-    return found._replace(threshold=float(min(np.quantile(found.probability(z), MISSED, method="lower") for z in dev)))
+    found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}).x
+    exact = found[:-1] / spread
+    scale = float(max(np.abs(exact).max(), 1e-9)) / _LARGEST
+    weights = np.rint(exact / scale).astype(np.int8)
+    bias = float(found[-1] - weights @ mean * scale)
+    detector = {"weights": base64.b64encode(weights.tobytes()).decode(), "scale": scale, "bias": bias, "threshold": 0.5}
+    lowest = (np.quantile([speech_probability(s, detector, FLOAT_STEP) for s in of], MISSED, method="lower") for of in dev)
+    return detector | {"threshold": float(min(lowest))}
 
 
-def speech_detector(net: EmotionNet, z: Float32Array, dev: list[Float32Array], config: TrainConfig) -> dict[str, Any]:
-    """Return what ``Manifest.speech`` holds, fitted on embeddings of speech, z [n, 64], and on made sounds."""
+def statistics_of(vectors: Sequence[Float32Array]) -> UInt16Array:
+    """Return the statistics of every clip's encoder vectors, [n, 2 · encoder_size]."""
+    return np.stack([statistics_of_vectors(v, FLOAT_STEP) for v in vectors])
+
+
+def speech_detector(
+    net: EmotionNet, speech: Sequence[Float32Array], dev: list[Sequence[Float32Array]], config: TrainConfig
+) -> dict[str, Any]:
+    """Return what ``Manifest.speech`` holds, fitted on encoder vectors of clips of speech and on made sounds."""
     front_end, rng = config.front_end_config, np.random.default_rng([config.seed, _SOUNDS])
-    lengths = rng.integers(front_end.rate_hz // 2, 5 * front_end.rate_hz, min(N_SOUNDS, len(z)))
+    lengths = rng.integers(front_end.rate_hz // 2, 5 * front_end.rate_hz, min(N_SOUNDS, len(speech)))
     sounds = [extract(no_speech(int(n), front_end.rate_hz, rng), front_end) for n in lengths]
-    found = fit_detector(z, infer(net, sounds)[1], dev)
-    return {"weights": found.weights.round(6).tolist(), "bias": round(found.bias, 6), "threshold": found.threshold}
+    return fit_detector(statistics_of(speech), statistics_of(encode(net, sounds)), [statistics_of(vectors) for vectors in dev])
 
 
 def speech_statistics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
@@ -18,7 +19,7 @@ from torch import Tensor
 from edge_ser.errors import ModelFileError, RunError
 from edge_ser.frontend.features import FrontEndConfig
 from edge_ser.geometry import EMBEDDING_SIZE
-from edge_ser.model.manifest import SPEECH
+from edge_ser.model.manifest import speech_check
 from edge_ser_train.method.config import TrainConfig, load_config
 from edge_ser_train.method.dequantize import read_network
 from edge_ser_train.method.model import EmotionNet
@@ -135,7 +136,7 @@ class TrainedModel:
     temperature: float
     """Divides the logits before the softmax; fitted on dev when the run ends."""
     speech: dict[str, Any]
-    """What tells speech from other sound: ``weights`` [64], ``bias`` and ``threshold``, see ``edge_ser_train.method.speech``."""
+    """What tells speech from other sound, as ``Manifest.speech`` holds it; see ``edge_ser_train.method.speech``."""
     speech_mean: Tensor
     """Mean per bin of the training set's speech frames, in dB, [n_bins]; measured when the run ends."""
     speech_std: Tensor
@@ -155,11 +156,12 @@ def save_model(
     measured: dict[str, Tensor], detector: dict[str, Any] | None = None, temperature: float = 1.0,
 ) -> None:  # fmt: skip
     """Write model.safetensors, ``measured`` by the names of :func:`unmeasured`; before its end, the last three say nothing."""
+    nothing = base64.b64encode(bytes(2 * len(measured["speech_vector"]))).decode()
     metadata = {
         "labels": list(config.labels),
         "front_end": asdict(config.front_end_config),
         "temperature": temperature,
-        "speech": detector or {"weights": [0.0] * EMBEDDING_SIZE, "bias": 0.0, "threshold": 0.0},
+        "speech": detector or {"weights": nothing, "scale": 0.0, "bias": 0.0, "threshold": 0.0},
         "step": step,
     }
     save_tensors(folder / MODEL, {**state, "centres": centres, **measured}, metadata)
@@ -172,8 +174,11 @@ def unmeasured(net: EmotionNet) -> dict[str, Tensor]:
     return levels | {"speech_vector": torch.zeros(size), "ordinary_vector": torch.zeros(size)}
 
 
-def load_run(folder: Path) -> TrainedModel:
-    """Load the best weights of the run in ``folder``; RunError when they are missing or of another network."""
+def load_network(folder: Path) -> tuple[EmotionNet, int, dict[str, Tensor], dict[str, Any]]:
+    """Return the best network of the run in ``folder``, its step, and the file's other tensors and metadata.
+
+    RunError when it is missing or another network.
+    """
     if not folder.is_dir():
         raise RunError(f"{folder} is not a folder; expected a training run (edge-ser train --out ...)")
     tensors, metadata = load_tensors(folder / MODEL)
@@ -181,10 +186,8 @@ def load_run(folder: Path) -> TrainedModel:
     front_end = config.front_end_config
     if metadata.get("labels") != list(config.labels) or metadata.get("front_end") != asdict(front_end):
         raise RunError(f"{folder}: {MODEL} and {CONFIG} disagree about labels or front end; one of them was replaced")
-    centres = tensors.pop("centres", torch.empty(0))
     net = EmotionNet(front_end.n_bins, len(config.labels), config.model)
-    nothing = unmeasured(net)
-    speech = {name: tensors.pop(name, torch.empty(0)) for name in nothing}
+    measured = {name: tensors.pop(name, torch.empty(0)) for name in ("centres", *unmeasured(net))}
     expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
@@ -193,6 +196,20 @@ def load_run(folder: Path) -> TrainedModel:
                 f"{folder / MODEL} holds another network: {name} is {found.get(name, 'missing')}, "
                 f"expected {expected.get(name, 'no such tensor')}"
             )
+    if not all(bool(torch.isfinite(t).all()) for t in (*measured.values(), *tensors.values())):
+        raise RunError(f"{folder / MODEL} holds NaN or infinity; expected finite weights")
+    step = metadata.get("step")
+    if not isinstance(step, int):
+        raise RunError(f"{folder / MODEL} is of step {step!r}; expected a whole number")
+    net.load_state_dict(tensors)
+    net.eval()
+    return net, step, measured, metadata
+
+
+def load_run(folder: Path) -> TrainedModel:
+    """Load the best weights of the run in ``folder`` and what finishing it measured; RunError when they are not in order."""
+    net, step, speech, metadata = load_network(folder)
+    config, nothing, centres = load_config(folder / CONFIG), unmeasured(net), speech.pop("centres")
     if tuple(centres.shape) != (len(config.labels), EMBEDDING_SIZE):
         raise RunError(f"{folder / MODEL}: centres are {tuple(centres.shape)}, expected {(len(config.labels), EMBEDDING_SIZE)}")
     for name, values in speech.items():
@@ -200,25 +217,20 @@ def load_run(folder: Path) -> TrainedModel:
             raise RunError(f"{folder / MODEL}: {name} is {tuple(values.shape)}, expected {tuple(nothing[name].shape)}")
     if bool((speech["speech_std"] <= 0).any()):
         raise RunError(f"{folder / MODEL}: speech_std is not positive in every bin; expected standard deviations in dB")
-    temperature, step = (metadata.get(name) for name in ("temperature", "step"))
-    if not (isinstance(temperature, float) and 0 < temperature < math.inf and isinstance(step, int)):
-        raise RunError(
-            f"{folder / MODEL}: temperature is {temperature!r} at step {step!r}; expected a positive number and a step"
-        )
+    temperature = metadata.get("temperature")
+    if not (isinstance(temperature, float) and 0 < temperature < math.inf):
+        raise RunError(f"{folder / MODEL}: temperature is {temperature!r}; expected a positive number")
     detector: Any = metadata.get("speech")
     try:
-        SPEECH("speech", detector)
+        speech_check(int(net.gru.input_size))("speech", detector)
     except ModelFileError as error:
-        raise RunError(f"{folder / MODEL}: {str(error).removeprefix('manifest: ')}") from None
-    if not all(bool(torch.isfinite(t).all()) for t in (centres, *speech.values(), *tensors.values())):
-        raise RunError(f"{folder / MODEL} holds NaN or infinity; expected finite weights")
-    net.load_state_dict(tensors)
-    net.eval()
+        fault = str(error).removeprefix("manifest: ")
+        raise RunError(f"{folder / MODEL}: {fault}; edge-ser train --out {folder} --resume measures it anew") from None
     return TrainedModel(
         net=net,
         config=config,
         labels=config.labels,
-        front_end=front_end,
+        front_end=config.front_end_config,
         centres=centres,
         temperature=temperature,
         speech=detector,
