@@ -1,10 +1,14 @@
-"""``edge-ser`` in a process of its own, as a user has it."""
+"""``edge-ser`` as a user has it: its streams as bytes, its status, its complaints."""
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
+
+import pytest
 
 COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 
@@ -14,8 +18,32 @@ def without(module: str) -> list[str]:
     return [sys.executable, "-c", f"import sys; sys.modules['{module}'] = None; {COMMAND[2]}"]
 
 
-def run(*arguments: object, stdin: bytes | None = None, command: Sequence[str] = COMMAND) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*command, *map(str, arguments)], input=stdin, capture_output=True, check=False)
+def run(*arguments: object, stdin: bytes = b"", command: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
+    """Run the command line: in this process, where a start costs nothing, or ``command`` in one of its own."""
+    words = [*map(str, arguments)]
+    if command:
+        return subprocess.run([*command, *words], input=stdin, capture_output=True, check=False)
+    from edge_ser.cli import main
+
+    streams = {name: io.TextIOWrapper(io.BytesIO(stdin if name == "stdin" else b"")) for name in ("stdin", "stdout", "stderr")}
+    status: object = 0
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(sys, "argv", ["edge-ser", *words])
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        # As outside of pytest, which collects warnings.
+        patch.setattr(warnings, "formatwarning", warnings.formatwarning)
+        patch.setattr(warnings, "showwarning", lambda *of, **_: sys.stderr.write(warnings.formatwarning(*of[:4])))
+        warnings.simplefilter("default")
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code or 0
+    assert isinstance(status, int)
+    out, err = (streams[name] for name in ("stdout", "stderr"))
+    for stream in (out, err):
+        stream.flush()
+    return subprocess.CompletedProcess(["edge-ser", *words], status, out.buffer.getvalue(), err.buffer.getvalue())
 
 
 def complaint(done: subprocess.CompletedProcess[bytes], status: int = 1) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -18,7 +17,7 @@ import soundfile
 from edge_ser.cli import cli
 from edge_ser.engines.clib import SOURCES
 from edge_ser.model.c_source import source_of
-from tests.commanding import COMMAND
+from tests.commanding import run as in_process
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -118,7 +117,5 @@ def parse(verb: str, arguments: list[str]) -> None:
 
 
 def run(arguments: list[str], stdin: Path | None) -> None:
-    main = [*COMMAND, *arguments]
-    with open(stdin or os.devnull, "rb") as file:
-        done = subprocess.run(main, stdin=file, capture_output=True, check=False)
+    done = in_process(*arguments, stdin=stdin.read_bytes() if stdin else b"")
     assert done.returncode == 0, done.stderr.decode()

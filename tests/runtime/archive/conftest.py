@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.commanding import COMMAND, run
 from tests.conftest import ROOT
 
-COMMAND = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 TROUBLED = [sys.executable, "-c", "import tests.runtime.archive.troubled; from edge_ser.cli import main; main()"]
 
 Record = dict[str, Any]
@@ -51,7 +51,7 @@ def make_archive(tmp_path_factory: pytest.TempPathFactory, speech: Path) -> Call
             (folder / "b/silent.wav").touch()
             soundfile.write(folder / "b/silent.wav", np.zeros(16000), 16000)
             refused = {"a/empty.wav", "b/corrupt.flac", "b/silent.wav"}
-        done = subprocess.run([*COMMAND, "predict", "--json", folder], capture_output=True, text=True, check=False)
+        done = run("predict", "--json", folder)
         assert done.returncode == (1 if broken else 0)
         answers = {record["file"]: record for record in map(json.loads, done.stdout.splitlines())}
         assert len(answers) == len({*names, *named})
@@ -79,8 +79,13 @@ def label(
     *arguments: object, unit_files: int | None = None, troubled: bool = False, status: int = 0, **more: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run `edge-ser label`, which must end with ``status``."""
-    command = [*(TROUBLED if troubled or unit_files else COMMAND), "label", *map(str, arguments)]
-    done = subprocess.run(command, env=environment(unit_files), capture_output=True, text=True, timeout=240, check=False, **more)
+    if troubled or unit_files or more:
+        command = [*(TROUBLED if troubled or unit_files else COMMAND), "label", *map(str, arguments)]
+        more |= {"env": environment(unit_files), "capture_output": True, "text": True, "timeout": 240}
+        done = subprocess.run(command, check=False, **more)
+    else:
+        said = run("label", *arguments)
+        done = subprocess.CompletedProcess(said.args, said.returncode, said.stdout.decode(), said.stderr.decode())
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done

@@ -212,7 +212,7 @@ def test_a_unix_socket_belongs_to_one_server(tmp_path: Path, recognizer: Emotion
 
 def test_mistakes_of_setup_are_one_line(server: Server, tmp_path: Path) -> None:
     def failed(*arguments: str) -> tuple[int, str]:
-        done = subprocess.run([*COMMAND, *arguments], capture_output=True, check=False, timeout=60)
+        done = run("serve", *arguments)
         assert b"Traceback" not in done.stderr
         return done.returncode, done.stderr.decode().splitlines()[-1]
 
