@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
+from wyoming.asr import Transcribe, Transcript
 from wyoming.audio import AudioChunk, AudioStart
 from wyoming.client import AsyncClient
 from wyoming.error import Error
@@ -66,10 +66,12 @@ REPLIES: dict[str, list[bytes]] = {
     "half a character": [b'{"type": "transcript", "data": {"text": "\\ud83d"}}\n'],
     "data behind the line, of a later version": [b'{"type":"transcript","version":"9.1","data_length":15}\n{"text": "yes"}'],
     "in pieces": [
-        message(part.event())
-        for part in (TranscriptStart(language="en"), TranscriptChunk("turn on"), TranscriptChunk(" it"), TranscriptStop())
-    ]
-    + [message(Transcript("turn on it").event())],
+        message(Event("transcript-start", {"language": "en"})),
+        message(Event("transcript-chunk", {"text": "turn on"})),
+        message(Event("transcript-chunk", {"text": " it"})),
+        message(Event("transcript-stop")),
+        message(Transcript("turn on it").event()),
+    ],
     "an error": [message(Error("no model of that language", "model-missing").event())],
 }
 
