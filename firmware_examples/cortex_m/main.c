@@ -5,6 +5,9 @@
 #include "board.h"
 #include "eser.h"
 #include "eser_model.h"
+#ifdef WITH_PERSON
+#include "eser_person.h" /* edge-ser adapt learnt it; model.py or edge-ser export --profile wrote it */
+#endif
 
 #define CHUNK 160 /* 10 ms, half of a DMA buffer */
 
@@ -27,9 +30,16 @@ int main(void) {
     eser *stream;
     eser_result result;
     uint64_t busiest = 0, feeding = 0, finishing;
+    const char *const *label_names = eser_default_model.labels;
     eser_status status = eser_init(&stream, &eser_default_model, state, sizeof state);
     if (status != ESER_OK)
         return failed("eser_init", status);
+#ifdef WITH_PERSON
+    label_names = eser_default_person.labels;
+    status = eser_set_person(stream, &eser_default_person);
+    if (status != ESER_OK)
+        return failed("eser_set_person", status);
+#endif
     printf("edge-ser %s: %u bytes of state, %u ms of audio\n", eser_version(), (unsigned)eser_size(&eser_default_model),
            (unsigned)(clip_samples / (ESER_RATE_HZ / 1000)));
 
@@ -55,7 +65,7 @@ int main(void) {
     printf("emotion: %s %d %%%s\n", result.label, percent(result.probabilities[result.label_index]),
            result.is_speech ? "" : " (no speech)");
     for (uint32_t i = 0; i < result.n_labels; i++)
-        printf("  %s %d %%\n", eser_default_model.labels[i], percent(result.probabilities[i]));
+        printf("  %s %d %%\n", label_names[i], percent(result.probabilities[i]));
     printf("clocks: feed %lu, busiest chunk %lu, finish %lu\n", (unsigned long)feeding, (unsigned long)busiest,
            (unsigned long)finishing);
     return 0;

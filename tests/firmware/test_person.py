@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from edge_ser.personal.c_source import write_person
 from edge_ser.personal.correction import heard_of
 from edge_ser.personal.profile import Profile
 from edge_ser_export.c_library import CModel
-from tests.firmware.targets import LINUXES, Linux, execute, need
+from tests.firmware.targets import BOARDS, LINUXES, Linux, execute, need
 
 
 def buzz(hz: float, seconds: float = 1.0) -> tuple[np.ndarray, int]:
@@ -72,6 +73,26 @@ def test_every_linux_answers_alike(linux: Linux, folder: Path, speech: Path, tmp
     ]
     assert len(set(said)) == 1
     assert "tired" in said[0]
+
+
+@pytest.mark.slow
+def test_a_microcontroller_knows_the_person_in_the_bits_of_python(
+    folder: Path, person: EmotionRecognizer, speech: Path, tmp_path: Path
+) -> None:
+    board = BOARDS[1]
+    need(*board.tools)
+    python = f"PYTHON={sys.executable}"
+    # The example itself takes long in an emulator: it is held to its limits, and its answer asked of a shorter program.
+    board.build(folder, tmp_path / "example", python)
+    assert b"tired\0" in (tmp_path / "example" / "firmware.elf").read_bytes()
+    program = Path(__file__).with_name("person.c")
+    said = board.run(folder, tmp_path / "bits", python, f"MAIN={program}", "CLIP_S=0.8")
+    samples, rate_hz = soundfile.read(speech, dtype="int16", frames=12_800)
+    answer = person.predict((samples, rate_hz))
+    correction = person.profile.correction(person.manifest)
+    assert correction is not None
+    scores = correction.scores(heard_of("any", answer.statistics, answer.embedding, answer.logits))
+    assert said.splitlines() == [f"{label} {score}" for label, score in zip(correction.labels, scores, strict=True)]
 
 
 def test_a_person_of_another_model_or_none_is_refused(folder: Path, person: EmotionRecognizer, tmp_path: Path) -> None:

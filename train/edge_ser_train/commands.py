@@ -232,7 +232,7 @@ def evaluate(
         if alone:
             write_evaluation(results[0], run_or_model / f"{name}.png")
         if adaptation:
-            write_adaptation(results, run_or_model / f"{name}.png")
+            write_adaptation([results], run_or_model / f"{name}.png")
 
 
 @click.group(short_help="Look a corpus over.")

@@ -12,3 +12,13 @@ for suffix in eser onnx tflite; do
 done
 edge-ser evaluate edge_ser/model/files/edge-ser.eser --data "$data" --corpus cremad --robustness
 edge-ser evaluate edge_ser/model/files/edge-ser.eser --data "$data" --corpus cremad --rejection
+
+adapted() { # CORPUS SPLIT: what a few utterances of a speaker bring, into the record of the shipped model
+    edge-ser evaluate edge_ser/model/files/edge-ser.eser --data "$data" --corpus "$1" --split "$2" --adaptation --json |
+        python -c 'import json, sys; print(json.dumps([json.loads(line) for line in sys.stdin], indent=1))' \
+            >"train/shipped/final/adaptation-$1-$2-int8.json"
+}
+adapted cremad test
+adapted ravdess all
+adapted nemo all
+make results

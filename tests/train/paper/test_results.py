@@ -215,10 +215,15 @@ def test_a_page_has_its_tables_and_pictures(tmp_path: Path) -> None:
     scores = {"n_clips": 4, "ua": 0.5, "ua_95": [0.2, 0.8], "ece": 0.1, "reliability": [[0, 0, 0], [4, 0.7, 0.5]]}
     result = {"corpus": "far", "split": "all", "protocol": "zero-shot", "labels": ["calm", "sad"], "confusion": [[2, 2], [0, 0]]}
     (shipped / "evaluation-far-all-int8.json").write_text(json.dumps(result | scores))
+    change = {"change": 0.1, "change_95": [0.0, 0.2]}
+    adapted = [result | scores | {"adaptation": "none"}]
+    adapted += [result | scores | change | {"adaptation": name} for name in ("1 utterance an emotion", "2, one label in 8 wrong")]
+    (shipped / "adaptation-far-all-int8.json").write_text(json.dumps(adapted))
     write_page(tmp_path / "PAGE.md", tmp_path / "results", shipped)
     linked = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (tmp_path / "PAGE.md").read_text())
     assert sorted(linked) == [
         *(f"results/pictures/{PLACE}-figure{number}.png" for number in (4, 5)),
+        "shipped/adaptation.png",
         "shipped/evaluation-far-all-int8.png",
         "shipped/reliability.png",
     ]

@@ -101,20 +101,28 @@ def _draw_reliability(axes: Any, result: dict[str, Any]) -> None:
     axes.set_title(f"ECE {result['ece']:.3f}", fontsize=10)
 
 
-def write_adaptation(results: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw UA, with its interval over speakers, against the utterances of every emotion that were given."""
-    rows = [(int(name.split()[0]), r) for r in results if (name := r["adaptation"]).endswith("an emotion")]
-    points = [(0, results[0]), *rows]
-    figure = new_figure(figsize=(5.6, 4.4), layout="constrained")
+def write_adaptation(corpora: Sequence[Sequence[dict[str, Any]]], path: Path) -> None:
+    """Draw UA, with its interval over speakers, against the utterances of every emotion that were given: a line a corpus."""
+    figure = new_figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
-    ua = np.array([[100 * r["ua"], 100 * r["ua_95"][0], 100 * r["ua_95"][1]] for _, r in points])
-    at = range(len(points))
-    axes.errorbar(at, ua[:, 0], [ua[:, 0] - ua[:, 1], ua[:, 2] - ua[:, 0]], marker="o", capsize=3)
-    axes.set_xticks(at, [str(n) for n, _ in points])
-    axes.set(xlabel="utterances given of every emotion", ylabel="UA (%)", ylim=(0, 100))
-    axes.set_title(f"{results[0]['corpus']} {results[0]['split']}; {results[0]['protocol']}", fontsize=10)
+    given = [0, *sorted({_given(r) for results in corpora for r in results} - {0})]
+    for results in corpora:
+        rows = [r for r in results if r is results[0] or _given(r)]
+        at = [given.index(_given(r)) for r in rows]
+        ua, low, high = 100 * np.array([[r["ua"], *r["ua_95"]] for r in rows]).T
+        (line,) = axes.plot(at, ua, marker="o", label=f"{rows[0]['corpus']} {rows[0]['split']}; {rows[0]['protocol']}")
+        axes.fill_between(at, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set_xticks(range(len(given)), [str(n) for n in given])
+    axes.set(xlabel="utterances given of every emotion", ylabel="UA (%), with 95 % intervals over speakers", ylim=(0, 100))
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
     axes.grid(alpha=0.3)
     _save(figure, path)
+
+
+def _given(result: dict[str, Any]) -> int:
+    """Return how many utterances of every emotion a row of an adaptation was given; 0 for the rows of other kinds."""
+    name = result["adaptation"]
+    return int(name.split()[0]) if name.endswith("an emotion") else 0
 
 
 def _save(figure: Any, path: Path) -> None:

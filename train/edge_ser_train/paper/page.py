@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from edge_ser_train.bootstrap import Interval
-from edge_ser_train.evaluate.pictures import write_evaluation, write_reliability
+from edge_ser_train.evaluate.pictures import write_adaptation, write_evaluation, write_reliability
 from edge_ser_train.method.run import write_atomic
 from edge_ser_train.paper.comparisons import compare, comparison_tables
 from edge_ser_train.paper.experiments import ABLATION_TITLES, ABLATIONS, COMPARISONS, EXPERIMENTS
@@ -129,6 +129,10 @@ def _shipped_pictures(page: Path, shipped: Path) -> str:
         picture = shipped / f"evaluation-{result['corpus']}-{result['split']}-int8.png"
         write_evaluation(result, picture)
         parts.append(_shown(page, f"Confusion and confidence on {result['corpus']} {result['split']}", picture))
+    adapted = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(shipped.glob("adaptation-*.json"))]
+    if adapted:
+        write_adaptation(adapted, shipped / "adaptation.png")
+        parts.append(_shown(page, "UA against the utterances a person gave, at home and abroad", shipped / "adaptation.png"))
     return "\n\n".join(parts)
 
 
