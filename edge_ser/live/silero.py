@@ -61,7 +61,7 @@ class SileroNetwork:
         # PyTorch's gates are i, f, g, o; the sigmoids stand side by side here: i, f, o, g. Halved, because
         # sigmoid(x) = (1 + tanh(x / 2)) / 2 never overflows.
         order = np.r_[0 : 2 * _UNITS, 3 * _UNITS : 4 * _UNITS, 2 * _UNITS : 3 * _UNITS]
-        halves = np.repeat(np.float32([0.5, 1]), (3 * _UNITS, _UNITS))
+        halves = np.repeat(np.array([0.5, 1], dtype=np.float32), (3 * _UNITS, _UNITS))
         self._of_input, self._of_output = (
             np.ascontiguousarray(weights[f"decoder.rnn.weight_{name}"][order].T * halves) for name in ("ih", "hh")
         )
@@ -100,7 +100,8 @@ class SileroNetwork:
             x = _side_by_side(rows.reshape(n, -1), 3 * n_in, stride * n_in) @ weight
             x += bias
             np.maximum(x, 0, out=x)
-        return x
+        vectors: Float32Array = x
+        return vectors
 
     def _remember(self, inputs: Float32Array) -> Float32Array:
         """Return the LSTM's outputs [n, 1, 128] for ``inputs`` [n, 1, 128]."""
@@ -128,7 +129,8 @@ def _side_by_side(rows: Float32Array, size: int, step: int) -> Float32Array:
     n, width = rows.shape
     item = rows.itemsize
     strides = (width * item, step * item, item)
-    return np.ndarray((n, (width - size) // step + 1, size), rows.dtype, rows, strides=strides).copy()
+    found: Float32Array = np.ndarray((n, (width - size) // step + 1, size), rows.dtype, rows, strides=strides).copy()
+    return found
 
 
 def shipped_weights() -> Path:

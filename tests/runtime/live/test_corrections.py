@@ -54,7 +54,7 @@ def test_a_profile_that_cannot_be_written_learns_nothing(tmp_path: Path) -> None
 
 
 def loud(windows: np.ndarray) -> np.ndarray:
-    return np.abs(windows).max(axis=1) > 0.0005
+    return np.asarray(np.abs(windows).max(axis=1) > 0.0005)
 
 
 def test_the_guide_repeats_bad_takes_and_learns_good_ones() -> None:

@@ -35,7 +35,7 @@ from edge_ser.live.tone import ToneConfig
 
 def loud(windows: Float32Array) -> AnyArray:
     """A detector for recordings with digital silence between them."""
-    return np.abs(windows).max(axis=1) > 1e-3
+    return np.asarray(np.abs(windows).max(axis=1) > 1e-3)
 
 
 @pytest.fixture(scope="module")
