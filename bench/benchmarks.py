@@ -2,6 +2,8 @@
 
 python bench/benchmarks.py -o BENCHMARKS.md
 
+The page has a section for every kind of processor it was run on; this one's is written anew, the others stay.
+
 Needs ``pip install '.[bench]'``. One thread; what is compared is run in turn. About ten minutes on a quiet machine.
 """
 
@@ -13,18 +15,43 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # What pip installs is compiled already; a checkout must be let to, or every start would compile it anew.
 os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 
+import re
 import tempfile
 from pathlib import Path
 
 import click
 import sections
 
+from edge_ser import EmotionRecognizer
 from edge_ser.commands._options import require_apart
 from edge_ser.diagnose.benchmark.results import Subject
 from edge_ser.diagnose.benchmark.table import condition_lines, machine_lines
-from edge_ser.diagnose.machine import installed_version, read_condition
+from edge_ser.diagnose.machine import installed_version, read_condition, read_machine
 from edge_ser.engines import shipped_backend
 from edge_ser_train.method.run import write_atomic
+
+_PREFACE = """# Benchmarks
+
+One thread unless it says otherwise; what stands in one table was run in turn, round by round. The clip is the
+speech-like sound of `edge-ser benchmark`: what is said changes no time. The model is the int8 one that ships, in the
+engine that `auto` takes there, unless another is named; float.onnx is the same network,
+`edge-ser export RUN -o float.onnx`.
+
+"""
+_SECTION = "## On "
+
+
+def page(before: str, section: str) -> str:
+    """Return the page ``before`` with ``section`` in place of the one of the same heading, or as one more; in order of headings.
+
+    >>> page("an old page", "## On B\\n\\nnew\\n") == _PREFACE + "## On B\\n\\nnew\\n"
+    True
+    >>> page(_PREFACE + "## On A\\n\\na\\n\\n## On B\\n\\nold\\n", "## On B\\n\\nnew\\n").splitlines()[-7:]
+    ['## On A', '', 'a', '', '## On B', '', 'new']
+    """
+    sections = re.findall(rf"^{_SECTION}.*?(?=^{_SECTION}|\Z)", before, re.MULTILINE | re.DOTALL)
+    of = {text.partition("\n")[0]: text.rstrip() for text in (*sections, section)}
+    return _PREFACE + "\n\n".join(of[heading] for heading in sorted(of)) + "\n"
 
 
 @click.command()
@@ -33,14 +60,14 @@ from edge_ser_train.method.run import write_atomic
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Markdown file; the plot lies in the folder bench beside it.",
+    help="Markdown file, with a section for every kind of processor; the plot lies in the folder bench beside it.",
 )
 @click.option(
     "--float", "float_model", type=click.Path(path_type=Path, exists=True), help="A float ONNX file of the same network."
 )
 @click.option("--quick", is_flag=True, help="A tenth of the rounds: to try the script, not to publish.")
 def main(out: Path, float_model: Path | None, quick: bool) -> None:
-    """Measure, and write the tables."""
+    """Measure, and write this kind of processor's section."""
     require_apart([out], [float_model])
 
     def note(text: str) -> None:
@@ -50,7 +77,8 @@ def main(out: Path, float_model: Path | None, quick: bool) -> None:
     if float_model is not None:
         subjects.append(Subject(str(float_model)))
     cores = len(os.sched_getaffinity(0))
-    plot = out.parent / "bench" / "scaling.png"
+    kind = f"{read_machine().processor or 'processor not told'}, {EmotionRecognizer()._backend.kernel or 'no vector kernels'}"
+    plot = out.parent / "bench" / f"scaling-{re.sub('[^a-z0-9]+', '-', kind.lower()).strip('-')}.png"
     plot.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -67,44 +95,41 @@ def main(out: Path, float_model: Path | None, quick: bool) -> None:
         note("a folder of clips")
         clip_rows, sooner = sections.many_clips(folder, 387 if quick else 3870, cores, 1 if quick else 3)
         note("streams")
+        cost_rows = sections.one_stream(2 if quick else 10)
         stream_rows, most = sections.parallel_streams(2 if quick else 10, cores)
     busy = (report.before.load or 0) > report.machine.cores
     command = f"python bench/benchmarks.py -o {out.name}" + (f" --float {float_model.name}" if float_model else "")
     machine = [*machine_lines(report.machine), *condition_lines(report.before, read_condition())]
     text = [
-        "# Benchmarks",
+        f"{_SECTION}{kind}",
         "",
         f"Written by `{command}`; nothing here is typed by hand.",
-        "One thread unless it says otherwise; what stands in one table was run in turn, round by round. The clip is the",
-        "speech-like sound of `edge-ser benchmark`: what is said changes no time. The model is the int8 one that ships, in the",
-        "engine that `auto` takes here, unless another is named; float.onnx is the same network,",
-        "`edge-ser export RUN -o float.onnx`.",
         *(["", "**A quick run, to try the script: too few rounds to be quoted.**"] if quick else []),
         *(["", "**The machine was busy with other work: compare within a table, quote no time.**"] if busy else []),
         "",
-        "## The machine",
+        "### The machine",
         "",
         *(f"- {line}" for line in machine),
         f"- edge-ser {report.edge_ser}, torch {installed_version('torch')}, opensmile {installed_version('opensmile')}",
         "",
-        "## What was aimed at",
+        "### What was aimed at",
         "",
         *sections.goals(report, ratios, share, most, sooner, cores),
         "",
-        "## Models and engines",
+        "### Models and engines",
         "",
         f"`edge-ser benchmark`: {report.warm_up_rounds} rounds of warm-up, {report.rounds} rounds, {report.stopped_because}.",
         "",
         *own,
         "",
-        "## Peers",
+        "### Peers",
         "",
         "Samples in, features included, one thread, in one process. The ratios are of processor time, which on one thread is the",
         "time that passes but for what other work on the machine takes.",
         "",
         *peer_rows,
         "",
-        "## The encoder and the machine",
+        "### The encoder and the machine",
         "",
         f"ONNX Runtime computes the four convolutions for 3 s of speech at {share:.0%} of the rate of the fastest of some",
         "large ones alone. The C library needs fewer multiplications (Winograd's, exact); its rate counts all the same those of",
@@ -112,7 +137,7 @@ def main(out: Path, float_model: Path | None, quick: bool) -> None:
         "",
         *rate_rows,
         "",
-        "## Length",
+        "### Length",
         "",
         *length_rows,
         "",
@@ -125,15 +150,17 @@ def main(out: Path, float_model: Path | None, quick: bool) -> None:
         "",
         *clip_rows,
         "",
-        "## Streams",
+        "### Streams",
         "",
         f"{cores} cores, a process each; every stream is fed 20 ms of sound every 20 ms and answers every 3 s. It keeps up",
         f"while 99 of 100 chunks are taken before the next is due: **{most} streams** did.",
         "",
         *stream_rows,
         "",
+        *cost_rows,
+        "",
     ]
-    write_atomic(out, "\n".join(text))
+    write_atomic(out, page(out.read_text(encoding="utf-8") if out.exists() else "", "\n".join(text)))
     click.echo(f"wrote {out} and {plot}", err=True)
 
 

@@ -97,6 +97,12 @@ def streams(n: int, seconds: float, cores: int) -> dict[str, float]:
     }
 
 
+def one_stream(rounds: int) -> dict[str, float]:
+    """Return what a stream costs a process of its own: ``cpu_ms`` a second of audio, the answer included, median; ``kb`` kept."""
+    found: dict[str, float] = _child("stream", str(rounds))
+    return found
+
+
 def _child(*arguments: str) -> Any:
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
@@ -120,6 +126,29 @@ def _segments(path: str) -> dict[str, float]:
         raise RuntimeError(f"{' '.join(command)} ended with status {status}")
     utterances = len(lines.read_text(encoding="utf-8").splitlines())
     return {"s": time.perf_counter() - start, "peak_mb": used.ru_maxrss * 1024 / 1e6, "utterances": utterances}
+
+
+def _one_stream(rounds: int) -> dict[str, float]:
+    recognizer = EmotionRecognizer()
+    size = RATE_HZ * CHUNK_MS // 1000
+    speech = speech_like(UTTERANCE_S)
+    chunks = [speech[i : i + size] for i in range(0, len(speech), size)]
+    times = []
+    stream = recognizer.stream()
+    for _ in range(20 * rounds):
+        start = time.process_time()
+        for chunk in chunks:
+            stream.feed(chunk)
+        stream.finish()
+        times.append(1000 * (time.process_time() - start) / UTTERANCE_S)
+        stream.reset()
+    before, _ = memory_mb() or (0.0, 0.0)
+    kept = [recognizer.stream() for _ in range(500)]
+    for other in kept:
+        for chunk in chunks:
+            other.feed(chunk)
+    after, _ = memory_mb() or (0.0, 0.0)
+    return {"cpu_ms": float(np.median(times)), "kb": 1000 * (after - before) / len(kept)}
 
 
 def _streams(n: int, seconds: float, begin: float) -> dict[str, list[float]]:
@@ -156,5 +185,7 @@ if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     if sys.argv[1] in ("recording", "segments"):
         print(json.dumps((_recording if sys.argv[1] == "recording" else _segments)(sys.argv[2])))
+    elif sys.argv[1] == "stream":
+        print(json.dumps(_one_stream(int(sys.argv[2]))))
     else:
         print(json.dumps(_streams(int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]))))

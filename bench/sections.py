@@ -207,6 +207,18 @@ def many_clips(folder: Path, n: int, cores: int, rounds: int) -> tuple[list[str]
     return rows, _p50(seconds[1]) / _p50(seconds[cores])
 
 
+def one_stream(rounds: int) -> list[str]:
+    """Return a table of what one stream costs, and how many of them that is a core."""
+    found = scaling.one_stream(rounds)
+    return [
+        "| one stream, chunks of 20 ms, an answer every 3 s | |",
+        "|---|---|",
+        f"| processor time a second of audio, median | {found['cpu_ms']:.2f} ms |",
+        f"| which fills a core with | {1000 / found['cpu_ms']:.0f} streams |",
+        f"| memory, after 3 s | {found['kb']:.0f} kB |",
+    ]
+
+
 def parallel_streams(seconds: float, cores: int) -> tuple[list[str], int]:
     """Return a table of streams in real time, and the most of them that kept up."""
     rows = [

@@ -7,7 +7,6 @@ import errno
 import glob
 import os
 import re
-import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -170,7 +169,7 @@ def _partial(target: Path) -> Iterator[IO[bytes]]:
             left.unlink()
     opened = None
     while opened is None:  # another process may take a new file for a dead one's before it is locked
-        partial = target.with_name(f"{stem}{secrets.token_hex(4)}.edge-ser")
+        partial = target.with_name(f"{stem}{os.urandom(4).hex()}.edge-ser")
         opened = _locked(partial)
     with opened:
         try:

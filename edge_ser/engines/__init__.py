@@ -127,8 +127,8 @@ def require_cpu(engine: str, provider: str) -> None:
 def shipped_backend(threads: int = 1, provider: str = "cpu") -> str:
     """Return the engine that answers for the model that ships.
 
-    On one thread the C library, wherever it is installed with vector kernels for the processor; ONNX Runtime where a provider
-    or several threads are asked for, or there is no such library. Where ONNX Runtime is not installed, the C library.
+    On one thread the C library answers wherever it has vector kernels for the processor; ONNX Runtime where a provider or several
+    threads are asked for, or there is no such library. Where ONNX Runtime is not installed, the C library answers.
     """
     if provider != "cpu":
         return "onnx"

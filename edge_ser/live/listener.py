@@ -156,7 +156,7 @@ class Listener:
 
     >>> import numpy as np
     >>> recognizer = EmotionRecognizer()
-    >>> listener = Listener(recognizer, detector=lambda window: float(np.abs(window).max() > 0.01))
+    >>> listener = Listener(recognizer, detector=lambda windows: np.abs(windows).max(axis=1) > 0.01)
     >>> tone = 0.1 * np.sin(np.arange(32000, dtype=np.float32))
     >>> events = listener.feed(np.concatenate([tone, np.zeros(16000, np.float32)]))
     >>> [event.name for event in events if event.name != "tone"]

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.errors import AudioError, ConfigError
 from edge_ser.frontend.audio import AudioStream
 
@@ -27,12 +27,14 @@ RATE_HZ = 16000
 """Rate of the samples that are counted and handed out here, in Hz, whatever the microphone's."""
 WINDOW_SAMPLES = 512
 """What is decided about at once, 32 ms, in samples."""
+_AT_ONCE = 64  # windows: of more the detector would take no less time each, and more memory
 _OFFSET_WINDOWS = 16
 LONGEST_S = 14.0
 """No utterance is longer, in seconds: of more the recogniser would judge the middle alone."""
 
-SpeechDetector: TypeAlias = "Callable[[Float32Array], float]"
-"""Takes the next window, float32 [512] at 16 kHz, and returns the probability that it holds speech, 0 to 1."""
+SpeechDetector: TypeAlias = "Callable[[Float32Array], AnyArray]"
+"""Takes the next windows, float32 [n, 512] at 16 kHz, and returns the probability that each holds speech, [n], 0 to 1; however
+many it gets at once, it tells the same."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,14 @@ class SileroDetector:
         self._network = SileroNetwork()
         self._offset, self._n_windows = 0.0, 0
 
-    def __call__(self, window: Float32Array) -> float:
-        """Return the probability that ``window``, float32 [512], holds speech."""
-        self._n_windows = min(self._n_windows + 1, _OFFSET_WINDOWS)
-        mean = float(np.add.reduce(window, dtype=np.float64)) / WINDOW_SAMPLES
-        self._offset += (mean - self._offset) / self._n_windows
-        level = window - np.float32(self._offset)
+    def __call__(self, windows: Float32Array) -> Float32Array:
+        """Return the probability that each of ``windows``, float32 [n, 512], holds speech, [n]."""
+        offsets = np.empty((len(windows), 1), dtype=np.float32)
+        for i, mean in enumerate((windows.astype(np.float64).sum(axis=1) / WINDOW_SAMPLES).tolist()):
+            self._n_windows = min(self._n_windows + 1, _OFFSET_WINDOWS)
+            self._offset += (mean - self._offset) / self._n_windows
+            offsets[i] = self._offset
+        level = windows - offsets
         np.minimum(np.maximum(level, -1, out=level), 1, out=level)
         level *= 32767
         np.rint(level, out=level)  # as the int16 that it learnt from
@@ -143,7 +147,7 @@ class Segmenter:
 
     Raises AudioError for an impossible rate.
 
-    >>> loud = lambda window: float(np.abs(window).max() > 0.01)
+    >>> loud = lambda windows: np.abs(windows).max(axis=1) > 0.01
     >>> segmenter = Segmenter(config=SegmenterConfig(pre_roll_ms=100), detector=loud)
     >>> for event in segmenter.feed(np.repeat(np.float32([0, 0.5, 0]), 16384)):
     ...     if not isinstance(event, SpeechAudio):
@@ -208,27 +212,29 @@ class Segmenter:
         if rest:
             window = np.zeros(WINDOW_SAMPLES, dtype=np.float32)
             window[:rest] = self._part(self.position, self.position + rest)
-            self._look(window, rest, events)
+            (probability,) = self._detector(window[None]).tolist()
+            self._look(window, rest, probability, events)
         if self.speaking:
             self._end(min(self._speech_stop + self._post_roll, self.position), False, events)
         return events
 
     def _take(self, samples: Float32Array) -> list[SpeechEvent]:
         events: list[SpeechEvent] = []
-        n = WINDOW_SAMPLES
         self._tape = np.concatenate([self._tape, samples])
         stop = self._tape_start + len(self._tape)
-        while self.position + n <= stop:
-            self._look(self._part(self.position, self.position + n), n, events)
+        while n := min((stop - self.position) // WINDOW_SAMPLES, _AT_ONCE):
+            windows = self._part(self.position, self.position + n * WINDOW_SAMPLES).reshape(n, WINDOW_SAMPLES)
+            for window, probability in zip(windows, self._detector(windows).tolist(), strict=True):
+                self._look(window, WINDOW_SAMPLES, probability, events)
         needed = self._sent if self.speaking else self.position - self._pre_roll if self._start is None else self._start
         if needed > self._tape_start:
             self._tape = self._part(needed, stop).copy()
             self._tape_start = needed
         return events
 
-    def _look(self, window: Float32Array, n: int, events: list[SpeechEvent]) -> None:
+    def _look(self, window: Float32Array, n: int, probability: float, events: list[SpeechEvent]) -> None:
         """Decide about the next window, the first ``n`` samples of which are audio."""
-        self.probability = self._detector(window)
+        self.probability = probability
         self._newest = window[:n]
         begin, self.position = self.position, self.position + n
         goes_on = self._start is not None and self._speech_stop == begin
@@ -310,7 +316,7 @@ def utterances(
 ) -> Iterator[Utterance]:
     """Yield the utterances in ``chunks``, each as soon as it is over; of any length, such as a microphone's.
 
-    >>> loud = lambda window: float(np.abs(window).max() > 0.01)
+    >>> loud = lambda windows: np.abs(windows).max(axis=1) > 0.01
     >>> chunks = np.split(np.repeat(np.float32([0, 0.5, 0, 0.5]), 16000), 64)
     >>> [(round(u.start_s, 3), round(u.stop_s, 3)) for u in utterances(chunks, detector=loud)]
     [(0.592, 2.416), (2.576, 4.0)]

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_ser import AudioError, ConfigError, EmotionRecognizer
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.commands._options import configured
 from edge_ser.live.capture import Captured
 from edge_ser.live.listener import (
@@ -33,9 +33,9 @@ from edge_ser.live.segmenter import RATE_HZ, SegmenterConfig, utterances
 from edge_ser.live.tone import ToneConfig
 
 
-def loud(window: Float32Array) -> float:
+def loud(windows: Float32Array) -> AnyArray:
     """A detector for recordings with digital silence between them."""
-    return float(np.abs(window).max() > 1e-3)
+    return np.asarray(np.abs(windows).max(axis=1) > 1e-3)
 
 
 @pytest.fixture(scope="module")

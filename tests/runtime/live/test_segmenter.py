@@ -29,9 +29,9 @@ W = WINDOW_SAMPLES
 WINDOW_MS = 1000 * W / RATE_HZ
 
 
-def as_written(window: Float32Array) -> float:
+def as_written(windows: Float32Array) -> Float32Array:
     """A detector of signals whose samples are the probability of speech."""
-    return float(window[0])
+    return windows[:, 0]
 
 
 def signal(*stretches: tuple[int, float]) -> Float32Array:
@@ -175,6 +175,18 @@ def test_chunks_change_nothing(
     assert all(0 < b - a <= round(16000 * max_s) for a, b in zip(starts, stops, strict=True))
     spans = [whole[a:b] for a, b in zip(starts, stops, strict=True)]
     assert np.array_equal(pieces, np.concatenate([np.empty(0, np.float32), *spans]))
+
+
+def test_real_speech_gives_the_same_utterances_in_any_chunks(speech: Path) -> None:
+    samples, _ = soundfile.read(speech, dtype="float32")
+    pause = np.zeros(RATE_HZ, dtype=np.float32)
+    whole = np.concatenate([part + np.float32(0.01) for part in (pause, samples) * 4])
+    expected, audio = told(Segmenter(), [whole])
+    assert len(expected) == 8
+    for size in (320, W, 16 * W + 1, 16000):
+        events, pieces = told(Segmenter(), np.split(whole, range(size, len(whole), size)))
+        assert events == expected
+        assert np.array_equal(pieces, audio)
 
 
 def joined(clips: list[Path], gap_s: float) -> tuple[Float32Array, list[tuple[float, float]]]:
