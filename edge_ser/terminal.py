@@ -44,10 +44,10 @@ class Layout(NamedTuple):
         """Return the fullest layout in which a row fits ``width``; ``longest`` is what the first column would like to have.
 
         >>> Layout.of(20, 4, 200), Layout.of(20, 4, 80), Layout.of(20, 4, 40)
-        (Layout(first=20, has_bar=True, has_shares=True), Layout(first=14, has_bar=False, has_shares=True), \
-Layout(first=17, has_bar=False, has_shares=False))
+        (Layout(first=20, has_bar=True, has_shares=True), Layout(first=13, has_bar=False, has_shares=True), \
+Layout(first=16, has_bar=False, has_shares=False))
         """
-        emotion, percent, length, note = 2 + 9 + 1, 4, 11, 7
+        emotion, percent, length, note = 2 + 9 + 1, 4, 11, 8
         if longest + emotion + _BAR + 1 + n_labels * _SHARE + length + note <= width:
             return cls(longest, True, True)
         with_shares = emotion + percent + n_labels * _CLOSE_SHARE + length + note

@@ -140,7 +140,7 @@ def command(
             else:
                 confidence = f"{bar(prediction.confidence)} {prediction.confidence:4.0%}"
                 shares = [f"{p:.0%}" for p in prediction.probabilities.values()]
-                note = "  middle judged" * is_cut
+                note = "  middle" * is_cut
                 click.echo(layout.row(name, prediction.label, confidence, shares, f"{prediction.duration_s:.2f} s", note))
     if cut:
         judged_s = front_end.max_frames * front_end.hop_samples / front_end.rate_hz

@@ -63,7 +63,7 @@ function fail(error) {
   $("fault").textContent = error.message;
 }
 
-const quality = ({ answer }) => (answer.label === "no_speech" ? "There probably is no speech in it." : answer.isNovel ? "Unlike the speech it learnt from: trust it less." : "");
+const quality = ({ answer }) => (answer.label === "no_speech" ? "There probably is no speech in it." : "");
 
 function add(utterance, state) {
   showAnswer(utterance.answer, state, quality(utterance));

@@ -67,7 +67,7 @@ function scatter(centres) {
   return sum(centres.map((row) => sum(row.map((c, d) => (c - middle[d]) ** 2)))) / centres.length;
 }
 
-/** Slope and constant of the evidence by label, linear in z, and the moved centres, without utterance `leftOut`. */
+/** Slope and constant of the evidence by label, linear in z, without utterance `leftOut`. */
 function evidence(model, z, words, source, leftOut) {
   const of = new Map();
   words.forEach((word, i) => {
@@ -83,7 +83,7 @@ function evidence(model, z, words, source, leftOut) {
   const none = new Array(z[0].length).fill(0);
   const slope = source.map((s) => (s < 0 ? none : moved[s].map((c, d) => 2 * strength * (c - model.centres[s][d]))));
   const constant = source.map((s) => (s < 0 ? 0 : strength * (dot(model.centres[s], model.centres[s]) - dot(moved[s], moved[s]))));
-  return { slope, constant, moved };
+  return { slope, constant };
 }
 
 function objective(problem, solution) {
@@ -273,7 +273,7 @@ export function learn(person, model) {
   const statistics = quantised(weightX.map((row) => row.map((value) => value * t * Q16)));
   const embedding = quantised(move.slope.map((row) => row.map((value) => value * t * c)));
   return {
-    labels, source, centres: move.moved,
+    labels, source,
     statistics: statistics.integers, embedding: embedding.integers, shifts: [statistics.shift, embedding.shift],
     bias: Int32Array.from(bias, (value) => clamp(rint(value * Q16), -LIMIT, LIMIT)),
     temperature: t * temperatureOf(leftOut, y),

@@ -10,10 +10,6 @@ export interface Prediction {
   readonly embedding: Float32Array;
   /** The network's outputs before temperature, softmax and a person's correction. */
   readonly logits: Float32Array;
-  /** Of the embedding to the nearest class centre. */
-  readonly distance: number;
-  /** Whether that is farther than speech like the training's lies. */
-  readonly isNovel: boolean;
   /** Probability that there is any speech. */
   readonly speech: number;
   /** Length of the audio, in seconds. */

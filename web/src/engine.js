@@ -4,8 +4,8 @@ import { WASM } from "./wasm.js";
 /** The C library in WebAssembly: addresses, and views of what lies there. One instance holds all streams of a recogniser. */
 
 /** Words of an eser_result, see eser.h. */
-const WORD = { probabilities: 3, logits: 19, embedding: 35, distance: 99, isNovel: 100, speech: 101, isSpeech: 102, judgedS: 103, logitsQ16: 104, embeddingQ16: 120 };
-const PERSON_FORMAT = 1;
+const WORD = { probabilities: 3, logits: 19, embedding: 35, speech: 99, isSpeech: 100, judgedS: 101, logitsQ16: 102, embeddingQ16: 118 };
+const PERSON_FORMAT = 2;
 const OK = 0;
 /** Statuses that are no faults: there is no answer. */
 export const TOO_SHORT = 1;
@@ -83,7 +83,7 @@ export class Engine {
       probabilities: floats(ours, WORD.probabilities, labels.length),
       embedding: floats(ours, WORD.embedding, EMBEDDING_SIZE),
       logits: floats(network, WORD.logits, this.manifest.labels.length),
-      distance: word("distance"), isNovel: flag("isNovel"), speech: word("speech"), isSpeech: flag("isSpeech"), judgedS: word("judgedS"),
+      speech: word("speech"), isSpeech: flag("isSpeech"), judgedS: word("judgedS"),
       heard: {
         statistics: this.statistics(stream),
         embedding: this.view(Int32Array, network + 4 * WORD.embeddingQ16, EMBEDDING_SIZE).slice(),
@@ -114,18 +114,17 @@ export class Engine {
 
   /** A correction where C reads it; to be released. */
   person(correction) {
-    const { labels, source, statistics, embedding, bias, shifts, centres, temperature } = correction;
+    const { labels, source, statistics, embedding, bias, shifts, temperature } = correction;
     const halves = statistics.map((row) => {
       const found = new Int16Array(2 * ENCODER_SIZE);
       for (let i = 0; i < ENCODER_SIZE; i++) for (const half of [0, ENCODER_SIZE]) found[half + i] = row[half + channelMajor(i)];
       return found;
     });
     const parts = [
-      new Uint32Array(12),
+      new Uint32Array(11),
       new Uint32Array(labels.length), // names, which stay in JavaScript
       Int32Array.from(source),
       bias,
-      Float32Array.from(centres.flat()),
       Int16Array.from(halves.flatMap((row) => [...row])),
       Int16Array.from(embedding.flatMap((row) => [...row])),
     ];
@@ -136,9 +135,9 @@ export class Engine {
       places.push(next);
       next += part.byteLength;
     }
-    const [, names, sources, biases, points, ofStatistics, ofEmbedding] = places;
-    parts[0].set([PERSON_FORMAT, labels.length, this.manifest.labels.length, names, sources, ofStatistics, ofEmbedding, biases, ...shifts, points]);
-    new Float32Array(parts[0].buffer)[11] = temperature;
+    const [, names, sources, biases, ofStatistics, ofEmbedding] = places;
+    parts[0].set([PERSON_FORMAT, labels.length, this.manifest.labels.length, names, sources, ofStatistics, ofEmbedding, biases, ...shifts]);
+    new Float32Array(parts[0].buffer)[10] = temperature;
     parts.forEach((part, i) => this.view(part.constructor, places[i], part.length).set(part));
     return { at, labels };
   }
