@@ -3,9 +3,9 @@
     chunk -> AudioStream (16 kHz mono) -> FeatureStream (frames) -> encoder, a block at a time -> vectors kept
     estimate or finish: the last block and the head over the vectors
 
-Samples wait until a block of frames is complete, and where the engine encodes and judges best in one run, the newest frames
-wait until the next block is: so every frame is encoded once, in runs long enough to be cheap, and what remains after the last
-sample is that block and the head.
+Samples wait until a block of frames is complete. Where the engine encodes and judges best in one run, the newest frames wait
+until the next block is. So every frame is encoded once, in runs long enough to be cheap. What remains after the last sample is
+that block and the head.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from edge_ser.personal.microphone import SpeechListener, SpeechStatistics, silen
 from edge_ser.prediction import Prediction, decide
 
 EXACT_S = 600
-"""Up to this length, in seconds, a stream answers what ``predict`` answers for the whole; of a longer one the last 14 s are
-judged, since the middle of a recording without end cannot be kept."""
+"""Up to this length, in seconds, a stream answers what ``predict`` answers for the whole. Of a longer one the last 14 s are
+judged: the middle of a recording without end cannot be kept."""
 
 
 class Stream:

@@ -4,8 +4,8 @@
     part-HASH.parquet  rows; the hash is of the part's recordings, the model and the settings
     .lock .writing .run  who labels into it
 
-One run holds ``.lock``. A process that outlives its run, or that the run has given up, may still finish its part: it writes with
-``.writing`` held and only while ``.run`` names its run and nobody has withdrawn the part. So no recording gets two parts.
+One run holds ``.lock``. A process that outlives its run, or that the run has given up, may still finish its part. It writes with
+``.writing`` held, and only while ``.run`` names its run and nobody has withdrawn the part. So no recording gets two parts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The C library of ``edge_ser/csrc`` as an engine: the front end in float, everything behind it in integers.
 
-Its features differ from numpy's by some rounding errors of float32 (below 0.05 dB), so they are its own for whole recordings
-and for streams alike, and both answer the same, bit for bit. Of an encoder vector it keeps what the GRU takes of it (two
-directions of 3 · 128 numbers in 1/65536) and its forward state, so that after the last sample the way back is all that is left;
-and the vector itself, for a person's correction.
+Its features differ from numpy's by some rounding errors of float32 (below 0.05 dB). They are its own for whole recordings and
+for streams alike, so both answer the same, bit for bit. Of an encoder vector it keeps what the GRU takes of it: two directions of
+3 · 128 numbers in 1/65536, and the forward state. After the last sample the way back is all that is left. It keeps the vector
+itself for a person's correction.
 """
 
 from __future__ import annotations

@@ -66,9 +66,9 @@ def scratch(parts: Iterable[bytes]) -> IO[bytes]:
 def for_libsndfile(file: IO[bytes]) -> Any:
     """Return what libsndfile is to be given for a file with a descriptor, which goes to its beginning.
 
-    A duplicate of the descriptor, for libsndfile to close: its callbacks on a Python file would swallow a Ctrl-C, and some versions
-    close what they cannot open even if told not to. On Windows the file: libsndfile has a C runtime of its own there, which does not
-    know Python's descriptors.
+    That is a duplicate of the descriptor, for libsndfile to close. Its callbacks on a Python file would swallow a Ctrl-C, and
+    some versions close what they cannot open even if told not to. On Windows it is the file: libsndfile has a C runtime of its
+    own there, which does not know Python's descriptors.
     """
     if sys.platform == "win32":
         file.seek(0)

@@ -2,8 +2,8 @@
 
     samples float32 [n] -> frames [T, 640] -> Hamming window -> DFT 1024 -> power [T, 513] -> Mel [T, 128] -> dB
 
-A frame depends on its own 640 samples and on nothing else, and rows are transformed independently of one another, so a
-stream cut anywhere gives the frames of the whole signal bit for bit. numpy and scipy only; scipy is imported on first use.
+A frame depends on its own 640 samples and on nothing else, and every row is transformed by itself. So a stream cut anywhere
+gives the frames of the whole signal, bit for bit. numpy and scipy only; scipy is imported on first use.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ def extract_blocks(
 ) -> Float32Array:
     """Return the features of an utterance that comes in ``blocks`` of altogether ``n_samples`` samples.
 
-    Like :func:`extract`, but holds no more than ``max_frames`` frames' samples in memory, so a recording of hours costs
+    Like :func:`extract`, but holds no more than ``max_frames`` frames' samples in memory: a recording of hours costs
     what 14 s cost. (A front end that is not streamable looks at the whole utterance and holds all of it.)
     """
     n_frames = frame_count(n_samples, config)

@@ -2,11 +2,11 @@
 
 Why not plainly: on one x86-64 core, 3 s of speech take 0.69 ms this way and a first answer with ONNX Runtime 0.19 s and 72 MB.
 ``scipy.fft`` and ``scipy.sparse`` by their public names give the same bits in 1.0 ms, 0.37 s and 93 MB, and either one alone
-costs 0.15 s. ``numpy.fft.rfft`` starts as fast and takes 1.06 ms; it rounds otherwise (by 2e-4 dB), and before numpy 2 it
-computes in float64, so a model's features would depend on numpy's version. ``np.add.reduceat`` in the sparse product's place
-makes that 1.6 ms; an einsum a band takes twice as long and, like a dense product, sums otherwise for another block length, so
-that streams would not equal recordings. The modules are scipy's own business: what is found there must first give two known
-results, and where it does not, the public functions do the same sums, bit for bit.
+costs 0.15 s. ``numpy.fft.rfft`` starts as fast and takes 1.06 ms. It rounds otherwise (by 2e-4 dB), and before numpy 2 it
+computes in float64: a model's features would depend on numpy's version. ``np.add.reduceat`` in the sparse product's place makes
+that 1.6 ms. An einsum a band takes twice as long and, like a dense product, sums otherwise for another block length: streams
+would not equal recordings. The modules are scipy's own business. What is found there must first give two known results; where it
+does not, the public functions do the same sums, bit for bit.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ _State = tuple[dict[str, float], Tone | None, str | None, float]
 class ToneTracker:
     """Follows the tone of one voice through its utterances.
 
-    Within an utterance every estimate replaces the one before, which heard less of the same; between utterances the tone is an
+    Within an utterance every estimate replaces the one before, which heard less of the same. Between utterances the tone is an
     average that forgets: p = before · exp(-heard / smoothing) + estimate · (1 - exp(-heard / smoothing)), with all emotions
     equally probable before the first. Where there was no speech in the end, all is as before its estimates.
 

@@ -1,8 +1,8 @@
 """The graphs that edge-ser export writes, as text, and the check that a file holds one of them and nothing else.
 
 A graph is a program. A hostile one reads other files, loops for ever or breaks the engine that loads it. So only the numbers in a
-model file are free: operators, their order, attributes, names, types, shapes and whole numbers that steer a graph are those of
-one of the texts in ``files/graphs`` (made by ``tests/golden/make_graphs.py``), or no engine sees the file.
+model file are free. All else must be as in one of the texts in ``files/graphs``, or no engine sees the file: operators, their
+order, attributes, names, types, shapes, and whole numbers that steer. ``tests/golden/make_graphs.py`` makes the texts.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from edge_ser.frontend.audio import AudioReader, AudioStream
 WINDOWS = """
 import errno, sys, types
 import fcntl as posix
-import asyncio, contextlib, multiprocessing.connection, multiprocessing.pool, os, pathlib, signal, socket, subprocess, tempfile, uuid  # before the system changes
+import asyncio, contextlib, os, pathlib, signal, socket, subprocess, tempfile, uuid  # before the system changes
+import multiprocessing.connection, multiprocessing.pool
 msvcrt = types.ModuleType("msvcrt")
 msvcrt.LK_NBLCK = 2
 def locking(fd, mode, n):

@@ -169,9 +169,9 @@ def evaluate(
 ) -> None:
     """Print UA, WA, macro-F1, the confusion matrix and 95 % intervals over speakers (over clips where there is one speaker).
 
-    RUN_OR_MODEL is the folder of a training run (scored in torch; the scores are kept in it, with a picture of confusion and
-    confidence, and travel with an export) or an exported model file (scored through the runtime, as a device would; with
-    --record `edge-ser info` tells them from then on). Classes that the corpus lacks count nowhere.
+    RUN_OR_MODEL is the folder of a training run, or an exported model file. A run is scored in torch; the scores are kept in it,
+    with a picture of confusion and confidence, and travel with an export. A file is scored through the runtime, as a device
+    would; with --record `edge-ser info` tells its scores from then on. Classes that the corpus lacks count nowhere.
     """
     if run_or_model.is_dir():
         require_extra("train", *_TORCH)

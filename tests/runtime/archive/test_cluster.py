@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("ray")
 
-from tests.runtime.archive.conftest import TROUBLED, Archive, complaint, environment, label, require_same, rows
+from tests.runtime.archive.conftest import TROUBLED, Archive, complaint, environment, label, require_same, rows, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -35,13 +34,6 @@ def cluster() -> Iterator[Any]:
             yield cluster
         finally:
             cluster.shutdown()
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_as_many_actors_as_cpus(archive: Archive, tmp_path: Path) -> None:

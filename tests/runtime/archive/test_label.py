@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ pytest.importorskip("pyarrow")
 
 from edge_ser import EmotionRecognizer
 from edge_ser.prediction import NO_SPEECH
-from tests.runtime.archive.conftest import COMMAND, TROUBLED, Archive, complaint, environment, label, require_same, rows
+from tests.runtime.archive.conftest import COMMAND, TROUBLED, Archive, complaint, environment, label, require_same, rows, wait_for
 
 COLUMNS = (
     *("file", "start_s", "stop_s", "duration_s", "label", "confidence", "probabilities", "embedding"),
@@ -32,13 +31,6 @@ COLUMNS = (
 def parts(out: Path) -> dict[str, int]:
     """Return the parts and when they were written."""
     return {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @contextmanager

@@ -350,7 +350,7 @@ def test_a_home_says_what_an_utterance_was(broker: Mosquitto, listen_at: Callabl
 
 
 class Learning:
-    """`edge-ser listen --learn` in a process of its own that hears ``talk`` whenever it is told to; ``pause_s`` between corrections."""
+    """`edge-ser listen --learn` in a process of its own, hearing ``talk`` when told to; ``pause_s`` between corrections."""
 
     def __init__(self, url: str, profile: Path, talk: np.ndarray, pause_s: float) -> None:
         setting = f"from edge_ser.live import corrections; corrections.PAUSE_S = {pause_s}; "

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,16 +176,15 @@ def test_training_refuses_identical_audio_in_train_and_test(tiny_data: Path, tmp
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
 
 
-def test_a_run_by_protocol_saves_its_split(tiny_data: Path, tmp_path: Path, train_tiny: Callable[..., Path]) -> None:
+def test_a_run_by_protocol_saves_its_split(tiny_data: Path, tiny_run: Path) -> None:
     split = training_split(tiny_data, ["tiny"], LABELS, protocol="leave-one-speaker-out", fold="s2")
     assert {c.speaker for c in split.test} == {"s2"}
     assert {c.speaker for c in split.dev} == {"s3"}
     with pytest.raises(CorpusError, match="no fold 's9'"):
         training_split(tiny_data, ["tiny"], LABELS, protocol="leave-one-speaker-out", fold="s9")
-    run = train_tiny(tmp_path / "run")
-    saved = json.loads((run / "split.json").read_text())
+    saved = json.loads((tiny_run / "split.json").read_text())
     assert {part: len(saved[part]) for part in PARTS} == {"train": 32, "dev": 8, "test": 8}
-    assert load_split(run / "split.json", read_corpus(tiny_data, "tiny"), {}).protocol == "fixed"
+    assert load_split(tiny_run / "split.json", read_corpus(tiny_data, "tiny"), {}).protocol == "fixed"
 
 
 def test_silence_is_no_reason_to_cry_leak() -> None:

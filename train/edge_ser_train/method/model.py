@@ -77,9 +77,9 @@ class Convolution(nn.Conv2d):
 class ShiftNorm(nn.Module):
     """Batch normalisation with a learnt shift and no learnt scale: (x - μ)/σ + β over [B, C, H, W].
 
-    The next convolution absorbs any positive scale (ReLU and max-pooling are positively homogeneous), so nothing is lost, and
-    the map is increasing: it commutes with max-pooling, runs on the four times smaller pooled maps, and folds into the
-    convolution before the pooling at export.
+    Nothing is lost: the next convolution absorbs any positive scale, as ReLU and max-pooling are positively homogeneous. The map
+    is increasing, so it commutes with max-pooling. It runs on the four times smaller pooled maps, and at export it folds into the
+    convolution before the pooling.
     """
 
     def __init__(self, channels: int) -> None:

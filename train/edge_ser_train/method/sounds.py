@@ -137,8 +137,8 @@ def heard_elsewhere(
 ) -> Float32Array:
     """Return a clip's samples [n], whose speech lies in ``span``, as an everyday device might have heard them.
 
-    Half the time a short piece of the speech, a third of the time all of it with other ends, else the whole clip; then a room,
-    a floor or voices of ``others``, gain control, clipping, a narrow band, a level.
+    Half the time that is a short piece of the speech, a third of the time all of it with other ends, else the whole clip. Then
+    come a room, a floor or voices of ``others``, gain control, clipping, a narrow band, a level.
     """
     kind = rng.random()
     if kind < 0.5:
