@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch counts the cores: runs in this process and in others must agree bit for bit
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import soundfile
+
+if TYPE_CHECKING:
+    from tests.runtime.services.mqtt_broker import Home, Mosquitto
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in a shell's background job; children would inherit it, and those that are to be interrupted never end.
@@ -204,3 +209,44 @@ def tiny_model(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     path = tmp_path_factory.mktemp("models") / "tiny.onnx"
     export_run(tiny_run, {"onnx": path})
     return path
+
+
+@pytest.fixture
+def make_broker(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH')}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("mosquitto is not installed")
+    from tests.runtime.services.mqtt_broker import Mosquitto
+
+    made: list[Mosquitto] = []
+
+    def make(*lines: str) -> Mosquitto:
+        made.append(Mosquitto(program, tmp_path, *lines))
+        return made[-1]
+
+    yield make
+    for broker in made:
+        broker.stop()
+
+
+@pytest.fixture
+def broker(make_broker: Callable[..., Mosquitto]) -> Mosquitto:
+    broker = make_broker()
+    broker.start()
+    return broker
+
+
+@pytest.fixture
+def listen_at() -> Iterator[Callable[..., Home]]:
+    from tests.runtime.services.mqtt_broker import Home
+
+    homes: list[Home] = []
+
+    def listen(port: int, **login: str) -> Home:
+        homes.append(Home(port, **login))
+        return homes[-1]
+
+    yield listen
+    for home in homes:
+        home.client.disconnect()
+        home.client.loop_stop()

@@ -1,4 +1,4 @@
-"""Models in C: the one that ships, which the firmware is built with, and one that is exported here."""
+"""Models in C, the one that ships and one that is exported here, and a recording of two utterances."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import soundfile
 
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import extract
@@ -26,6 +27,15 @@ def c_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("c_model")
     source_of().write(folder)
     return folder
+
+
+@pytest.fixture
+def conversation(speech: Path, tmp_path: Path) -> Path:
+    """The recording, a pause, and the recording again, at another rate."""
+    samples, rate_hz = soundfile.read(speech)
+    path = tmp_path / "conversation.wav"
+    soundfile.write(path, np.concatenate([samples, np.zeros(rate_hz), samples])[::2], rate_hz // 2)
+    return path
 
 
 @pytest.fixture(scope="session")
