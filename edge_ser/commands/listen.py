@@ -118,9 +118,7 @@ def command(
     with contextlib.suppress(_Stopped), contextlib.ExitStack() as opened:
         name, found_hz, captured = _open(opened, source, realtime, device, rate_hz, channels, speed)
         given = Profile.load_or_begin(profile) if learn and profile is not None else profile
-        recognizer = EmotionRecognizer(
-            model, backend=backend, threads=threads, profile=given, min_confidence=tone.min_confidence
-        )
+        recognizer = EmotionRecognizer(model, backend=backend, threads=threads, profile=given, min_confidence=tone.min_confidence)
         listener = Listener(recognizer, found_hz, segmenter, tone)
         show: Callable[[Event], None] = _print_json
         heard, note = _nothing, _print_note
@@ -139,7 +137,9 @@ def command(
             return
         from edge_ser.services.mqtt import Publisher
 
-        publisher = opened.enter_context(Publisher(broker, note, (lambda: recognizer.labels) if home_assistant else None, correct))
+        publisher = opened.enter_context(
+            Publisher(broker, note, (lambda: recognizer.labels) if home_assistant else None, correct)
+        )
         listen(listener, name, captured, _published(show, publisher), heard)
 
 

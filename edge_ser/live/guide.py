@@ -66,7 +66,7 @@ def fault(samples: Float32Array, speech_s: float) -> str:
     peaks = np.abs(samples)
     level_db = 10 * np.log10(max(float(np.square(samples, dtype=np.float64).mean()), 1e-12))
     if speech_s < LEAST_S:
-        return f"it has {speech_s:.1f} s of speech: say the whole sentence"
+        return f"it has {speech_s:.2f} s of speech, {LEAST_S:g} s are needed: say the whole sentence"
     if float((peaks >= 0.99).mean()) > CLIPPED:
         return "it is clipped: speak softer, or turn the gain down"
     if level_db < SOFTEST_DB:
