@@ -1,8 +1,8 @@
 """Draw the pictures of the README and the site: python docs/pictures/make.py DATA.
 
 They show recordings of CREMA-D's test actors (DATA/cremad), joined with pauses: ``timeline.png`` is what
-`edge-ser predict --segments --plot` draws, ``live.png`` the screen of `edge-ser listen`. What `edge-ser adapt --record` shows when
-one of them speaks is written into personalise.md. Needs the extras docs, plot and vad.
+`edge-ser predict --segments --plot` draws, ``live.png`` the screen of `edge-ser listen`. What `edge-ser adapt --record` shows
+when one of them speaks is written into personalise.md. Needs the extras docs, plot and vad.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ SENTENCES = (
     "I will be home in twenty minutes.",
     "The water is already in the kettle.",
 )
-"""What to say, one a round: words that fit every emotion, the same for all labels, so that the voice is learnt and not the text."""
+"""What to say, one a round: words that fit every emotion, the same for all labels, so that not the text is learnt."""
 SKIP, ENOUGH = "s", "q"
 """Keys."""
 LEAST_S, SOFTEST_DB, CLIPPED = 0.8, -50.0, 0.002
