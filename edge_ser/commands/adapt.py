@@ -86,16 +86,22 @@ def command(
     if record:
         try:
             _record(recognizer, (label, *files) if label else recognizer.labels, source)
-        finally:  # a Ctrl-C keeps the takes that were good
+        except BaseException:  # a Ctrl-C, a microphone that is gone: the takes that were good are kept
             if recognizer.profile is not before:
                 recognizer.profile.save(profile)
+                _tell(recognizer, profile)
+            raise
     else:
         _learn(recognizer, files, label)
     if record or files or forget or merge or only is not None:
         recognizer.profile.save(profile)
-    person = recognizer.profile.person
     if show or record:
-        _show(person, recognizer)
+        _show(recognizer.profile.person, recognizer)
+    _tell(recognizer, profile)
+
+
+def _tell(recognizer: EmotionRecognizer, profile: Path) -> None:
+    person = recognizer.profile.person
     known = ", ".join(f"{n} {name}" for name, n in person.counts.items()) if person else ""
     click.echo(f"utterances of the person in {profile}: {known or 'none'}")
 
@@ -164,7 +170,7 @@ def _record(recognizer: EmotionRecognizer, labels: tuple[str, ...], source: str 
         rate_hz, captured = _open(opened, source)
         opened.callback(clear)
         keys = opened.enter_context(Keys())
-        if source is None:
+        if source is None or is_live:
             how = f"{SKIP} skips one, {ENOUGH} ends it" if keys.are_there else "Ctrl-C ends it"
             say(f"Say each sentence as its label says, then pause; {how}. Good takes are kept.")
         guide(recognizer, labels, captured, rate_hz, say, meter, keys.pressed)

@@ -26,7 +26,7 @@ SENTENCES = (
     "I will be home in twenty minutes.",
     "The water is already in the kettle.",
 )
-"""What to say, one a round: words that fit every emotion, the same for all labels, so that the voice is learnt, not the text."""
+"""What to say, one a round: words that fit every emotion, the same for all labels, so that not the text is learnt."""
 SKIP, ENOUGH = "s", "q"
 """Keys."""
 LEAST_S, SOFTEST_DB, CLIPPED = 0.8, -50.0, 0.002
@@ -66,7 +66,7 @@ def fault(samples: Float32Array, speech_s: float) -> str:
     peaks = np.abs(samples)
     level_db = 10 * np.log10(max(float(np.square(samples, dtype=np.float64).mean()), 1e-12))
     if speech_s < LEAST_S:
-        return f"it has {speech_s:.1f} s of speech: say the whole sentence"
+        return f"it has {speech_s:.2f} s of speech, {LEAST_S:g} s are needed: say the whole sentence"
     if float((peaks >= 0.99).mean()) > CLIPPED:
         return "it is clipped: speak softer, or turn the gain down"
     if level_db < SOFTEST_DB:

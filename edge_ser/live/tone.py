@@ -125,7 +125,7 @@ class ToneTracker:
 
 
 def _among(labels: Iterable[str], before: dict[str, float]) -> dict[str, float]:
-    """Return probabilities of other labels than ``before`` had, once a word was learnt: a new one is as probable as any.
+    """Return what was ``before`` among other labels, of a person who has learnt a word since: a new one is as probable as any.
 
     >>> _among(("sad", "tired"), {"sad": 0.25, "happy": 0.75})
     {'sad': 0.3333333333333333, 'tired': 0.6666666666666666}

@@ -7,9 +7,9 @@
     homeassistant/sensor/PREFIX_tone/config, and PREFIX_utterance: on request, what makes them sensors in Home Assistant
     homeassistant/select/PREFIX_correct/config: with those, where corrections are taken, what makes them a choice there
 
-All of them are retained, so a home that restarts shows what was last. A rule that acts on an utterance should look at where it
-came from: a retained message says so, and in Home Assistant the sensor's state before it is `unknown` or `unavailable`. What
-cannot be sent at once is dropped, and counted: a rule had better miss an utterance than hear of it late.
+All but the correction are retained, so a home that restarts shows what was last. A rule that acts on an utterance should look
+at where it came from: a retained message says so, and in Home Assistant the sensor's state before it is `unknown` or
+`unavailable`. What cannot be sent at once is dropped, and counted: a rule had better miss an utterance than hear of it late.
 """
 
 from __future__ import annotations
