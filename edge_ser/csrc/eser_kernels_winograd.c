@@ -1,5 +1,5 @@
-/* Four rows of a 3x3 convolution and their pooling at once, by Winograd's F(4x4, 3x3), for x86-64 with AVX2
- * or AVX-512 VNNI, and for 64-bit Arm.
+/* Four rows of a 3x3 convolution and their pooling at once, by Winograd's F(4x4, 3x3), for x86-64 with AVX2,
+ * AVX-VNNI or AVX-512 VNNI, and for 64-bit Arm.
  *
  * Sixteen outputs, 2x2 pooling windows, from 6x6 inputs with 36 products a channel instead of 144 (Lavin & Gray, CVPR 2016):
  *
@@ -234,30 +234,42 @@ TARGET INLINE void winograd(uint8_t *const *out, const uint8_t *const *rows, int
     }
 
 #ifdef ESER_X86
-/* Sums over the channels for n tiles, a constant of at most 5, and 16 outputs. */
-TARGET INLINE void block_avx2(int32_t *out, const int16_t *x, int32_t channels, const int16_t *w, const int n) {
-    __m256i sum[5][2];
-    for (int t = 0; t < n; t++)
-        sum[t][0] = sum[t][1] = _mm256_setzero_si256();
-    for (int32_t c = 0; c < channels; c += 2, w += 2 * ESER_PANEL) {
-        const __m256i w0 = _mm256_loadu_si256((const __m256i *)w), w1 = _mm256_loadu_si256((const __m256i *)(w + ESER_PANEL));
-        for (int t = 0; t < n; t++) {
-            int32_t pair;
-            memcpy(&pair, x + t * channels + c, sizeof pair);
-            const __m256i two = _mm256_set1_epi32(pair);
-            sum[t][0] = _mm256_add_epi32(sum[t][0], _mm256_madd_epi16(two, w0));
-            sum[t][1] = _mm256_add_epi32(sum[t][1], _mm256_madd_epi16(two, w1));
-        }
+/* Sums over the channels for n tiles, a constant of at most 5, and 16 outputs; ADD_PAIRS(sum, x, w): sum + the products of 16 bits,
+ * added up in pairs. */
+#define BLOCK(name, target, ADD_PAIRS)                                                                                       \
+    target INLINE void block_##name(int32_t *out, const int16_t *x, int32_t channels, const int16_t *w, const int n) {       \
+        __m256i sum[5][2];                                                                                                   \
+        for (int t = 0; t < n; t++)                                                                                          \
+            sum[t][0] = sum[t][1] = _mm256_setzero_si256();                                                                  \
+        for (int32_t c = 0; c < channels; c += 2, w += 2 * ESER_PANEL) {                                                     \
+            const __m256i w0 = _mm256_loadu_si256((const __m256i *)w);                                                       \
+            const __m256i w1 = _mm256_loadu_si256((const __m256i *)(w + ESER_PANEL));                                        \
+            for (int t = 0; t < n; t++) {                                                                                    \
+                int32_t pair;                                                                                                \
+                memcpy(&pair, x + t * channels + c, sizeof pair);                                                            \
+                const __m256i two = _mm256_set1_epi32(pair);                                                                 \
+                sum[t][0] = ADD_PAIRS(sum[t][0], two, w0);                                                                   \
+                sum[t][1] = ADD_PAIRS(sum[t][1], two, w1);                                                                   \
+            }                                                                                                                \
+        }                                                                                                                    \
+        for (int t = 0; t < n; t++) {                                                                                        \
+            _mm256_storeu_si256((__m256i *)(out + t * ESER_PANEL), sum[t][0]);                                               \
+            _mm256_storeu_si256((__m256i *)(out + t * ESER_PANEL + 8), sum[t][1]);                                           \
+        }                                                                                                                    \
+    }                                                                                                                        \
+    target static void multiply_##name(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w) {  \
+        BY_TILES(block_##name)                                                                                               \
+    }                                                                                                                        \
+    TARGET void eser_winograd_##name(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,    \
+                                     const int16_t *weights) {                                                               \
+        winograd(out, rows, n, layer, weights, multiply_##name);                                                             \
     }
-    for (int t = 0; t < n; t++) {
-        _mm256_storeu_si256((__m256i *)(out + t * ESER_PANEL), sum[t][0]);
-        _mm256_storeu_si256((__m256i *)(out + t * ESER_PANEL + 8), sum[t][1]);
-    }
-}
 
-TARGET static void multiply_avx2(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w) {
-    BY_TILES(block_avx2)
-}
+#define MULTIPLY_AND_ADD(sum, x, w) _mm256_add_epi32(sum, _mm256_madd_epi16(x, w))
+BLOCK(avx2, TARGET, MULTIPLY_AND_ADD)
+#if ESER_HAS_AVXVNNI
+BLOCK(vnni, __attribute__((target("avx2,avxvnni"))), _mm256_dpwssd_avx_epi32)
+#endif
 
 /* The same, 32 products and their sums an instruction. Written for the assembler: GCC 12 would keep the sums in memory. */
 #define VNNI512 __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vnni")))
@@ -288,11 +300,6 @@ VNNI512 INLINE void block_vnni512(int32_t *out, const int16_t *x, int32_t channe
 
 VNNI512 static void multiply_vnni512(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w) {
     BY_TILES(block_vnni512)
-}
-
-TARGET void eser_winograd_avx2(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
-                               const int16_t *weights) {
-    winograd(out, rows, n, layer, weights, multiply_avx2);
 }
 
 TARGET void eser_winograd_vnni512(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,

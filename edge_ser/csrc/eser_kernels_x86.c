@@ -49,15 +49,11 @@ AVX2 INLINE __m256i accumulate_wide(__m256i sum, __m256i x, __m256i w) {
 #define ACCUMULATE accumulate_wide
 #include "eser_kernels_x86.h"
 
-/* GCC has it from 11 on, clang from 12 on; what an older compiler lacks costs these kernels alone. */
-#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
-#define HAS_AVXVNNI 1
+#if ESER_HAS_AVXVNNI
 #define DOT dot_vnni
 #define TARGET __attribute__((target("avx2,avxvnni")))
 #define ACCUMULATE _mm256_dpbusd_avx_epi32
 #include "eser_kernels_x86.h"
-#else
-#define HAS_AVXVNNI 0
 #endif
 
 /* Sixteen numbers at a time: four inputs against those of four channels, whose sums of two are added up at the end. */
@@ -194,7 +190,7 @@ static const eser_kernels AVX2_SET = {
     .features_side_by_side = eser_features_side_by_side_avx2,
     .winograd = eser_winograd_avx2,
 };
-#if HAS_AVXVNNI
+#if ESER_HAS_AVXVNNI
 static const eser_kernels VNNI_SET = {
     .name = "avxvnni",
     .dot = dot_vnni,
@@ -206,6 +202,7 @@ static const eser_kernels VNNI_SET = {
     .features = eser_features_avx2,
     .quantise = quantise_avx2,
     .features_side_by_side = eser_features_side_by_side_avx2,
+    .winograd = eser_winograd_vnni,
 };
 #endif
 static const eser_kernels VNNI512_SET = {
@@ -242,7 +239,7 @@ uint32_t eser_kernels_simd(const eser_kernels **found) {
     if ((saved & YMM_STATE) != YMM_STATE || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b >> 5 & 1))
         return 0;
     found[n++] = &AVX2_SET;
-#if HAS_AVXVNNI
+#if ESER_HAS_AVXVNNI
     uint32_t others;
     if (a >= 1 && __get_cpuid_count(7, 1, &others, &a, &a, &d) && others >> 4 & 1)
         found[n++] = &VNNI_SET;

@@ -129,6 +129,13 @@ void eser_activate_neon(uint8_t *out, int32_t out_step, const int32_t *acc, int3
                         const int32_t *multiplier, int32_t keep);
 #endif
 #ifdef ESER_X86
+/* GCC has AVX-VNNI from 11 on, clang from 12 on; what an older compiler lacks costs these kernels alone. */
+#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
+#define ESER_HAS_AVXVNNI 1
+void eser_winograd_vnni(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
+#else
+#define ESER_HAS_AVXVNNI 0
+#endif
 void eser_winograd_avx2(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 void eser_winograd_vnni512(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 void eser_dot_vnni512(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, const int8_t *panel);

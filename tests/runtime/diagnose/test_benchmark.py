@@ -32,7 +32,7 @@ from edge_ser.diagnose.benchmark.results import (
 )
 from edge_ser.diagnose.benchmark.table import format_report
 from edge_ser.diagnose.machine import read_condition, read_machine
-from edge_ser.engines import BACKENDS, shipped_backend
+from edge_ser.engines import BACKENDS, ENGINE_PACKAGES, shipped_backend
 
 STATISTICS = ["first_ms", "n", "min", "mean", "p50", "p90", "p99", "max", "outliers", "times_ms"]
 
@@ -195,6 +195,13 @@ def test_the_table_shows_it_all(measured: Report) -> None:
     assert f"{WARM_UP_ROUNDS} rounds of warm-up, then 3 rounds" in text
     assert "of weights" in text
     assert max(map(len, text.splitlines())) <= 110
+
+
+def test_the_engine_and_its_kernels_are_named(measured: Report) -> None:
+    engine, kernel = measured.results[0].subject.engine, EmotionRecognizer()._backend.kernel
+    assert engine.startswith(ENGINE_PACKAGES[shipped_backend()])
+    assert engine.endswith(f" ({kernel})") if kernel else "(" not in engine
+    assert engine in format_report(measured)
 
 
 @pytest.mark.parametrize("width", [40, 80, 100])
