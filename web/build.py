@@ -36,7 +36,9 @@ _PASSED_ON = re.compile(r'^export\s+\{([^}]*)\}\s+from\s+"\./([a-z-]+)\.js";\n',
 def compiled(output: Path, sources: list[Path], *flags: str) -> bytes:
     """Compile C for WebAssembly into ``output`` and return it; SystemExit where the compiler fails."""
     command = [sys.executable, "-m", "ziglang", "cc", *TARGET, f"-I{CSRC}", *flags, *map(str, sources)]
-    done = subprocess.run([*command, *map(str, sorted(CSRC.glob("*.c"))), "-o", str(output)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *map(str, sorted(CSRC.glob("*.c"))), "-o", str(output)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"the compiler failed (it is the package ziglang)\n{done.stderr[-2000:]}")
     return output.read_bytes()
@@ -44,11 +46,11 @@ def compiled(output: Path, sources: list[Path], *flags: str) -> bytes:
 
 def wasm() -> bytes:
     """Return the library with the model that ships, for ``web/src/engine.js``."""
+    folder = WEB / "dist" / "c"  # zig keeps what it compiled by where it lies
+    source_of().write(folder)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        source_of().write(folder)
         sources = [WEB / "src" / "eser_web.c", folder / "eser_model.c"]
-        return compiled(folder / "eser.wasm", sources, f"-I{folder}", *_REACTOR)
+        return compiled(Path(name) / "eser.wasm", sources, f"-I{folder}", *_REACTOR)
 
 
 def joined(entry: Path, generated: dict[str, str]) -> tuple[str, list[str]]:
