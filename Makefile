@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check fix docs bench golden native wheels model results
+.PHONY: demo test check fix docs bench golden native wheels web model results
 demo: .venv/runtime
 	@$(BIN)/edge-ser predict "$(WAV)"
 
@@ -21,6 +21,7 @@ fix: .venv/test
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 docs: .venv/docs
+	$(BIN)/python web/build.py
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 # QUICK=1: a tenth of the rounds, to try it, into runs/.
@@ -37,6 +38,10 @@ native:
 # dist/: the source distribution and wheels for six platforms; a compiler for all of them comes from the package index.
 wheels: .venv/wheels
 	$(BIN)/python release/wheels.py
+
+# web/dist/: the npm package and the page in one file.
+web: .venv/wheels
+	$(BIN)/python web/build.py
 
 # The shipped model, from the corpora to the files in the package.
 model: .venv/test

@@ -14,6 +14,7 @@ myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "edge-ser"
+html_extra_path = ["../web/dist/page"]  # the page of try.md, which web/build.py writes
 html_copy_source = False
 html_show_sphinx = False
 autodoc_member_order = "bysource"

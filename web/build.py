@@ -46,11 +46,11 @@ def compiled(output: Path, sources: list[Path], *flags: str) -> bytes:
 
 def wasm() -> bytes:
     """Return the library with the model that ships, for ``web/src/engine.js``."""
+    folder = WEB / "dist" / "c"  # zig keeps what it compiled by where it lies
+    source_of().write(folder)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        source_of().write(folder)
         sources = [WEB / "src" / "eser_web.c", folder / "eser_model.c"]
-        return compiled(folder / "eser.wasm", sources, f"-I{folder}", *_REACTOR)
+        return compiled(Path(name) / "eser.wasm", sources, f"-I{folder}", *_REACTOR)
 
 
 def joined(entry: Path, generated: dict[str, str]) -> tuple[str, list[str]]:
