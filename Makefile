@@ -15,7 +15,7 @@ test: .venv/test
 
 check: .venv/test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/mypy && $(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 edge_ser && $(BIN)/lint-imports
 
 fix: .venv/test
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -6,6 +6,8 @@ import csv
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch counts the cores: runs in this process and in others must agree bit for bit
 
@@ -61,7 +63,9 @@ def write_corpus(folder: Path, n_speakers: int = 6, per_label: int = 2) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No traces in the user's cache."""
+    """No traces in the user's cache, but of zig, which takes a minute to compile its C runtimes."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("ZIG_GLOBAL_CACHE_DIR", str(user / "zig"))
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
@@ -80,6 +84,18 @@ def native_library() -> Path:
     if found is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no libeser.so (install a C compiler, then: make native)")
     return found
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that make wheels writes: the one that EDGE_SER_DIST names, or built now."""
+    if named := os.environ.get("EDGE_SER_DIST"):
+        return Path(named)
+    for module in ("ziglang", "scikit_build_core"):
+        pytest.importorskip(module)
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "release/wheels.py", "-o", folder], cwd=ROOT, check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

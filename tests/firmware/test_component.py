@@ -141,6 +141,30 @@ def test_no_multiplication_and_addition_becomes_one_without_the_flag(tmp_path: P
         assert not re.search(r"\bvfn?m(add|sub)", execute(["objdump", "-d", compiled])), source.name
 
 
+LARGE = {"eser_features_side_by_side": 72, "eser_winograd": 42}
+"""KB of stack of what Python alone uses, as edge_ser/csrc/README.md says."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["gcc", "clang", "aarch64-linux-gnu-gcc"])
+def test_functions_with_vector_kernels_take_no_more_stack_than_stated(compiler: str, tmp_path: Path) -> None:
+    need(compiler)
+    stated = (CSRC / "README.md").read_text()
+    assert all(f"{kb} KB" in stated for kb in LARGE.values())
+    sizes: dict[str, int] = {}
+    for source in sorted(CSRC.glob("*.c")):
+        usage = tmp_path / f"{source.stem}.su"
+        options = ["-std=c99", "-O3", "-ffp-contract=off", "-fPIC", "-fstack-usage"]
+        execute([compiler, *options, "-c", source, "-o", usage.with_suffix(".o")])
+        for line in usage.read_text().splitlines() if usage.exists() else ():
+            function, size, kind = line.split("\t")
+            assert kind != "dynamic", function
+            sizes[function.split(":")[-1]] = int(size)
+    assert len(sizes) > 30
+    for function, size in sizes.items():
+        assert size <= 1024 * next((kb for name, kb in LARGE.items() if function.startswith(name)), 2.2), function
+
+
 def test_no_function_of_a_stream_takes_a_kilobyte_of_stack(tmp_path: Path) -> None:
     need("arm-none-eabi-gcc")
     for source in sorted(CSRC.glob("*.c")):

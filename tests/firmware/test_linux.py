@@ -16,8 +16,8 @@ from edge_ser.arrays import Int16Array
 from edge_ser.engines.clib import library_path
 from edge_ser.model.manifest import shipped_model_path
 from edge_ser_export.c_library import CModel
-from tests.firmware import aarch64
-from tests.firmware.targets import A53, EXAMPLES, LINUXES, Linux, execute, make, need, refuse
+from tests.firmware import emulated
+from tests.firmware.targets import A53, A76, EXAMPLES, LINUXES, Linux, execute, make, need, refuse
 
 SAID = re.compile(
     r"said (\d+\.\d\d)-(\d+\.\d\d) s: (\w+) (\d+) % \(neutral (\d+), angry (\d+), happy (\d+), sad (\d+)\)( no speech)?"
@@ -100,7 +100,7 @@ def test_a_board_says_what_this_machine_says(
 
 def build_cpp(libraries: Path, folder: Path, prefix: str = "") -> Path:
     """Build the C++ example against the ONNX Runtime in ``libraries``, which is that of a wheel."""
-    include = aarch64.board_root() / "usr" / "include" / "onnxruntime"
+    include = emulated.ARM64.root() / "usr" / "include" / "onnxruntime"
     compilers = [f"CC={prefix}gcc", f"CXX={prefix}g++"]
     make("linux_onnx_cpp", *compilers, f"ORT_INCLUDE={include}", f"ORT_LIB={libraries}", f"BUILD={folder}")
     return folder / "linux_onnx_cpp"
@@ -159,43 +159,16 @@ def test_cpp_writes_nothing_into_the_home(cpp: Path, samples: Int16Array, tmp_pa
 @pytest.fixture(scope="module")
 def cpp_for_boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need_cpp("aarch64-linux-gnu-g++", A53[0])
-    libraries = aarch64.dependencies() / "onnxruntime" / "capi"
+    libraries = emulated.dependencies() / "onnxruntime" / "capi"
     return build_cpp(libraries, tmp_path_factory.mktemp("cpp_aarch64"), "aarch64-linux-gnu-")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processor", aarch64.PROCESSORS)
-def test_cpp_on_a_board(processor: str, cpp: Path, cpp_for_boards: Path, samples: Int16Array) -> None:
-    emulator: list[str | Path] = [*aarch64.PROCESSORS[processor], "-L", aarch64.board_root()]
+@pytest.mark.parametrize("processor", [A53, A76], ids=lambda processor: processor[-1])
+def test_cpp_on_a_board(processor: tuple[str, ...], cpp: Path, cpp_for_boards: Path, samples: Int16Array) -> None:
+    emulator: list[str | Path] = [*processor, "-L", emulated.ARM64.root()]
     pcm, model = samples[:32000].astype("<i2").tobytes(), shipped_model_path(".onnx")
     label, found = shares(execute([*emulator, cpp_for_boards, model], stdin=pcm))
     here, expected = shares(execute([cpp, model], stdin=pcm))
     assert label == here
     assert found == pytest.approx(expected, abs=0.03)
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as it is installed on a board."""
-    need(*aarch64.TOOLS)
-    if library_path() is None:
-        refuse("the C library is not installed here (pip install --editable . where there is a C compiler)")
-    folder = tmp_path_factory.mktemp("package")
-    aarch64.install(folder)
-    return folder
-
-
-@pytest.mark.slow
-def test_the_package_answers_on_a_board_as_here(package: Path, data_dir: Path) -> None:
-    recordings = [sorted((data_dir / corpus / "audio").glob("*.flac"))[100] for corpus in ("cremad", "emodb", "ravdess")]
-    said: list[str] = []
-    wrong = aarch64.differences(package, recordings, said.append)
-    assert not wrong, "\n".join(wrong)
-    assert len(said) == len(aarch64.PROCESSORS) * len(aarch64.BACKENDS) * len(recordings)
-
-
-@pytest.mark.slow
-def test_the_package_on_a_board_says_what_is_wrong(package: Path, tmp_path: Path) -> None:
-    (tmp_path / "broken.wav").write_bytes(b"no audio")
-    with pytest.raises(RuntimeError, match=r"AudioError: .*broken.wav"):
-        aarch64.answers(A53, package, ["onnx"], [tmp_path / "broken.wav"])
