@@ -299,8 +299,8 @@ class Trainer:
             scored = np.concatenate([logits, self.criterion.scores(heard_logits, heard_z, centres.numpy())])
             scored_y = np.tile(self.dev_y, 2)
         temperature = fit_temperature(scored, scored_y)
-        spoken = [*vectors, *encode(net, [of_clip[0] for of_clip in self.copies if of_clip])]
-        detector = speech_detector(net, spoken, dev_vectors, self.config)
+        copies = encode(net, [of_clip[0] for of_clip in self.copies if of_clip])
+        detector = speech_detector(net, self.train_features, vectors, copies, dev_vectors, self.config)
         measured = speech_statistics(net, self.data.train, self.train_features, vectors, self.config)
         weights.save_model(self.folder, net.state_dict(), self.config, step, centres, measured, detector, temperature)
         dev = score(logits, self.dev_y, [c.speaker for c in self.data.dev], temperature)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edge_ser.arrays import Float32Array, Float64Array, UInt16Array
+from edge_ser.arrays import BoolArray, Float32Array, Float64Array, UInt16Array
 from edge_ser.engines.statistics import statistics_of_vectors
 from edge_ser.frontend.features import extract
 from edge_ser.model.manifest import FLOAT_STEP
-from edge_ser.personal.microphone import Encoder, SpeechStatistics
+from edge_ser.personal.microphone import Encoder, SpeechStatistics, speech_vectors
 from edge_ser.prediction import speech_probability
 from edge_ser_train.corpora.clips import ORDINARY, Clip
 from edge_ser_train.method.config import TrainConfig
@@ -25,7 +25,7 @@ from edge_ser_train.method.outliers import no_speech
 MISSED = 0.003
 """Share of the dev clips, as recorded or as copies, below the threshold: answered `no_speech` though somebody speaks."""
 
-N_SOUNDS = 2000
+N_SOUNDS = 2500
 """Made sounds without speech that the probability of speech is fitted on."""
 
 _SOUNDS = 5  # stream of random numbers; the loop, the dataset and the outliers have the streams before
@@ -64,19 +64,38 @@ def fit_detector(speech: UInt16Array, none: UInt16Array, dev: list[UInt16Array])
     return detector | {"threshold": float(min(lowest))}
 
 
+def piece(vectors: Float32Array, heard: BoolArray, rng: np.random.Generator) -> Float32Array:
+    """Return one to five of a clip's encoder vectors [N, size] in a row, about one that is ``heard`` [N].
+
+    Of so short a sound the deviation is small, as it is of a steady one, so the fit has to see it.
+    """
+    n = min(int(rng.integers(1, 6)), len(vectors))
+    about = int(rng.choice(np.flatnonzero(heard))) if heard.any() else len(vectors) // 2
+    first = min(max(0, about - int(rng.integers(0, n))), len(vectors) - n)
+    return vectors[first : first + n]
+
+
 def statistics_of(vectors: Sequence[Float32Array]) -> UInt16Array:
     """Return the statistics of every clip's encoder vectors, [n, 2 · encoder_size]."""
     return np.stack([statistics_of_vectors(v, FLOAT_STEP) for v in vectors])
 
 
 def speech_detector(
-    net: EmotionNet, speech: Sequence[Float32Array], dev: list[Sequence[Float32Array]], config: TrainConfig
-) -> dict[str, Any]:
-    """Return what ``Manifest.speech`` holds, fitted on encoder vectors of clips of speech and on made sounds."""
+    net: EmotionNet, features: Sequence[Float32Array], speech: Sequence[Float32Array], copies: Sequence[Float32Array],
+    dev: list[Sequence[Float32Array]], config: TrainConfig,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what ``Manifest.speech`` holds, fitted on clips, copies and made sounds, and on a piece of each clip and sound.
+
+    ``speech`` and ``copies`` are encoder vectors, as ``dev`` are, and ``features`` the clips'.
+    """
     front_end, rng = config.front_end_config, np.random.default_rng([config.seed, _SOUNDS])
-    lengths = rng.integers(front_end.rate_hz // 2, 5 * front_end.rate_hz, min(N_SOUNDS, len(speech)))
+    lengths = rng.integers(front_end.rate_hz // 2, 5 * front_end.rate_hz, min(N_SOUNDS, len(speech) + len(copies)))
     sounds = [extract(no_speech(int(n), front_end.rate_hz, rng), front_end) for n in lengths]
-    return fit_detector(statistics_of(speech), statistics_of(encode(net, sounds)), [statistics_of(vectors) for vectors in dev])
+    none = encode(net, sounds)
+    spoken = [piece(v, speech_vectors(x, front_end), rng) for v, x in zip(speech, features, strict=True)]
+    other = [piece(v, np.ones(len(v), dtype=np.bool_), rng) for v in none]
+    fitted = statistics_of([*speech, *copies, *spoken]), statistics_of([*none, *other])
+    return fit_detector(*fitted, [statistics_of(vectors) for vectors in dev])
 
 
 def speech_statistics(
