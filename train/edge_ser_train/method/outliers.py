@@ -150,8 +150,8 @@ def _beat(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Arra
 
 
 KINDS: dict[str, tuple[Callable[[int, int, np.random.Generator], Float64Array], float]] = {
-    "noise and hum": (_noise, 4), "notes": (_notes, 1.5), "clicks": (_clicks, 1), "a glide": (_glide, 4), "beeps": (_beeps, 0.5),
-    "a beat": (_beat, 1),
+    "noise and hum": (_noise, 4), "notes": (_notes, 1.5), "clicks": (_clicks, 1), "a glide": (_glide, 3), "beeps": (_beeps, 0.5),
+    "a beat": (_beat, 2),
 }  # fmt: skip
 """Sound without speech, and how often it comes; ``evaluate --rejection`` has its own, made in other ways."""
 
