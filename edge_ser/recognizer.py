@@ -15,7 +15,7 @@ from edge_ser.frontend.audio import AudioReader, AudioSource
 from edge_ser.frontend.features import extract_blocks
 from edge_ser.model.manifest import Manifest, ModelFile, read_model_file, shipped_model_path
 from edge_ser.personal.correction import Correction, heard_of
-from edge_ser.personal.microphone import Encoder, Microphone, SpeechStatistics, silence_db
+from edge_ser.personal.microphone import Encoder, SpeechStatistics, silence_db
 from edge_ser.personal.person import Person, require_word
 from edge_ser.personal.profile import Profile
 from edge_ser.prediction import NO_SPEECH, Prediction, decide
@@ -141,33 +141,25 @@ class EmotionRecognizer:
         offset, correction = profile.offset(self.manifest), profile.correction(self.manifest)
         return self._backend if offset is None else self._backend.shifted(offset), correction
 
-    def stream(self, rate_hz: float = 16000, calibrate: SpeechStatistics | None = None, profile: Profile | None = None) -> Stream:
+    def stream(self, rate_hz: float = 16000, profile: Profile | None = None) -> Stream:
         """Return a stream for one utterance that arrives in chunks, of samples at ``rate_hz``; see :class:`Stream`.
-
-        Every finished utterance, and every minute of a longer one, is counted into ``calibrate`` as the microphone gives it;
-        ``Profile(calibrate.result())`` is then this microphone's profile. Counting encodes the speech a second time.
 
         ``profile`` is whose voice it is where several people share this recogniser; None is :attr:`profile`.
 
-        Raises AudioError for an impossible rate, ConfigError for a model whose front end needs the whole utterance, or
-        statistics of another model.
+        Raises AudioError for an impossible rate, ConfigError for a model whose front end needs the whole utterance.
         """
-        if calibrate is not None and calibrate.encoder.weights_sha256 != self.manifest.training["weights_sha256"]:
-            raise ConfigError("calibrate counts what another model makes of speech; expected recognizer.statistics()")
         backend, correction = self._tuned if profile is None else self._tune(profile)
-        return Stream(backend, self.manifest, rate_hz, self.min_confidence, self.min_speech, correction, calibrate)
+        return Stream(backend, self.manifest, rate_hz, self.min_confidence, self.min_speech, correction)
 
-    def statistics(self, microphone: Microphone | None = None) -> SpeechStatistics:
-        """Return statistics of this model's encoder, empty or going on where ``microphone`` was measured, for :meth:`stream`.
-
-        Raises ConfigError when another model measured that.
+    def statistics(self) -> SpeechStatistics:
+        """Return empty statistics of this model's encoder, to measure a microphone with.
 
         >>> EmotionRecognizer().statistics().n_vectors
         0
         """
         manifest, backend = self.manifest, self._backend
         encoder = Encoder(manifest.front_end, manifest.training["weights_sha256"], manifest.encoder_size, backend.vectors)
-        return SpeechStatistics(encoder, microphone)
+        return SpeechStatistics(encoder)
 
     def adapt(self, utterance: AudioSource | Prediction, label: str) -> Profile:
         """Learn that this person sounds so when they are ``label``, and return the profile, which can be saved.

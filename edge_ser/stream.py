@@ -24,7 +24,7 @@ from edge_ser.frontend.features import FeatureStream, middle_window
 from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE, LEAD_FRAMES, vector_count
 from edge_ser.model.manifest import Manifest
 from edge_ser.personal.correction import Correction
-from edge_ser.personal.microphone import SpeechListener, SpeechStatistics, silence_db
+from edge_ser.personal.microphone import silence_db
 from edge_ser.prediction import Prediction, decide
 
 EXACT_S = 600
@@ -57,12 +57,11 @@ class Stream:
         min_confidence: float = 0.0,
         min_speech: float | None = None,
         correction: Correction | None = None,
-        calibrate: SpeechStatistics | None = None,
     ) -> None:
         self.rate_hz = rate_hz
         self._backend, self._manifest = backend, manifest
         self._limits = min_confidence, min_speech
-        self._correction, self._calibrate = correction, calibrate
+        self._correction = correction
         self._silence_db = silence_db(manifest.front_end)
         hop_samples, model_rate_hz = manifest.front_end.hop_samples, manifest.front_end.rate_hz
         self._block_samples = backend.block_frames * hop_samples * rate_hz / model_rate_hz
@@ -81,7 +80,6 @@ class Stream:
         self._vectors = _Window(self._backend.vector_size, self._backend.vector_dtype)
         self._loud = _Window(1, np.bool_)  # of every frame: whether it is more than digital silence
         self._final: Prediction | None = None
-        self._listener = None if self._calibrate is None else SpeechListener(self._calibrate)
 
     def __enter__(self) -> Stream:
         return self
@@ -127,8 +125,6 @@ class Stream:
             self._final = self._answer()
             if self._final is None:
                 raise AudioError("the stream is silent: the judged part is digital silence; expected some speech")
-            if self._listener is not None:
-                self._listener.flush()
         return self._final
 
     def _advance(self) -> None:
@@ -152,8 +148,6 @@ class Stream:
     def _take(self, frames: Float32Array) -> None:
         if len(frames):
             self._loud.extend(frames.max(axis=1, keepdims=True) > self._silence_db)
-            if self._listener is not None:
-                self._listener.push(frames)
             self._frames = np.concatenate([self._frames, frames])
 
     def _judged(self) -> tuple[int, int]:

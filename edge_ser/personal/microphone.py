@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import math
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NoReturn, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -110,28 +109,19 @@ class Encoder:
 class SpeechStatistics:
     """What an encoder makes of the speech in any number of recordings, in constant memory.
 
-    Several threads may add to it. One made with a ``microphone`` goes on where that was measured; ConfigError when that was
-    another model. :meth:`edge_ser.EmotionRecognizer.statistics` makes one.
+    :meth:`edge_ser.EmotionRecognizer.statistics` makes one.
     """
 
-    def __init__(self, encoder: Encoder, microphone: Microphone | None = None) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self.n_frames = 0
         """Speech frames added so far."""
         self.n_vectors = 0
-        """Encoder vectors that stand for speech, the microphone's so far included."""
+        """Encoder vectors that stand for speech."""
         self._sum = np.zeros(encoder.front_end.n_bins, dtype=np.float64)
         self._squares = np.zeros(encoder.front_end.n_bins, dtype=np.float64)
         self._vector_sum = np.zeros(encoder.size, dtype=np.float64)
         self._level_sum = self._level_squares = 0.0
-        self._adding = threading.Lock()
-        if microphone is not None:
-            microphone.require(encoder.weights_sha256, encoder.size)
-            self.n_vectors = microphone.n_vectors
-            self._vector_sum += self.n_vectors * microphone.vector.astype(np.float64)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("SpeechStatistics cannot be copied or pickled; take its result() and go on with statistics(microphone)")
 
     def add(self, features: Float32Array, vectors: Float32Array | None = None) -> None:
         """Count in the speech of one recording, features [T, n_bins] in dB, and its encoder vectors where they are known.
@@ -150,25 +140,23 @@ class SpeechStatistics:
             vectors = self.encoder.vectors(features) if count.any() else none
         vectors = vectors[count]
         level = speech.mean(axis=1)
-        with self._adding:
-            self.n_frames += len(speech)
-            self._sum += speech.sum(axis=0)
-            self._squares += np.square(speech).sum(axis=0)
-            self._level_sum += float(level.sum())
-            self._level_squares += float(np.square(level).sum())
-            self.n_vectors += len(vectors)
-            self._vector_sum += vectors.sum(axis=0, dtype=np.float64)
+        self.n_frames += len(speech)
+        self._sum += speech.sum(axis=0)
+        self._squares += np.square(speech).sum(axis=0)
+        self._level_sum += float(level.sum())
+        self._level_squares += float(np.square(level).sum())
+        self.n_vectors += len(vectors)
+        self._vector_sum += vectors.sum(axis=0, dtype=np.float64)
 
     def include(self, other: SpeechStatistics) -> None:
         """Count in what another one of the same encoder has counted."""
-        with self._adding:
-            self.n_frames += other.n_frames
-            self.n_vectors += other.n_vectors
-            self._sum += other._sum
-            self._squares += other._squares
-            self._level_sum += other._level_sum
-            self._level_squares += other._level_squares
-            self._vector_sum += other._vector_sum
+        self.n_frames += other.n_frames
+        self.n_vectors += other.n_vectors
+        self._sum += other._sum
+        self._squares += other._squares
+        self._level_sum += other._level_sum
+        self._level_squares += other._level_squares
+        self._vector_sum += other._vector_sum
 
     @property
     def speech_s(self) -> float:
@@ -177,7 +165,7 @@ class SpeechStatistics:
 
     @property
     def vector_s(self) -> float:
-        """Length of the speech that encoder vectors stand for, the microphone's so far included, in seconds."""
+        """Length of the speech that encoder vectors stand for, in seconds."""
         return self.n_vectors * ENCODER_STRIDE * self.encoder.front_end.hop_samples / self.encoder.front_end.rate_hz
 
     @property
@@ -205,8 +193,7 @@ class SpeechStatistics:
 
     def refuse_noise(self) -> None:
         """Raise ConfigError when the level of what counts as speech hardly varies: that is noise, and nobody spoke."""
-        with self._adding:
-            variance = self._level_squares / max(1, self.n_frames) - (self._level_sum / max(1, self.n_frames)) ** 2
+        variance = self._level_squares / max(1, self.n_frames) - (self._level_sum / max(1, self.n_frames)) ** 2
         if self.n_frames and variance < _STEADY_STD_DB**2:
             raise ConfigError(
                 f"microphone: no speech was heard, the level varies by {math.sqrt(max(variance, 0)):.2f} dB alone; that is "
@@ -215,14 +202,13 @@ class SpeechStatistics:
 
     def result(self, speech: Speech = "ordinary") -> Microphone:
         """Return the microphone as ``speech`` showed it; ConfigError when that was too little, or none."""
-        with self._adding:
-            widest = float(self.std.max()) if self.n_frames or not self.n_vectors else math.inf
-            if widest < _SILENT_STD_DB:
-                raise ConfigError(
-                    f"microphone: no bin varies by more than {widest:.2g} dB; that is silence or a steady tone: "
-                    "check the microphone and record speech"
-                )
-            return Microphone(self.encoder.weights_sha256, self.vector, self.n_vectors, speech)
+        widest = float(self.std.max())
+        if widest < _SILENT_STD_DB:
+            raise ConfigError(
+                f"microphone: no bin varies by more than {widest:.2g} dB; that is silence or a steady tone: "
+                "check the microphone and record speech"
+            )
+        return Microphone(self.encoder.weights_sha256, self.vector, self.n_vectors, speech)
 
 
 class SpeechListener:

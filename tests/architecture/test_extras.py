@@ -111,7 +111,7 @@ def environment(folder: Path, *below: Path) -> Path:
 
 
 def install(python: Path, *what: str) -> None:
-    command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile", *what]
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-compile", *what]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -157,6 +157,6 @@ def test_each_extra_alone_brings_what_it_promises(
         f"import {name}\nfor found in pkgutil.walk_packages({name}.__path__, '{name}.'): importlib.import_module(found.name)\n"
         for name in packages
     )
-    for command in ([python, "-c", code, *sorted(PROMISED[extra])], [python, "-m", "edge_ser", "predict", speech]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    for words in (["-c", code, *sorted(PROMISED[extra])], ["-m", "edge_ser", "predict", str(speech)]):
+        done = subprocess.run([python, *words], capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -161,8 +161,8 @@ def test_functions_with_vector_kernels_take_no_more_stack_than_stated(compiler: 
             assert kind != "dynamic", function
             sizes[function.split(":")[-1]] = int(size)
     assert len(sizes) > 30
-    for function, size in sizes.items():
-        assert size <= 1024 * next((kb for name, kb in LARGE.items() if function.startswith(name)), 2.2), function
+    for function, n_bytes in sizes.items():
+        assert n_bytes <= 1024 * next((kb for name, kb in LARGE.items() if function.startswith(name)), 2.2), function
 
 
 def test_no_function_of_a_stream_takes_a_kilobyte_of_stack(tmp_path: Path) -> None:

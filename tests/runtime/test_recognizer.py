@@ -152,9 +152,9 @@ def test_where_speech_is_improbable_the_label_says_so() -> None:
     manifest = replace(manifest, speech=speech | {"bias": -1.0, "threshold": 0.4})
     z = np.zeros(64, dtype=np.float32)
 
-    def answer(thousandths: int, **limits: float) -> Prediction:
+    def answer(thousandths: int, min_confidence: float = 0.0, min_speech: float | None = None) -> Prediction:
         statistics = np.array([thousandths] + 959 * [7], dtype=np.uint16)
-        return decide(logits, z, statistics, manifest, 1.0, **limits)
+        return decide(logits, z, statistics, manifest, 1.0, min_confidence, min_speech)
 
     found = [answer(x) for x in (500, 700, 1000)]
     assert [one.speech for one in found] == pytest.approx([1 / (1 + math.exp(1 - x)) for x in (0.5, 0.7, 1.0)], abs=1e-6)

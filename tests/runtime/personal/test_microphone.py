@@ -7,7 +7,6 @@ import csv
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,23 +109,6 @@ def test_statistics_are_numpys() -> None:
     assert (known.n_frames, known.n_vectors) == (2 * (1500 + 1500), 2 * (len(vectors) + 91))
     with pytest.raises(ConfigError, match=r"shape \(10, 64\); expected \(T, 128\)"):
         statistics.add(FEATURES[:10, :64])
-
-
-def test_statistics_go_on_from_a_microphone_and_take_several_threads() -> None:
-    parts = np.split(np.concatenate([FEATURES, FEATURES[::-1]]), 20)
-    whole, first = SpeechStatistics(ENCODER), SpeechStatistics(ENCODER)
-    for part in parts:
-        whole.add(part)
-    for part in parts[:14]:
-        first.add(part)
-    second = SpeechStatistics(ENCODER, Microphone(WEIGHTS, first.vector, first.n_vectors))
-    assert np.array_equal(second.result().vector, first.vector)  # nothing was heard since
-    with ThreadPoolExecutor() as threads:
-        list(threads.map(second.add, parts[14:]))
-    assert second.n_vectors == whole.n_vectors == 140
-    np.testing.assert_allclose(second.vector, whole.vector, rtol=1e-5)
-    with pytest.raises(ConfigError, match=r"the microphone was measured with another model .*measure it with this one"):
-        SpeechStatistics(ENCODER, Microphone("0" * 64, first.vector, 70))
 
 
 @settings(max_examples=20, deadline=None)
@@ -279,37 +261,11 @@ def test_what_another_model_measured_is_refused() -> None:
         Microphone(WEIGHTS, np.zeros(480), 100)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="vector is list"):
         Microphone(WEIGHTS, [1.0], 100)  # type: ignore[arg-type]
-    other = Encoder(LOGSTFT_V1, "0" * 64, 10, means_of_bins)
-    with pytest.raises(ConfigError, match=r"what another model makes of speech; expected recognizer\.statistics\(\)"):
-        EmotionRecognizer().stream(calibrate=SpeechStatistics(other))
     recognizer = EmotionRecognizer()
     before = recognizer.profile
     with pytest.raises(ConfigError, match="measured with another model"):
         recognizer.profile = Profile(Microphone("0" * 64, np.zeros(SIZE, dtype=np.float32), 100))
     assert recognizer.profile is before
-
-
-def test_a_stream_calibrates_on_what_the_microphone_gave(speech: Path) -> None:
-    samples, _ = soundfile.read(speech, dtype="float32")
-    plain, corrected = EmotionRecognizer(), EmotionRecognizer(profile=Profile(measured()))
-    expected = plain.statistics()
-    expected.add(extract(samples))
-    for recognizer in (plain, corrected):
-        statistics = recognizer.statistics()
-        with recognizer.stream(calibrate=statistics) as s:
-            for part in np.array_split(samples, 37):
-                s.feed(part)
-            assert statistics.n_frames == 0
-            answer = s.finish()
-            assert s.finish() is answer
-        assert (statistics.n_frames, statistics.n_vectors) == (expected.n_frames, expected.n_vectors)
-        np.testing.assert_allclose(statistics.mean, expected.mean, atol=1e-3)
-        np.testing.assert_allclose(statistics.vector, expected.vector, atol=0.01)
-        assert np.array_equal(answer.logits, recognizer.predict((samples, 16000)).logits)
-    statistics = plain.statistics()
-    with plain.stream(calibrate=statistics) as s:
-        s.feed(samples)  # not finished: nobody knows whether it was one utterance
-    assert statistics.n_frames == 0
 
 
 def test_a_calibrated_microphone_answers_more_like_the_models_own(data_dir: Path) -> None:
