@@ -82,9 +82,7 @@ class Installed:
         first, *lines = (json.loads(line) for line in output.splitlines())
         machine = {"arm64": "aarch64", "armhf": "armv7l"}[self.system.architecture]
         if not first[0].startswith(f"{self.path[0]}/") or first[1:] != [machine, self.has_onnxruntime]:
-            raise RuntimeError(
-                f"the board tells {first}; expected a package in {self.path[0]}, {machine}, {self.has_onnxruntime}"
-            )
+            raise RuntimeError(f"the board tells {first}; expected a package in {self.path[0]}, {machine}, {self.has_onnxruntime}")
         return list(lines)
 
     def command(self, processor: Sequence[str], *arguments: str | Path) -> str:

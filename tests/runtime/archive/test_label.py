@@ -20,8 +20,9 @@ pytest.importorskip("pyarrow")
 
 from edge_ser import EmotionRecognizer
 from edge_ser.prediction import NO_SPEECH
+from tests.commanding import COMMAND
 from tests.conftest import ROOT
-from tests.runtime.archive.conftest import COMMAND, TROUBLED, Archive, complaint, environment, label, require_same, rows, wait_for
+from tests.runtime.archive.conftest import TROUBLED, Archive, complaint, environment, label, require_same, rows, wait_for
 
 COLUMNS = (
     *("file", "start_s", "stop_s", "duration_s", "label", "confidence", "probabilities", "embedding"),

@@ -22,7 +22,8 @@ from edge_ser.archive.pool import LocalPool
 from edge_ser.archive.run import run
 from edge_ser.archive.units import units
 from edge_ser.frontend.audio import recordings_below
-from tests.runtime.archive.conftest import COMMAND, label
+from tests.commanding import COMMAND
+from tests.runtime.archive.conftest import label
 
 N_CONTENTS = 50
 
