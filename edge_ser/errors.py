@@ -17,6 +17,7 @@ A message says what was given, what was expected and what to do. The command lin
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterable
 
 
@@ -88,5 +89,9 @@ def first_line(error: BaseException) -> str:
 def require_extra(extra: str, *modules: str) -> None:
     """Raise MissingExtraError, with the pip line that mends it, unless all of ``modules`` can be imported."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing and getattr(sys, "frozen", False):  # made by PyInstaller or its like, where nothing can be installed
+        raise MissingExtraError(
+            f"this program was packed without {', '.join(missing)}; install edge-ser itself: pip install 'edge-ser[{extra}]'"
+        )
     if missing:
         raise MissingExtraError(f"this command needs {', '.join(missing)}; install with: pip install 'edge-ser[{extra}]'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ OWN_COLUMNS = ("file", "n_bytes", "modified")
 
 _TIMES = range(-62135596800_000_000, 253402300800_000_000)
 """Microseconds since 1970 that a ``datetime`` has room for: the years 1 to 9999."""
+_ESCAPE = re.compile(r"\\x[89a-f][0-9a-f]")  # how bytes that are no UTF-8 are written
 _ENDINGS = tuple(suffix.encode() for suffix in AUDIO_SUFFIXES)
 
 
@@ -76,22 +78,34 @@ def listing(names: Sequence[str]) -> Listing:
 
 
 def text(name: bytes) -> str:
-    r"""Return a name as text: bytes that are no UTF-8 as they are escaped.
+    r"""Return a name as text: bytes that are no UTF-8 are escaped, and so are backslashes where one could be such an escape.
 
-    >>> text(b"caf\xe9.wav")
-    'caf\\xe9.wav'
+    No two names have the same text.
+
+    >>> text(b"caf\xe9.wav"), text(rb"caf\xe9.wav"), text(rb"C:\calls\1.wav")
+    ('caf\\xe9.wav', 'caf\\\\xe9.wav', 'C:\\calls\\1.wav')
     """
-    return name.decode("utf-8", "backslashreplace")
+    try:
+        decoded = name.decode()
+        if not _ESCAPE.search(decoded):
+            return decoded
+    except UnicodeDecodeError:
+        pass
+    return name.replace(b"\\", rb"\\").decode("utf-8", "backslashreplace")
 
 
 def texts(files: Any) -> Any:
     """Return names (binary) as ``pyarrow`` text, each as :func:`text` does."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     try:
-        return files.cast(pa.large_string())
+        decoded = files.cast(pa.large_string())
+        if not pc.any(pc.match_substring(decoded, r"\x")).as_py():
+            return decoded
     except pa.ArrowInvalid:
-        return pa.array(map(text, files.to_pylist()), pa.large_string())
+        pass
+    return pa.array(map(text, files.to_pylist()), pa.large_string())
 
 
 def _table(rows: Iterable[tuple[bytes, int, int | None]]) -> Table:

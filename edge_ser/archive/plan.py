@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from edge_ser.archive.dataset import Dataset, Terms
 from edge_ser.archive.listing import OWN_COLUMNS, Listing, Table, listing, texts
 from edge_ser.archive.units import Labeller
+from edge_ser.errors import AudioWarning
 from edge_ser.live.segmenter import SegmenterConfig
 from edge_ser.processes import cores
 from edge_ser.recognizer import EmotionRecognizer
@@ -44,6 +46,7 @@ class Plan:
         settings = {
             "segments": segments is not None,
             "min_confidence": recognizer.min_confidence,
+            "min_speech": recognizer.min_speech,
             "profile_sha256": None if profile is None else hashlib.sha256(profile.read_bytes()).hexdigest(),
             **({} if segments is None else asdict(segments)),
         }
@@ -70,19 +73,35 @@ def cpus() -> int:
     return cores()
 
 
-def cpu_seconds(plan: Plan, left: Table) -> tuple[float, int]:
-    """Return how long one CPU would take for the recordings ``left``, and on how many of them that was measured."""
+def cpu_seconds(plan: Plan, left: Table) -> tuple[float, int] | None:
+    """Return how long one CPU would take for the recordings ``left``, and on how many of them that was measured.
+
+    It is measured in a process of its own, as the work is done; None where a recording ended that.
+    """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
     import pyarrow.compute as pc
 
     n = left.num_rows
-    sample = left.take(sorted({i * n // _SAMPLE for i in range(_SAMPLE)})).to_pylist()
-    plan.labeller.rows(sample[0]["file"])  # what is loaded with the first is no matter of the others
-    started, weight, measured = time.perf_counter(), 0, 0
-    for recording in sample:
-        plan.labeller.rows(recording["file"])
-        weight += recording["n_bytes"] + _FILE_BYTES
-        measured += 1
-        if time.perf_counter() - started > _SAMPLE_S:
-            break
+    sample = left.take(sorted({i * n // _SAMPLE for i in range(_SAMPLE)}))
+    files, sizes = sample["file"].to_pylist(), sample["n_bytes"].to_pylist()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            seconds, measured = pool.submit(_measured, plan.labeller, files).result()
+        except BrokenProcessPool:
+            return None
     total = pc.sum(left["n_bytes"]).as_py() + n * _FILE_BYTES
-    return (time.perf_counter() - started) * total / weight, measured
+    return seconds * total / (sum(sizes[:measured]) + measured * _FILE_BYTES), measured
+
+
+def _measured(labeller: Labeller, files: Sequence[bytes]) -> tuple[float, int]:
+    """Return the time for the first of ``files``, in seconds, and how many of them that was enough for."""
+    warnings.simplefilter("ignore", AudioWarning)
+    labeller.rows(files[0])  # what is loaded with the first is no matter of the others
+    started, measured = time.perf_counter(), 0
+    while measured < len(files) and time.perf_counter() - started <= _SAMPLE_S:
+        labeller.rows(files[measured])
+        measured += 1
+    return time.perf_counter() - started, measured

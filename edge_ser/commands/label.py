@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ser.commands._options import backend_option, configured, min_confidence_option, model_option, profile_option
+from edge_ser.commands._options import (
+    backend_option,
+    configured,
+    min_confidence_option,
+    min_speech_option,
+    model_option,
+    profile_option,
+)
 from edge_ser.errors import AudioError, require_extra
 from edge_ser.files import require_writable, writing
 from edge_ser.terminal import complain, keyed
@@ -32,6 +39,7 @@ _FILE_BYTES = 20_000  # what a recording takes beyond its length, in bytes of it
 @model_option
 @backend_option
 @min_confidence_option
+@min_speech_option
 @profile_option
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="With --segments: as `listen --set`.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="HTML", help="Write a page about the labelled archive.")
@@ -46,6 +54,7 @@ def command(
     model: Path | None,
     backend: str,
     min_confidence: float,
+    min_speech: float | None,
     profile: Path | None,
     settings: tuple[str, ...],
     report: Path | None,
@@ -80,7 +89,7 @@ def command(
     from edge_ser.archive.plan import Plan
     from edge_ser.recognizer import EmotionRecognizer
 
-    recognizer = EmotionRecognizer(model, backend=backend, min_confidence=min_confidence, profile=profile)
+    recognizer = EmotionRecognizer(model, backend=backend, min_confidence=min_confidence, min_speech=min_speech, profile=profile)
     plan = Plan.of(roots, output, recognizer, segmenter, profile)
     for folder in plan.listed.unlisted:
         complain(AudioError(f"cannot list {folder}"))
@@ -174,12 +183,12 @@ def _check(plan: Plan, jobs: int | None) -> None:
     ]
     if left.num_rows:
         jobs = jobs or cpus()
-        seconds, n = cpu_seconds(plan, left)
-        spent = f"{_duration(seconds / jobs)} on {jobs} CPU{'s' * (jobs > 1)}"
-        rows += [
-            ("parts", f"{sum(1 for _ in units(left, jobs)):,}"),
-            ("time", f"about {spent}, measured on {n} of them"),
-        ]
+        measured = cpu_seconds(plan, left)
+        spent = "not known: a recording ended the process that measured"
+        if measured is not None:
+            seconds, n = measured
+            spent = f"about {_duration(seconds / jobs)} on {jobs} CPU{'s' * (jobs > 1)}, measured on {n} of them"
+        rows += [("parts", f"{sum(1 for _ in units(left, jobs)):,}"), ("time", spent)]
     for line in keyed(rows, 14):
         click.echo(line)
 

@@ -25,6 +25,11 @@ class Heard:
     text: str | None = None
 
 
+def note(line: str) -> None:
+    """Tell how it is with the broker."""
+    print(line, file=sys.stderr)
+
+
 class Ears(Protocol):
     """Hears one command after another, as it is said."""
 
@@ -49,8 +54,7 @@ class Here:
         self.stream = self.recognizer.stream()
         self.publisher = None
         if mqtt is not None:
-            broker, labels = Broker.from_url(mqtt), self.recognizer.labels
-            self.publisher = Publisher(broker, lambda line: print(line, file=sys.stderr), labels, topics=["utterance"])
+            self.publisher = Publisher(Broker.from_url(mqtt), note, lambda: self.recognizer.labels, topics=["utterance"])
 
     def start(self) -> None:
         """Begin with a command."""

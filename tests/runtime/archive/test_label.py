@@ -21,6 +21,7 @@ pytest.importorskip("pyarrow")
 from edge_ser import EmotionRecognizer
 from edge_ser.prediction import NO_SPEECH
 from tests.commanding import COMMAND
+from tests.conftest import ROOT
 from tests.runtime.archive.conftest import TROUBLED, Archive, complaint, environment, label, require_same, rows, wait_for
 
 COLUMNS = (
@@ -102,6 +103,7 @@ def test_another_model_and_other_settings_are_refused(archive: Archive, tmp_path
     for option, what in (
         (["--backend", "tflite"], "model_sha256"),
         (["--min-confidence", "0.5"], "min_confidence 0.0, now it is 0.5"),
+        (["--min-speech", "0"], "min_speech null, now it is 0.0"),
         (["--segments"], "segments false, now it is true"),
     ):
         if option[0] == "--segments":
@@ -267,6 +269,25 @@ def test_check_says_what_it_would_do_and_writes_nothing(archive: Archive, tmp_pa
         assert re.search(part, done.stdout), done.stdout
     label(archive.folder / "a", "-o", tmp_path / "out")
     assert re.search(r"finished +22 in", label(archive.folder, "-o", tmp_path / "out", "--check").stdout)
+
+
+def test_check_measures_in_a_process_of_its_own(make_archive: Callable[..., Archive], tmp_path: Path) -> None:
+    archive = make_archive(4, named=["a/always.wav"])
+    done = label(archive.folder, "-o", tmp_path / "out", "--check", troubled=True)
+    assert re.search(r"time +not known: a recording ended the process that measured\n", done.stdout), done.stdout
+
+
+def test_duckdb_answers_what_the_page_asks(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    label(archive.folder, "-o", tmp_path / "labels")
+    (query,) = re.findall(r"^```sql\n(.*?)^```", (ROOT / "docs/label.md").read_text(), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    found = duckdb.sql(query)
+    sure = [answer for answer in archive.answers.values() if answer["label"] != NO_SPEECH and answer["confidence"] >= 0.5]
+    assert found.columns == ["corpus", "answers", "minutes", "angry_percent", "angry_mean"]
+    ((corpus, answers, _, angry, _),) = found.fetchall()
+    assert (corpus, answers) == ("", len(sure))
+    assert angry == pytest.approx(100 * sum(answer["label"] == "angry" for answer in sure) / len(sure), abs=0.1)
 
 
 def test_the_extras_are_asked_for_before_anything_is_read(tmp_path: Path) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("pyarrow")
 
 import pyarrow as pa
 
 from edge_ser import ConfigError
-from edge_ser.archive.listing import listing
+from edge_ser.archive.listing import listing, text, texts
 from edge_ser.archive.units import FEWEST_FILES, MOST_BYTES, MOST_FILES, units
 from tests.runtime.archive.conftest import Archive, label, rows
 
@@ -43,14 +46,27 @@ def test_what_is_no_recording_is_passed_over(tmp_path: Path) -> None:
     assert names(tmp_path) == [str(tmp_path / "B.FLAC"), str(tmp_path / "a.wav")]
 
 
-def test_a_name_that_is_no_text_is_labelled_once(archive: Archive, tmp_path: Path) -> None:
-    odd = os.fsencode(tmp_path) + b"/caf\xe9.wav"
-    with open(archive.folder / "a/000.wav", "rb") as file, open(odd, "wb") as copy:
-        copy.write(file.read())
+def test_a_name_that_is_no_text_and_what_looks_like_it_are_labelled_once_each(archive: Archive, tmp_path: Path) -> None:
+    first, second = sorted((archive.folder / "a").glob("*.wav"))[:2]
+    (tmp_path / "in").mkdir()
+    shutil.copy(first, os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.wav"))
     for _ in range(2):
-        label(tmp_path, "-o", tmp_path / "out")
+        label(tmp_path / "in", "-o", tmp_path / "out")
     (row,) = rows(tmp_path / "out")
-    assert (row["file"], row["error"]) == (f"{tmp_path}/caf\\xe9.wav", None)
+    assert (row["file"], row["error"]) == (f"{tmp_path}/in/caf\\xe9.wav", None)
+    shutil.copy(second, tmp_path / "in" / r"caf\xe9.wav")
+    for _ in range(2):
+        label(tmp_path / "in", "-o", tmp_path / "out")
+    found = {row["file"]: row["embedding"] for row in rows(tmp_path / "out")}
+    assert sorted(found) == [f"{tmp_path}/in/caf\\\\xe9.wav", f"{tmp_path}/in/caf\\xe9.wav"]
+    assert len(set(map(tuple, found.values()))) == 2
+
+
+@given(st.lists(st.text(alphabet="\\xe89\udce9é", max_size=8), min_size=2, max_size=2, unique=True))
+def test_no_two_names_have_the_same_text(names: list[str]) -> None:
+    files = [os.fsencode(name) for name in names]
+    assert len({*map(text, files)}) == 2
+    assert texts(pa.array(files, pa.large_binary())).to_pylist() == [text(file) for file in files]
 
 
 def test_nothing_to_label_is_one_line(tmp_path: Path) -> None:
