@@ -178,15 +178,19 @@ def _fits(
     keep = eigenvalues > 1e-9 * max(eigenvalues[-1], 1e-9)
     design = np.hstack([vectors[:, keep] * np.sqrt(eigenvalues[keep]), np.ones((len(x), 1))])
     to_x = x.T @ (vectors[:, keep] / np.sqrt(eigenvalues[keep]))
-    found: list[_Fit] = []
+    def ridge(strength: float) -> Float64Array:
+        return np.append(np.full(design.shape[1] - 1, strength), BIAS)
+
     solution = None
+    if is_doubting:
+        solution, left_out = _fit(design, offset, target, weights, ridge(LAMBDAS[0]))
+        right = (_softmax(left_out) * target).sum(axis=1)
+        weights_now = weights * np.minimum(1, right * target.shape[1] * _RIGHT)
+    else:
+        weights_now = weights
+    found: list[_Fit] = []
     for strength in LAMBDAS:  # each begins where the one before ended, which is near
-        ridge = np.append(np.full(design.shape[1] - 1, strength), BIAS)
-        solution, left_out = _fit(design, offset, target, weights, ridge, solution)
-        if is_doubting:
-            right = (_softmax(left_out) * target).sum(axis=1)
-            doubted = weights * np.minimum(1, right * target.shape[1] * _RIGHT)
-            solution, left_out = _fit(design, offset, target, doubted, ridge, solution)
+        solution, left_out = _fit(design, offset, target, weights_now, ridge(strength), solution)
         found.append(_Fit(_loss(left_out, target, weights), prior, to_x @ solution[:-1], solution[-1], left_out))
     return found
 
