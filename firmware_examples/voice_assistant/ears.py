@@ -49,8 +49,12 @@ class Here:
         self.stream = self.recognizer.stream()
         self.publisher = None
         if mqtt is not None:
-            broker, labels = Broker.from_url(mqtt), self.recognizer.labels
-            self.publisher = Publisher(broker, lambda line: print(line, file=sys.stderr), labels, topics=["utterance"])
+            self.publisher = Publisher(
+                Broker.from_url(mqtt),
+                lambda line: print(line, file=sys.stderr),
+                lambda: self.recognizer.labels,
+                topics=["utterance"],
+            )
 
     def start(self) -> None:
         """Begin with a command."""
