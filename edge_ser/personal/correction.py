@@ -6,8 +6,8 @@
 
 Several such fits, of other lambdas, with and without e, and with x as it is and seen through what a label's utterances differ by
 (:class:`Within`), are mixed by how well each tells an utterance that it did not hear (leave one out, by one step of Newton's
-method). One of them is the network as it is, so whoever sounds as the training's
-speakers did keeps its answers. An utterance whose label all others contradict counts less: somebody may have been mistaken.
+method). One of them is the network as it is, so whoever sounds as the training's speakers did keeps its answers. An utterance
+whose label all others contradict counts less: somebody may have been mistaken.
 """
 
 from __future__ import annotations
@@ -178,19 +178,15 @@ def _fits(
     keep = eigenvalues > 1e-9 * max(eigenvalues[-1], 1e-9)
     design = np.hstack([vectors[:, keep] * np.sqrt(eigenvalues[keep]), np.ones((len(x), 1))])
     to_x = x.T @ (vectors[:, keep] / np.sqrt(eigenvalues[keep]))
-    def ridge(strength: float) -> Float64Array:
-        return np.append(np.full(design.shape[1] - 1, strength), BIAS)
-
-    solution = None
+    ridges = [np.append(np.full(design.shape[1] - 1, strength), BIAS) for strength in LAMBDAS]
+    solution, believed = None, weights
     if is_doubting:
-        solution, left_out = _fit(design, offset, target, weights, ridge(LAMBDAS[0]))
+        solution, left_out = _fit(design, offset, target, weights, ridges[0])
         right = (_softmax(left_out) * target).sum(axis=1)
-        weights_now = weights * np.minimum(1, right * target.shape[1] * _RIGHT)
-    else:
-        weights_now = weights
+        believed = weights * np.minimum(1, right * target.shape[1] * _RIGHT)
     found: list[_Fit] = []
-    for strength in LAMBDAS:  # each begins where the one before ended, which is near
-        solution, left_out = _fit(design, offset, target, weights_now, ridge(strength), solution)
+    for ridge in ridges:  # each begins where the one before ended, which is near
+        solution, left_out = _fit(design, offset, target, believed, ridge, solution)
         found.append(_Fit(_loss(left_out, target, weights), prior, to_x @ solution[:-1], solution[-1], left_out))
     return found
 
