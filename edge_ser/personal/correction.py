@@ -4,9 +4,10 @@
     scores = logits / T + e(z) + A x + b                                 e: evidence of the moved class centres (eq. 4), or none
     minimise  sum of cross-entropies + lambda / 2 |A|² + 1/4 |b|²        convex; A = B'X, so Newton's method in few unknowns
 
-Several such fits, of other lambdas and with and without e, are mixed by how well each tells an utterance that it did not hear
-(leave one out, by one step of Newton's method). One of them is the network as it is, so whoever sounds as the training's
-speakers did keeps its answers. An utterance whose label all others contradict counts less: somebody may have been mistaken.
+Several such fits, of other lambdas, with and without e, and with x as it is and seen through what a label's utterances differ by
+(:class:`Within`), are mixed by how well each tells an utterance that it did not hear (leave one out, by one step of Newton's
+method). One of them is the network as it is, so whoever sounds as the training's speakers did keeps its answers. An utterance
+whose label all others contradict counts less: somebody may have been mistaken.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from edge_ser.arrays import AnyArray, Float64Array, Int16Array, Int32Array, Int6
 from edge_ser.errors import ConfigError
 from edge_ser.model.manifest import Manifest
 from edge_ser.personal.person import EVIDENCE, Q16, Heard, Person, moved_centres
+from edge_ser.personal.within import Within
 
 LAMBDAS = (0.01, 0.05, 0.2)
 BIAS = 0.5
@@ -94,6 +96,7 @@ class _Fit(NamedTuple):
     loss: float
     prior: float
     weight: Float64Array | None
+    """[size, n], of x."""
     bias: Float64Array
     left_out: Float64Array
 
@@ -130,31 +133,22 @@ def learn(person: Person, model: Learnt) -> Correction | None:
     weights = np.minimum(len(y) / (len(given) * n_of), 1.5)  # every label counts alike, as far as few utterances can
     own = -1 in source
     move, without = _evidence(person, model, z, [h.label for h in heard], source)
-    # [m, rank]: the utterances in coordinates of their own, of which A is a combination.
-    eigenvalues, vectors = np.linalg.eigh(x @ x.T)
-    keep = eigenvalues > 1e-9 * max(eigenvalues[-1], 1e-9)
-    own_space = vectors[:, keep] * np.sqrt(eigenvalues[keep])
-    design = np.hstack([own_space, np.ones((len(y), 1))])
     target = np.eye(len(labels))[y][:, given]
+    within = Within(x, y)
     fits = []
     for prior in (0.0, 1.0):
         offset = (start + prior * without)[:, given]
         if not own and not person.only:
             fits.append(_Fit(_loss(offset, target, weights), prior, None, np.zeros(len(given)), offset))
-        for strength in LAMBDAS:
-            ridge = np.append(np.full(own_space.shape[1], strength), BIAS)
-            solution, left_out = _fit(design, offset, target, weights, ridge)
-            if not own:
-                right = (_softmax(left_out) * target).sum(axis=1)
-                doubted = weights * np.minimum(1, right * len(given) * _RIGHT)
-                solution, left_out = _fit(design, offset, target, doubted, ridge, solution)
-            fits.append(_Fit(_loss(left_out, target, weights), prior, solution[:-1], solution[-1], left_out))
+        fits += _fits(x, prior, offset, target, weights, is_doubting=not own)
+        if within.is_there:
+            seen = _fits(within.of(x), prior, offset, target, weights, is_doubting=not own)
+            fits += [f._replace(weight=within.of(f.weight.T).T) for f in seen if f.weight is not None]
     losses = np.array([f.loss for f in fits])
     share = np.exp(losses.min() - losses)
     share /= share.sum()
     # Less is known of those who gave some labels only.
     share *= 1.0 if own or person.only else (len(given) - 1) / (len(labels) - 1)
-    to_x = vectors[:, keep] / np.sqrt(eigenvalues[keep])
     a, b, c = np.zeros((x.shape[1], len(labels))), np.zeros(len(labels)), 0.0
     left_out = start * (1 - share.sum())
     for s, f in zip(share, fits, strict=True):
@@ -164,7 +158,7 @@ def learn(person: Person, model: Learnt) -> Correction | None:
         part[:, given] = f.left_out
         left_out += s * part
         if f.weight is not None:
-            a[:, given] += s * (x.T @ (to_x @ f.weight))
+            a[:, given] += s * f.weight
     temperature = _temperature(left_out[:, :], y, len(heard))
     slope, constant = move
     weight_x = a.T * unit
@@ -173,6 +167,28 @@ def learn(person: Person, model: Learnt) -> Correction | None:
         labels, source, model.temperature * weight_x, model.temperature * c * slope, model.temperature * bias,
         model.temperature * temperature, _softmax(left_out / temperature),
     )  # fmt: skip
+
+
+def _fits(
+    x: Float64Array, prior: float, offset: Float64Array, target: Float64Array, weights: Float64Array, is_doubting: bool
+) -> list[_Fit]:
+    """Return a fit of every lambda; ``is_doubting`` lets an utterance whose label all others contradict count less."""
+    # [m, rank]: the utterances in coordinates of their own, of which A is a combination.
+    eigenvalues, vectors = np.linalg.eigh(x @ x.T)
+    keep = eigenvalues > 1e-9 * max(eigenvalues[-1], 1e-9)
+    design = np.hstack([vectors[:, keep] * np.sqrt(eigenvalues[keep]), np.ones((len(x), 1))])
+    to_x = x.T @ (vectors[:, keep] / np.sqrt(eigenvalues[keep]))
+    ridges = [np.append(np.full(design.shape[1] - 1, strength), BIAS) for strength in LAMBDAS]
+    solution, believed = None, weights
+    if is_doubting:
+        solution, left_out = _fit(design, offset, target, weights, ridges[0])
+        right = (_softmax(left_out) * target).sum(axis=1)
+        believed = weights * np.minimum(1, right * target.shape[1] * _RIGHT)
+    found: list[_Fit] = []
+    for ridge in ridges:  # each begins where the one before ended, which is near
+        solution, left_out = _fit(design, offset, target, believed, ridge, solution)
+        found.append(_Fit(_loss(left_out, target, weights), prior, to_x @ solution[:-1], solution[-1], left_out))
+    return found
 
 
 def _evidence(

@@ -167,7 +167,7 @@ def test_what_interrupts_a_recording_keeps_the_good_takes(speech: Path, tmp_path
     me = tmp_path / "me.json"
     result = CliRunner().invoke(cli, ["adapt", "--record", "--source", str(speech), "--profile", str(me)])
     assert result.exit_code != 0
-    assert result.output == f"utterances of the person in {me}: 1 happy\n"
+    assert result.output.startswith(f"utterances of the person in {me}: 1 happy\n")
     person = Profile.load(me).person
     assert person is not None
     assert person.counts == {"happy": 1}

@@ -21,6 +21,7 @@ from edge_ser.personal.correction import Learnt, learn
 from edge_ser.personal.microphone import Microphone
 from edge_ser.personal.person import EVIDENCE, OWN, SHARED, Heard, Person, moved_centres
 from edge_ser.personal.profile import Profile
+from edge_ser.personal.within import WITHIN, Within
 
 LABELS = ("neutral", "angry", "happy", "sad")
 RNG = np.random.default_rng(3)
@@ -82,6 +83,20 @@ def test_what_is_learnt_tells_new_utterances_and_starts_from_the_network() -> No
     assert again is not None
     assert np.array_equal(again.statistics, correction.statistics)
     assert again.temperature == correction.temperature
+
+
+def test_what_a_labels_utterances_differ_by_counts_less() -> None:
+    x, y = RNG.standard_normal((7, 30)), np.array([0, 0, 0, 2, 2, 1, 1])
+    residuals = np.concatenate([x[y == c] - x[y == c].mean(axis=0) for c in range(3)])
+    covariance = residuals.T @ residuals
+    values, vectors = np.linalg.eigh(np.eye(30) + covariance / (WITHIN * np.trace(covariance) / 30))
+    expected = x @ (vectors / np.sqrt(values)) @ vectors.T
+    expected *= np.linalg.norm(x) / np.linalg.norm(expected)
+    within = Within(x, y)
+    assert within.is_there
+    np.testing.assert_allclose(within.of(x), expected, atol=1e-12)
+    for nothing_differs in (Within(x, np.arange(7)), Within(x[[0, 0, 5, 5]], np.array([0, 0, 1, 1])), Within(0 * x, y)):
+        assert not nothing_differs.is_there
 
 
 def test_one_label_alone_changes_nothing_and_those_not_given_keep_their_scores() -> None:
