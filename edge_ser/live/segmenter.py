@@ -92,7 +92,7 @@ class SileroDetector:
     def __call__(self, windows: Float32Array) -> Float32Array:
         """Return the probability that each of ``windows``, float32 [n, 512], holds speech, [n]."""
         offsets = np.empty((len(windows), 1), dtype=np.float32)
-        for i, mean in enumerate((windows.astype(np.float64).sum(axis=1) / WINDOW_SAMPLES).tolist()):
+        for i, mean in enumerate((np.add.reduce(windows.astype(np.float64), axis=1) / WINDOW_SAMPLES).tolist()):
             self._n_windows = min(self._n_windows + 1, _OFFSET_WINDOWS)
             self._offset += (mean - self._offset) / self._n_windows
             offsets[i] = self._offset

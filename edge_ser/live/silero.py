@@ -7,6 +7,7 @@ Source: https://github.com/snakers4/silero-vad (MIT), the graph for 16 kHz.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,7 +67,7 @@ class SileroNetwork:
             np.ascontiguousarray(weights[f"decoder.rnn.weight_{name}"][order].T * halves) for name in ("ih", "hh")
         )
         self._gate_bias = (weights["decoder.rnn.bias_ih"] + weights["decoder.rnn.bias_hh"])[order] * halves
-        self._speech, self._speech_bias = weights["decoder.decoder.2.weight"][0], weights["decoder.decoder.2.bias"]
+        self._speech, self._speech_bias = weights["decoder.decoder.2.weight"][0], float(weights["decoder.decoder.2.bias"][0])
         self._before = np.zeros(_CONTEXT, dtype=np.float32)
         self._output, self._cell = np.zeros((2, _UNITS), dtype=np.float32)
 
@@ -76,9 +77,8 @@ class SileroNetwork:
         Many at once are cheaper than one by one, and have the same bits: every product is one window's.
         """
         outputs = np.maximum(self._remember(self._encode(windows)), 0)
-        logits = (outputs @ self._speech)[:, 0, 0] + self._speech_bias
-        probabilities: Float32Array = 0.5 + 0.5 * np.tanh(0.5 * logits)
-        return probabilities
+        logits = (outputs @ self._speech)[:, 0, 0].tolist()
+        return np.array([0.5 + 0.5 * math.tanh(0.5 * (logit + self._speech_bias)) for logit in logits], dtype=np.float32)
 
     def _encode(self, windows: Float32Array) -> Float32Array:
         """Return the convolutions' vectors [n, 1, 128]."""
