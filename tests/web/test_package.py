@@ -209,6 +209,7 @@ def test_what_cannot_be_answered_is_named(module: Path, samples: Float32Array, t
             () => recognizer.importProfile("{{"),
             () => recognizer.importProfile(JSON.stringify({{ ...known, format_version: 3 }})),
             () => recognizer.importProfile(JSON.stringify({{ ...known, person: {{ weights_sha256: "x" }} }})),
+            () => recognizer.save(),
             () => closed.feed(good),
             () => finished.feed(good),
             () => new Recognizer(),
@@ -217,7 +218,7 @@ def test_what_cannot_be_answered_is_named(module: Path, samples: Float32Array, t
     expected = [
         *("Float32Array", "16000.5", "silent", "without a sample", "divide int16", "NaN"),
         *("no_speech", "a word", "takes a prediction", "no speech", "no utterance 1"),
-        *("no JSON", "version 3", "another model", "is closed", "has finished", "await Recognizer.create"),
+        *("no JSON", "version 3", "another model", "no localStorage", "is closed", "has finished", "await Recognizer.create"),
     ]
     found = run_script(module, body)
     assert [part in str(line) for part, line in zip(expected, found, strict=True)] == [True] * len(expected), found

@@ -78,8 +78,9 @@ def microphone(recording: Path) -> tuple[str, ...]:
 
 _USE = """
 import {{ Recognizer }} from "{module}";
-const recognizer = await Recognizer.create();
-window.logits = (samples) => [...recognizer.predict(Float32Array.from(samples)).logits];
+Recognizer.create().then((recognizer) => {{
+  window.logits = (samples) => [...recognizer.predict(Float32Array.from(samples)).logits];
+}});
 """
 
 

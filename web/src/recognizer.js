@@ -89,11 +89,13 @@ export class Recognizer {
   }
 
   save(key = KEY, storage = globalThis.localStorage) {
+    requireStorage(storage);
     if (this.#person.utterances.length === 0) storage.removeItem(key);
     else storage.setItem(key, this.exportProfile());
   }
 
   restore(key = KEY, storage = globalThis.localStorage) {
+    requireStorage(storage);
     const kept = storage.getItem(key);
     if (kept !== null) this.importProfile(kept);
     return kept !== null;
@@ -192,6 +194,10 @@ export class Stream {
 function remembered(prediction, heard) {
   utterances.set(prediction, heard);
   return prediction;
+}
+
+function requireStorage(storage) {
+  if (!storage) throw new EdgeSerError("there is no localStorage here; keep what exportProfile() returns");
 }
 
 function checked(samples) {
