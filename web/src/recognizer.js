@@ -111,7 +111,7 @@ export class Recognizer {
       step: manifest.quantization.vector_scale / 256,
       speechMean: manifest.speech_vector.reduce((a, b) => a + b, 0) / manifest.speech_vector.length,
     });
-    if (this.#correction !== null) this.#engine.c.release(this.#correction.at);
+    if (this.#correction !== null) this.#engine.forget(this.#correction);
     this.#correction = correction === null ? null : this.#engine.person(correction);
     this.#person = person;
   }
@@ -183,7 +183,7 @@ export class Stream {
   }
 
   #prediction(answer) {
-    const { labels, probabilities, heard, isSpeech, judgedS, ...rest } = answer;
+    const { labels, probabilities, heard, isSpeech, ...rest } = answer;
     const confidence = Math.max(...probabilities);
     const label = isSpeech ? labels[probabilities.indexOf(confidence)] : NO_SPEECH;
     const named = Object.fromEntries(labels.map((name, i) => [name, probabilities[i]]));
