@@ -32,6 +32,9 @@ _POLICY = (
 )
 _PASSED_ON = re.compile(r'^export\s+\{([^}]*)\}\s+from\s+"\./([a-z-]+)\.js";\n', re.MULTILINE)
 
+_COMMENT = re.compile(r"^[ \t]*(?:/\*(?:[^*]|\*(?!/))*\*/|//[^\n]*)\n", re.MULTILINE)
+_INDENTATION = re.compile(r"^[ \t]+", re.MULTILINE)
+
 
 def compiled(output: Path, sources: list[Path], *flags: str) -> bytes:
     """Compile C for WebAssembly into ``output`` and return it; SystemExit where the compiler fails."""
@@ -54,7 +57,7 @@ def wasm() -> bytes:
 
 
 def joined(entry: Path, generated: dict[str, str]) -> tuple[str, list[str]]:
-    """Return a module and all it imports as one without imports, and the names that it passes on.
+    """Return a module and all it imports as one without imports and comments, and the names that it passes on.
 
     ``generated`` has modules that are no files, by name.
     """
@@ -73,7 +76,7 @@ def joined(entry: Path, generated: dict[str, str]) -> tuple[str, list[str]]:
                 take(other)
         for found in _PASSED_ON.finditer(text):
             names.extend(word.strip() for word in found.group(1).split(","))
-        text = _PASSED_ON.sub("", _IMPORT.sub("", text))
+        text = _INDENTATION.sub("", _COMMENT.sub("", _PASSED_ON.sub("", _IMPORT.sub("", text))))
         parts.append(re.sub(r"^export (?=(async |const|class|function|let))", "", text, flags=re.MULTILINE).strip())
 
     take(entry.stem)

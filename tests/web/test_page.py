@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -37,9 +36,7 @@ def browse() -> Iterator[Open]:
         browsers = []
 
         def browse(url: str, *flags: str, **options: Any) -> Any:
-            sandbox = os.geteuid() != 0
-            path = shutil.which("chromium")
-            browser = playwright.chromium.launch(executable_path=path, args=list(flags), chromium_sandbox=sandbox)
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(flags))
             browsers.append(browser)
             page = browser.new_context(**options).new_page()
             page.set_default_timeout(TIMEOUT_MS)
@@ -78,8 +75,9 @@ def microphone(recording: Path) -> tuple[str, ...]:
 
 _USE = """
 import {{ Recognizer }} from "{module}";
-const recognizer = await Recognizer.create();
-window.logits = (samples) => [...recognizer.predict(Float32Array.from(samples)).logits];
+Recognizer.create().then((recognizer) => {{
+  window.logits = (samples) => [...recognizer.predict(Float32Array.from(samples)).logits];
+}});
 """
 
 

@@ -15,6 +15,7 @@ let microphone = null;
 let lesson = null;
 let player = null;
 let estimate = null;
+let turn = 0; // of what is listened to: a recording that is being read gives way
 
 /** Finds the utterances of one source, a microphone or a recording, and answers for each. */
 class Listener {
@@ -87,6 +88,7 @@ function play(samples) {
 async function listen() {
   $("fault").textContent = "";
   if (microphone !== null) return stop();
+  turn++;
   clear();
   const listener = new Listener((utterance) => {
     if (lesson === null) add(utterance, "The last sentence");
@@ -95,6 +97,7 @@ async function listen() {
   });
   let n = 0;
   estimate = null;
+  for (const id of ["listen", "teach"]) $(id).disabled = true; // until the person has allowed it
   try {
     microphone = await capture((samples, rateHz) => {
       listener.feed(samples);
@@ -108,6 +111,8 @@ async function listen() {
   } catch (error) {
     listener.finish();
     return fail(error);
+  } finally {
+    for (const id of ["listen", "teach"]) $(id).disabled = false;
   }
   microphone.listener = listener;
   $("listen").setAttribute("aria-pressed", "true");
@@ -116,10 +121,11 @@ async function listen() {
 }
 
 async function stop() {
-  const { listener } = microphone;
-  await microphone.stop();
+  if (microphone === null) return;
+  const stopped = microphone;
   microphone = null;
-  listener.finish();
+  await stopped.stop();
+  stopped.listener.finish();
   $("listen").setAttribute("aria-pressed", "false");
   $("listen-text").textContent = "Listen";
   if ($("timeline").children.length === 0) showAnswer(null, "Ready");
@@ -151,6 +157,7 @@ function mono(audio) {
 }
 
 async function judge(samples, name) {
+  const mine = ++turn;
   const utterances = [];
   const labelAt = (s) => utterances.find((u) => s >= u.start && s < u.start + u.samples.length / RATE_HZ)?.answer.label ?? null;
   picture.show(samples, labelAt);
@@ -161,6 +168,7 @@ async function judge(samples, name) {
   for (let at = 0; at < samples.length; at += PIECE) {
     listener.feed(samples.subarray(at, at + PIECE));
     if (at % (64 * PIECE) === 0) await new Promise((done) => setTimeout(done)); // the page stays awake
+    if (turn !== mine) return listener.stream.close();
   }
   listener.finish();
   picture.show(samples, labelAt);
@@ -176,11 +184,12 @@ function clear() {
 function hearTask(utterance) {
   const { label } = lesson.task;
   const heard = lesson.hear(recognizer, utterance);
-  showAnswer(utterance.answer, `You said it: ${label}`, heard);
   $("lesson-status").textContent = heard;
   keep();
-  if (lesson.task === null) stop();
-  else showTask();
+  showAnswer(utterance.answer, `Meant ${label}`, heard);
+  if (lesson.task !== null) return showTask();
+  endLesson();
+  stop();
 }
 
 function showTask() {

@@ -3,7 +3,9 @@ import { rgbOf } from "./words.js";
 const N_BINS = 128;
 const FRAME = 640;
 const HOP = 160;
+const FRAMES_A_COLUMN = 2; // of 10 ms
 const QUIET_DB = -32; // of a soft voice at its loudest: what is softer stays faint
+const MOST_COLUMNS = 4096; // wider than any picture
 const RANGE_DB = 58; // from the faintest ink to the full
 
 /** What the network sees of the voice, 128 Mel bands, in the colour of the emotion. */
@@ -23,6 +25,7 @@ export class Picture {
   reset() {
     this.rest = new Float32Array(0);
     this.columns = []; // { levels, label }
+    this.frames = 0;
     this.topDb = QUIET_DB;
     this.whole = false;
     this.#resize();
@@ -36,9 +39,13 @@ export class Picture {
     const db = this.features(joined);
     const n = db.length / N_BINS;
     this.rest = joined.slice(n * HOP);
-    for (let i = 0; i < n; i += 2) this.columns.push({ levels: this.#levels(db.subarray(i * N_BINS, (i + 1) * N_BINS)), label });
-    const fresh = Math.ceil(n / 2);
-    this.columns = this.columns.slice(-this.canvas.width);
+    let fresh = 0;
+    for (let i = 0; i < n; i++) {
+      if (this.frames++ % FRAMES_A_COLUMN !== 0) continue;
+      this.columns.push({ levels: this.#levels(db.subarray(i * N_BINS, (i + 1) * N_BINS)), label });
+      fresh++;
+    }
+    if (this.columns.length > 2 * MOST_COLUMNS) this.columns = this.columns.slice(-MOST_COLUMNS);
     this.pixels.copyWithin(0, fresh); // what runs over from the next row is painted anew
     this.#paint(this.canvas.width - fresh);
   }
@@ -56,7 +63,7 @@ export class Picture {
 
   /** Colour the last `seconds` of a microphone anew: now it is known how they sounded. */
   colour(seconds, label) {
-    this.columns.slice(-Math.round(seconds * 50)).forEach((column) => (column.label = label));
+    this.columns.slice(-Math.round((seconds * 100) / FRAMES_A_COLUMN)).forEach((column) => (column.label = label));
     this.#draw();
   }
 

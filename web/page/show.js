@@ -1,6 +1,7 @@
 import { $, clock, colourOf, named, percent, textColourOf } from "./words.js";
 import { drawWave } from "./picture.js";
 
+const MOST_ROWS = 300;
 const PLAY = '<svg viewBox="0 0 12 12" aria-hidden="true"><path d="M2 1l9 5-9 5z"/></svg>';
 
 /** The answer in large, and the bars; without an answer, what the page is doing. */
@@ -62,6 +63,7 @@ export function addRow({ start, samples, answer }, onPress) {
   });
   item.append(row);
   $("timeline").append(item);
+  if ($("timeline").children.length > MOST_ROWS) $("timeline").firstChild.remove();
   drawWave(row.querySelector("canvas"), samples, answer.label);
   $("timeline").scrollTop = $("timeline").scrollHeight;
   $("empty").hidden = true;

@@ -3,9 +3,8 @@ import { WASM } from "./wasm.js";
 
 /** The C library in WebAssembly: addresses, and views of what lies there. One instance holds all streams of a recogniser. */
 
-/** Words of an eser_result, see eser.h. */
-const WORD = { probabilities: 3, logits: 19, embedding: 35, speech: 99, isSpeech: 100, judgedS: 101, logitsQ16: 102, embeddingQ16: 118 };
-const PERSON_FORMAT = 2;
+/** Fields of an eser_result in the order of layout() in eser_web.c. */
+const FIELDS = ["probabilities", "logits", "embedding", "speech", "isSpeech", "logitsQ16", "embeddingQ16"];
 const OK = 0;
 /** Statuses that are no faults: there is no answer. */
 export const TOO_SHORT = 1;
@@ -32,12 +31,12 @@ export class Engine {
     this.manifest = JSON.parse(this.text(this.c.manifest()));
     this.chunk = this.bytes(4 * Engine.CHUNK); // for what is handed over
     this.count = this.bytes(4);
+    const words = this.view(Uint32Array, this.c.layout(), FIELDS.length);
+    this.offset = Object.fromEntries(FIELDS.map((name, i) => [name, 4 * words[i]]));
   }
 
   bytes(n) {
-    const at = this.c.allocate(n);
-    if (at === 0) throw new EdgeSerError("there is no memory left for another stream; close those that are not needed");
-    return at;
+    return there(this.c.allocate(n));
   }
 
   view(Kind, at, n) {
@@ -54,9 +53,7 @@ export class Engine {
   }
 
   open() {
-    const stream = this.c.open();
-    if (stream === 0) throw new EdgeSerError("there is no memory left for another stream; close those that are not needed");
-    return stream;
+    return there(this.c.open());
   }
 
   feed(stream, samples) {
@@ -73,21 +70,21 @@ export class Engine {
     if (status === TOO_SHORT || status === SILENT) return status;
     this.require(status);
     const labels = person?.labels ?? this.manifest.labels;
+    const nKnown = this.manifest.labels.length;
     const network = this.c.results(1);
     const ours = this.c.results(0);
-    const floats = (at, word, n) => this.view(Float32Array, at + 4 * word, n).slice();
-    const word = (name) => this.view(Float32Array, ours + 4 * WORD[name], 1)[0];
-    const flag = (name) => this.view(Int32Array, ours + 4 * WORD[name], 1)[0] !== 0;
+    const field = (Kind, result, name, n) => this.view(Kind, result + this.offset[name], n).slice();
     return {
       labels,
-      probabilities: floats(ours, WORD.probabilities, labels.length),
-      embedding: floats(ours, WORD.embedding, EMBEDDING_SIZE),
-      logits: floats(network, WORD.logits, this.manifest.labels.length),
-      speech: word("speech"), isSpeech: flag("isSpeech"), judgedS: word("judgedS"),
+      probabilities: field(Float32Array, ours, "probabilities", labels.length),
+      embedding: field(Float32Array, ours, "embedding", EMBEDDING_SIZE),
+      logits: field(Float32Array, network, "logits", nKnown),
+      speech: field(Float32Array, ours, "speech", 1)[0],
+      isSpeech: field(Int32Array, ours, "isSpeech", 1)[0] !== 0,
       heard: {
         statistics: this.statistics(stream),
-        embedding: this.view(Int32Array, network + 4 * WORD.embeddingQ16, EMBEDDING_SIZE).slice(),
-        logits: this.view(Int32Array, network + 4 * WORD.logitsQ16, this.manifest.labels.length).slice(),
+        embedding: field(Int32Array, network, "embeddingQ16", EMBEDDING_SIZE),
+        logits: field(Int32Array, network, "logitsQ16", nKnown),
       },
     };
   }
@@ -112,34 +109,25 @@ export class Engine {
     return found;
   }
 
-  /** A correction where C reads it; to be released. */
-  person(correction) {
-    const { labels, source, statistics, embedding, bias, shifts, temperature } = correction;
-    const halves = statistics.map((row) => {
+  /** A correction where C reads it; forget gives the memory back. */
+  person({ labels, source, statistics, embedding, bias, shifts, temperature }) {
+    const frequencyMajor = statistics.map((row) => {
       const found = new Int16Array(2 * ENCODER_SIZE);
       for (let i = 0; i < ENCODER_SIZE; i++) for (const half of [0, ENCODER_SIZE]) found[half + i] = row[half + channelMajor(i)];
       return found;
     });
-    const parts = [
-      new Uint32Array(11),
-      new Uint32Array(labels.length), // names, which stay in JavaScript
-      Int32Array.from(source),
-      bias,
-      Int16Array.from(halves.flatMap((row) => [...row])),
-      Int16Array.from(embedding.flatMap((row) => [...row])),
-    ];
-    const at = this.bytes(parts.reduce((n, part) => n + part.byteLength, 0));
-    const places = [];
-    let next = at;
-    for (const part of parts) {
-      places.push(next);
-      next += part.byteLength;
-    }
-    const [, names, sources, biases, ofStatistics, ofEmbedding] = places;
-    parts[0].set([PERSON_FORMAT, labels.length, this.manifest.labels.length, names, sources, ofStatistics, ofEmbedding, biases, ...shifts]);
-    new Float32Array(parts[0].buffer)[10] = temperature;
-    parts.forEach((part, i) => this.view(part.constructor, places[i], part.length).set(part));
-    return { at, labels };
+    const flat = (matrix) => Int16Array.from(matrix.flatMap((row) => [...row]));
+    const arrays = [Int32Array.from(source), flat(frequencyMajor), flat(embedding), bias].map((values) => {
+      const at = this.bytes(values.byteLength);
+      this.view(values.constructor, at, values.length).set(values);
+      return at;
+    });
+    const at = there(this.c.person(labels.length, ...arrays, ...shifts, temperature));
+    return { at, labels, memory: [...arrays, at] };
+  }
+
+  forget({ memory }) {
+    memory.forEach((at) => this.c.release(at));
   }
 
   /** Features of every frame that fits into `samples`, 16 kHz, in dB: [n][128]. */
@@ -158,6 +146,11 @@ export class Engine {
   }
 }
 Engine.CHUNK = 16384;
+
+function there(at) {
+  if (at === 0) throw new EdgeSerError("there is no memory left; close the streams that are not needed");
+  return at;
+}
 
 /** Where number i of a vector in which frequencies change slowest lies in one in which channels do. */
 const channelMajor = (i) => (i % CHANNELS) * (ENCODER_SIZE / CHANNELS) + Math.floor(i / CHANNELS);

@@ -1,4 +1,5 @@
 /* What JavaScript calls: streams on the heap of the module, everything handed over as addresses of numbers. */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,15 @@ EXPORT(manifest) const char *manifest(void) {
 
 EXPORT(results) const eser_result *results(int32_t network) {
     return network ? &of_network : &result;
+}
+
+#define WORD(field) (uint32_t)(offsetof(eser_result, field) / 4)
+
+/* Where the fields of an eser_result lie, in words of four bytes, as engine.js names them. */
+EXPORT(layout) const uint32_t *layout(void) {
+    static const uint32_t words[] = {WORD(probabilities), WORD(logits), WORD(embedding), WORD(speech),
+                                     WORD(is_speech), WORD(logits_q16), WORD(embedding_q16)};
+    return words;
 }
 
 EXPORT(explain) const char *explain(eser_status status) {
@@ -63,6 +73,29 @@ EXPORT(answer) eser_status answer(eser *stream, int32_t finish, const eser_perso
         status = eser_estimate(stream, &result);
     stream->finished = finished;
     return status;
+}
+
+/* A person out of a correction's numbers, whose labels' names stay in JavaScript; NULL where there is no memory. */
+EXPORT(person) eser_person *make_person(uint32_t n_labels, const int32_t *source, const int16_t *statistics, const int16_t *embedding,
+                                        const int32_t *bias, int32_t statistics_shift, int32_t embedding_shift, float temperature) {
+    static const char *const unnamed[ESER_MAX_LABELS];
+    const eser_person made = {
+        .format = ESER_PERSON_FORMAT,
+        .n_labels = n_labels,
+        .n_model_labels = eser_default_model.n_labels,
+        .labels = unnamed,
+        .source = source,
+        .statistics = statistics,
+        .embedding = embedding,
+        .bias = bias,
+        .statistics_shift = statistics_shift,
+        .embedding_shift = embedding_shift,
+        .temperature = temperature,
+    };
+    eser_person *person = malloc(sizeof made);
+    if (person != NULL)
+        memcpy(person, &made, sizeof made);
+    return person;
 }
 
 /* The encoder vectors behind the answer, [n][480], n first. */

@@ -89,11 +89,13 @@ export class Recognizer {
   }
 
   save(key = KEY, storage = globalThis.localStorage) {
+    requireStorage(storage);
     if (this.#person.utterances.length === 0) storage.removeItem(key);
     else storage.setItem(key, this.exportProfile());
   }
 
   restore(key = KEY, storage = globalThis.localStorage) {
+    requireStorage(storage);
     const kept = storage.getItem(key);
     if (kept !== null) this.importProfile(kept);
     return kept !== null;
@@ -109,7 +111,7 @@ export class Recognizer {
       step: manifest.quantization.vector_scale / 256,
       speechMean: manifest.speech_vector.reduce((a, b) => a + b, 0) / manifest.speech_vector.length,
     });
-    if (this.#correction !== null) this.#engine.c.release(this.#correction.at);
+    if (this.#correction !== null) this.#engine.forget(this.#correction);
     this.#correction = correction === null ? null : this.#engine.person(correction);
     this.#person = person;
   }
@@ -181,7 +183,7 @@ export class Stream {
   }
 
   #prediction(answer) {
-    const { labels, probabilities, heard, isSpeech, judgedS, ...rest } = answer;
+    const { labels, probabilities, heard, isSpeech, ...rest } = answer;
     const confidence = Math.max(...probabilities);
     const label = isSpeech ? labels[probabilities.indexOf(confidence)] : NO_SPEECH;
     const named = Object.fromEntries(labels.map((name, i) => [name, probabilities[i]]));
@@ -192,6 +194,10 @@ export class Stream {
 function remembered(prediction, heard) {
   utterances.set(prediction, heard);
   return prediction;
+}
+
+function requireStorage(storage) {
+  if (!storage) throw new EdgeSerError("there is no localStorage here; keep what exportProfile() returns");
 }
 
 function checked(samples) {
