@@ -178,7 +178,7 @@ def test_the_screen_says_where_edge_ser_never_ran(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("code", "expected"), [(-int(signal.SIGILL), "SIGILL"), (0xC0000005, "an access violation"), (3, None)])
 def test_crashes_have_a_name(code: int, expected: str | None) -> None:
-    from edge_ser.diagnose.doctor import death
+    from edge_ser.processes import death
 
     found = death(code)
     assert found == expected or (expected is not None and found is not None and found.startswith(expected))
