@@ -30,7 +30,10 @@ FORMAT_VERSION = 1
 _CLEARLY = 0.8  # of another engine's time: ten answers in a process of their own tell no less
 _TIMEOUT_S = 180  # TensorRT builds its engines on the first run
 _KEY_WIDTH = 18
-_NEVER_RAN = {"win32": "Windows", "darwin": "macOS"}
+_NEVER_RAN = {
+    "win32": "Windows and was never run there before its release, but for its C library under Wine",
+    "darwin": "macOS and was never run there before its release",
+}
 """Systems that wheels are built for and edge-ser has not run on, by sys.platform."""
 
 
@@ -317,8 +320,7 @@ def known_problems(machine: Machine, condition: Condition, jetson: Jetson | None
         )
     if sys.platform in _NEVER_RAN:
         yield (
-            f"edge-ser is built for {_NEVER_RAN[sys.platform]} and was never run there before its release: hold this screen "
-            "against your answers, and report what is wrong"
+            f"edge-ser is built for {_NEVER_RAN[sys.platform]}: hold this screen against your answers, and report what is wrong"
         )
     for name in condition.throttling or ():
         mend = "; use the board's own power supply" if "voltage" in name or "current" in name else "; cool it"

@@ -196,8 +196,8 @@ def _resampler(source_rate_hz: int, rate_hz: int) -> Any:
         import soxr
     except ImportError:
         raise AudioError(
-            f"audio of {source_rate_hz} Hz needs soxr, which is not installed; install it with: pip install soxr, or give audio "
-            f"of {rate_hz} Hz"
+            f"audio of {source_rate_hz} Hz needs soxr, which is not installed; install it with: pip install soxr, on 32-bit Arm: "
+            f"apt install python3-soxr; or give audio of {rate_hz} Hz"
         ) from None
     return soxr.ResampleStream(source_rate_hz, rate_hz, 1, dtype="float32")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from types import TracebackType
 
 if sys.platform == "win32":
     import msvcrt
 else:
-    import select
     import termios
     import tty
 

@@ -1,4 +1,4 @@
-"""Debian for other processors, unpacked from its packages: no chroot, no kernel, no right beyond a user's; Python runs there in QEMU.
+"""Debian for other processors, unpacked from its packages, no chroot and no kernel; its Python runs in QEMU.
 
 What is fetched lies in EDGE_SER_BOARDS (default ~/.cache/edge-ser-boards), and is fetched once.
 """

@@ -1,7 +1,7 @@
 """The wheels installed on emulated boards, against this machine: python -m tests.firmware.emulated RECORDING...
 
-On 64-bit Arm Debian 12's Python takes the wheels that pip would install there. On 32-bit Arm, where ONNX Runtime has none, Debian 13's
-own pip installs edge-ser's wheel beside Debian's numpy, scipy, soundfile and soxr.
+On 64-bit Arm Debian 12's Python takes the wheels that pip would install there. On 32-bit Arm, where ONNX Runtime has none,
+Debian 13's own pip installs edge-ser's wheel beside Debian's numpy, scipy, soundfile and soxr.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class Installed:
         first, *lines = (json.loads(line) for line in output.splitlines())
         machine = {"arm64": "aarch64", "armhf": "armv7l"}[self.system.architecture]
         if not first[0].startswith(f"{self.path[0]}/") or first[1:] != [machine, self.has_onnxruntime]:
-            raise RuntimeError(f"the board tells {first}; expected a package in {self.path[0]}, {machine}, {self.has_onnxruntime}")
+            raise RuntimeError(
+                f"the board tells {first}; expected a package in {self.path[0]}, {machine}, {self.has_onnxruntime}"
+            )
         return list(lines)
 
     def command(self, processor: Sequence[str], *arguments: str | Path) -> str:

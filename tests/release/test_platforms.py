@@ -88,9 +88,10 @@ def test_the_windows_library_answers_as_this_machine_does(dist: Path, speech: Pa
     samples, _ = soundfile.read(speech, dtype="int16")
     samples.astype("<i2").tofile(tmp_path / "samples")
     # Compiled as the library was, for then zig has its C runtime already.
-    build = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-windows-gnu", "-std=c99", "-O3", "-s"]
-    build += [f"-I{clib.SOURCES}", f"-I{tmp_path}", str(ROOT / "tests/release/answer.c"), str(tmp_path / "eser_model.c")]
-    subprocess.run([*build, "-o", tmp_path / "answer.exe"], check=True, capture_output=True)
+    zig = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-windows-gnu", "-std=c99", "-O3", "-s"]
+    sources = [ROOT / "tests/release/answer.c", tmp_path / "eser_model.c"]
+    build = [*zig, f"-I{clib.SOURCES}", f"-I{tmp_path}", *map(str, sources), "-o", str(tmp_path / "answer.exe")]
+    subprocess.run(build, check=True, capture_output=True)
     wine = {"WINEPREFIX": str(tmp_path / "wine"), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder.exe="}
     command = ["timeout", "240", str(WINE), str(tmp_path / "answer.exe"), library, str(tmp_path / "samples")]
     done = subprocess.run(command, env=os.environ | wine, capture_output=True, text=True, check=False)

@@ -15,6 +15,7 @@ import pytest
 from edge_ser.engines import clib
 from release.wheels import TARGETS, machine_of
 from tests.conftest import ROOT
+from tests.firmware.targets import need
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +62,17 @@ def test_a_library_by_zig_has_this_processors_kernels_and_the_same_bits(dist: Pa
     noise = np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32)
     ours, theirs = (clib.features(found, clib.kernel_in_use(found)[0], noise) for found in (library, installed))
     assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("system", [("Linux", "libeser.so"), ("Darwin", "libeser.dylib"), ("Windows", "libeser.dll")])
+def test_a_build_from_source_installs_the_library_that_python_looks_for(system: tuple[str, str], tmp_path: Path) -> None:
+    need("cmake", "gcc")
+    options = [f"-DCMAKE_SYSTEM_NAME={system[0]}", "-DCMAKE_C_COMPILER=gcc", "-DCMAKE_C_COMPILER_WORKS=1"]
+    options.append("-DCMAKE_INSTALL_NAME_TOOL=true")  # which configuring for macOS looks for
+    subprocess.run(["cmake", "-S", ROOT, "-B", tmp_path, "-G", "Unix Makefiles", *options], check=True, capture_output=True)
+    installed = (tmp_path / "cmake_install.cmake").read_text()
+    assert f'/edge_ser" TYPE MODULE FILES "{tmp_path}/{system[1]}"' in installed
+    assert system[1] in {target.library for target in TARGETS}
 
 
 def test_an_unknown_target_is_named() -> None:
