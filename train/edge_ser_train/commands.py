@@ -147,7 +147,7 @@ def train(
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="train, dev, test, or all.")
 @click.option("--leave-corpus-out", is_flag=True, help="Every corpus below --data not trained on, without and with calibration.")
 @click.option("--robustness", is_flag=True, help="The same clips as commands in rooms, in noise, cut, clipped, by telephone.")
-@click.option("--rejection", is_flag=True, help="What is answered no_speech, or marked novel, of speech and of other sound.")
+@click.option("--rejection", is_flag=True, help="How much sound without speech is answered no_speech, and how much speech.")
 @click.option("--calibration", is_flag=True, help="Without and with a microphone calibrated on a minute of other clips.")
 @click.option("--adaptation", is_flag=True, help="Without and with adaptation to the speaker by some other clips of theirs.")
 @click.option("--json", "as_json", is_flag=True, help="The scores as JSON, one object a line.")
