@@ -12,7 +12,7 @@ import soundfile
 
 from edge_ser import ConfigError, EmotionRecognizer
 from edge_ser.errors import BackendError
-from edge_ser.personal.c_source import write_person
+from edge_ser.personal.c_source import PERSON_FORMAT, write_person
 from edge_ser.personal.correction import heard_of
 from edge_ser.personal.profile import Profile
 from edge_ser_export.c_library import CModel
@@ -99,9 +99,10 @@ def test_a_person_of_another_model_or_none_is_refused(folder: Path, person: Emot
     with pytest.raises(ConfigError, match="changes nothing yet"):
         write_person(Profile(), person.manifest, tmp_path)
     text = (folder / "eser_person.c").read_text()
-    assert "    1u,\n" in text
+    format_line = f"    {PERSON_FORMAT}u,\n"
+    assert format_line in text
     other = Path(shutil.copytree(folder, tmp_path / "other"))
-    (other / "eser_person.c").write_text(text.replace("    1u,\n", "    9u,\n"))
+    (other / "eser_person.c").write_text(text.replace(format_line, "    9u,\n"))
     need("cc")
     with pytest.raises(BackendError, match="another"):
         CModel.of_sources(other).stream().set_person()
