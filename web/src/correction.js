@@ -1,4 +1,5 @@
 import { cholesky, dot, eigen, rows, solve, solveFactored } from "./matrices.js";
+import { Within } from "./within.js";
 
 /**
  * What a person's utterances change about the network's answer, as edge_ser/personal/correction.py learns it:
@@ -6,7 +7,7 @@ import { cholesky, dot, eigen, rows, solve, solveFactored } from "./matrices.js"
  *     x = (statistics - mean of the person's) / spread / sqrt(960)
  *     scores = logits / T + e(z) + A x + b          e: evidence of the moved class centres, or none
  *
- * Several convex fits, one of them the network as it is, mixed by how well each tells an utterance that it did not hear.
+ * Several convex fits, some of x seen through what a label's utterances differ by, one the network as it is, are mixed by how well each tells an utterance that it did not hear.
  */
 
 export const Q16 = 65536;
@@ -189,6 +190,37 @@ function quantised(weight) {
   return { integers: weight.map((row) => Int16Array.from(row, (v) => clamp(rint(v * 2 ** shift), -32767, 32767))), shift };
 }
 
+/** A fit of every lambda: { loss, weight [n][size] of x, bias, leftOut }. */
+function fits(x, offset, target, weights, isDoubting) {
+  // The utterances in coordinates of their own, of which A is a combination.
+  const { values, vectors } = eigen(x.map((row) => Float64Array.from(x, (other) => dot(row, other))));
+  const least = 1e-9 * Math.max(Math.max(...values), 1e-9);
+  const kept = values.map((_, k) => k).filter((k) => values[k] > least);
+  const design = vectors.map((row) => Float64Array.from([...kept.map((k) => row[k] * Math.sqrt(values[k])), 1]));
+  const problem = (strength, believed) => ({ design, offset, target, weights: believed, ridge: [...kept.map(() => strength), BIAS] });
+  let believed = weights;
+  let found = { solution: undefined };
+  if (isDoubting) {
+    found = fit(problem(LAMBDAS[0], weights));
+    believed = found.leftOut.map((row, i) => {
+      const right = sum(softmax(row).map((p, c) => p * target[i][c]));
+      return weights[i] * Math.min(1, right * row.length * RIGHT);
+    });
+  }
+  return LAMBDAS.map((strength) => {
+    found = fit(problem(strength, believed), found.solution);
+    const weight = found.solution.map((column) => {
+      const of = new Float64Array(x[0].length);
+      vectors.forEach((row, i) => {
+        const part = sum(kept.map((e, q) => (row[e] / Math.sqrt(values[e])) * column[q]));
+        x[i].forEach((value, d) => (of[d] += part * value));
+      });
+      return of;
+    });
+    return { loss: lossOf(found.leftOut, target, weights), weight, bias: found.solution.map((column) => column[kept.length]), leftOut: found.leftOut };
+  });
+}
+
 /**
  * The correction of a person, null while fewer than two labels were heard.
  *
@@ -218,32 +250,18 @@ export function learn(person, model) {
     const { slope, constant } = evidence(model, z, words, source, i);
     return slope.map((line, c) => dot(line, row) + constant[c]);
   });
-  // The utterances in coordinates of their own, of which A is a combination.
-  const { values, vectors } = eigen(x.map((row) => Float64Array.from(x, (other) => dot(row, other))));
-  const least = 1e-9 * Math.max(Math.max(...values), 1e-9);
-  const kept = values.map((_, k) => k).filter((k) => values[k] > least);
-  const design = vectors.map((row) => Float64Array.from([...kept.map((k) => row[k] * Math.sqrt(values[k])), 1]));
   const target = y.map((c) => given.map((k) => (k === c ? 1 : 0)));
-  const fits = [];
+  const within = new Within(x, y);
+  const mixed = [];
   for (const prior of [0, 1]) {
     const offset = start.map((row, i) => pick(row.map((s, c) => s + prior * without[i][c])));
-    if (!own && !person.only) fits.push({ loss: lossOf(offset, target, weights), prior, solution: null, leftOut: offset });
-    for (const strength of LAMBDAS) {
-      const ridge = [...kept.map(() => strength), BIAS];
-      const problem = { design, offset, target, weights, ridge };
-      let found = fit(problem);
-      if (!own) {
-        const doubted = found.leftOut.map((row, i) => {
-          const right = sum(softmax(row).map((p, c) => p * target[i][c]));
-          return weights[i] * Math.min(1, right * given.length * RIGHT);
-        });
-        found = fit({ ...problem, weights: doubted }, found.solution);
-      }
-      fits.push({ loss: lossOf(found.leftOut, target, weights), prior, ...found });
-    }
+    if (!own && !person.only) mixed.push({ loss: lossOf(offset, target, weights), prior, weight: null, leftOut: offset });
+    for (const found of fits(x, offset, target, weights, !own)) mixed.push({ ...found, prior });
+    if (!within.isThere) continue;
+    for (const found of fits(within.of(x), offset, target, weights, !own)) mixed.push({ ...found, prior, weight: within.of(found.weight) });
   }
-  const best = Math.min(...fits.map((f) => f.loss));
-  const raw = fits.map((f) => Math.exp(best - f.loss));
+  const best = Math.min(...mixed.map((f) => f.loss));
+  const raw = mixed.map((f) => Math.exp(best - f.loss));
   // Less is known of those who gave some labels only.
   const certain = own || person.only ? 1 : (given.length - 1) / (labels.length - 1);
   const share = raw.map((r) => (r / sum(raw)) * certain);
@@ -251,20 +269,16 @@ export function learn(person, model) {
   const b = new Array(labels.length).fill(0);
   let c = 0;
   const leftOut = start.map((row) => row.map((s) => s * (1 - sum(share))));
-  fits.forEach((f, k) => {
+  mixed.forEach((f, k) => {
     c += share[k] * f.prior;
     start.forEach((row, i) => row.forEach((s, label) => {
       const at = given.indexOf(label);
       leftOut[i][label] += share[k] * (at < 0 ? s + f.prior * without[i][label] : f.leftOut[i][at]);
     }));
-    if (f.solution === null) return;
+    if (f.weight === null) return;
     given.forEach((label, at) => {
-      const column = f.solution[at];
-      b[label] += share[k] * column[kept.length];
-      vectors.forEach((row, i) => {
-        const part = share[k] * sum(kept.map((e, q) => (row[e] / Math.sqrt(values[e])) * column[q]));
-        for (let d = 0; d < size; d++) a[label][d] += part * x[i][d];
-      });
+      b[label] += share[k] * f.bias[at];
+      f.weight[at].forEach((value, d) => (a[label][d] += share[k] * value));
     });
   });
   const t = model.temperature;
