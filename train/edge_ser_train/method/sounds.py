@@ -155,8 +155,8 @@ def heard_elsewhere(
     """Return a clip's samples [n], whose speech lies in ``span``, as an everyday device might have heard them.
 
     Half the time a short piece of the speech, a third of the time all of it with other ends, else the whole clip; one time in
-    four the ends are the clip's own floor; then a room, another floor, voices of ``others``, gain control, clipping, a narrow band,
-    a level.
+    four the ends are the clip's own floor; then a room, another floor, voices of ``others``, gain control, clipping, a narrow
+    band, a level.
     """
     kind = rng.random()
     if kind < 0.5:
