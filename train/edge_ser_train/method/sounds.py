@@ -75,6 +75,23 @@ def _ends(samples: Float32Array, span: tuple[int, int], rng: np.random.Generator
     return piece, before, behind
 
 
+def _own_floor(samples: Float32Array, span: tuple[int, int], n: int, rng: np.random.Generator) -> Float32Array:
+    """Return n samples of what samples [n] hold outside the speech in ``span``: grains of 60 ms, laid over each other by half.
+
+    Zeros where there is less than a grain of it.
+    """
+    grain, half = RATE_HZ * 6 // 100, RATE_HZ * 3 // 100
+    ends = [part for part in (samples[: span[0]], samples[span[1] :]) if len(part) > grain]
+    floor = np.zeros(n + 2 * grain, dtype=np.float32)
+    if ends:
+        window = np.sin(np.pi * (np.arange(grain) + 0.5) / grain).astype(np.float32)  # powers of two halves sum to 1
+        for at in range(0, n + grain, half):
+            part = ends[int(rng.integers(len(ends)))]
+            first = int(rng.integers(0, len(part) - grain))
+            floor[at : at + grain] += window * part[first : first + grain] * rng.choice([-1, 1])
+    return floor[grain : grain + n]
+
+
 def _faded(piece: Float32Array) -> Float32Array:
     """Return samples [n] with edges of 5 ms faded, half a cosine."""
     piece, n = piece.copy(), min(RATE_HZ // 200, len(piece) // 2)
@@ -137,8 +154,9 @@ def heard_elsewhere(
 ) -> Float32Array:
     """Return a clip's samples [n], whose speech lies in ``span``, as an everyday device might have heard them.
 
-    Half the time that is a short piece of the speech, a third of the time all of it with other ends, else the whole clip. Then
-    come a room, a floor or voices of ``others``, gain control, clipping, a narrow band, a level.
+    Half the time that is a short piece of the speech, a third of the time all of it with other ends, else the whole clip. One time
+    in four the ends are the clip's own floor. Then come a room, another floor, voices of ``others``, gain control, clipping, a
+    narrow band and a level.
     """
     kind = rng.random()
     if kind < 0.5:
@@ -148,13 +166,18 @@ def heard_elsewhere(
     else:
         piece, before, behind = samples, 0, 0
     level = max(_SILENCE, float(np.sqrt(np.mean(np.square(piece, dtype=np.float64)))))
-    sound = np.concatenate([np.zeros(before, np.float32), piece, np.zeros(behind, np.float32)])
+    own_floor = rng.random() < 0.25
+    if own_floor:
+        ends = [_own_floor(samples, span, n, rng) for n in (before, behind)]
+    else:
+        ends = [np.zeros(n, dtype=np.float32) for n in (before, behind)]
+    sound = np.concatenate([ends[0], piece, ends[1]])
     if rng.random() < 0.6:
         if rng.random() < 0.75:
             sound = reverberate(sound, rng.uniform(0.05, 0.5), rng.uniform(0, 12), rng)
         else:
             sound = reverberate(sound, rng.uniform(0.2, 0.9), rng.uniform(-6, 6), rng)
-    if kind < 0.85 or rng.random() < 0.4:
+    if not own_floor and (kind < 0.85 or rng.random() < 0.4):
         sound = sound + _floor(len(sound), level, rng)
     if rng.random() < 0.15:
         for _ in range(int(rng.integers(1, 6))):
