@@ -189,7 +189,7 @@ def test_finishing_measures_speech(tiny_run: Path, tiny_data: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("temperature", None, "temperature is None at step"),
+        ("temperature", None, "temperature is None; expected a positive number"),
         ("temperature", -1.0, r"temperature is -1\.0"),
         ("speech_mean", torch.zeros(5), r"speech_mean is \(5,\), expected \(128,\)"),
         ("speech_vector", torch.zeros(5), r"speech_vector is \(5,\), expected \(480,\)"),
