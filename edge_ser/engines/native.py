@@ -130,7 +130,7 @@ class NativeBackend:
     def statistics(self, vectors: Vectors) -> UInt16Array:
         """Return mean and standard deviation over time of encoder vectors [P, vector_size], in steps, [2 · encoder_size]."""
         levels: UInt8Array = np.ascontiguousarray(vectors, dtype=np.int32).view(np.uint8)[:, -ENCODER_SIZE:]
-        return statistics_of_levels(channel_major(levels))
+        return channel_major(statistics_of_levels(levels).reshape(2, ENCODER_SIZE)).reshape(-1)
 
     def vectors(self, features: Float32Array) -> Float32Array:
         """Return the encoder vectors [N, 480] of features [T, 128]."""
