@@ -102,6 +102,7 @@ function objective(problem, solution) {
 
 const curvature = (p) => p.map((a, i) => p.map((b, j) => (i === j ? a : 0) - a * b));
 
+/** Its lower triangle, which is all that cholesky looks at. */
 function hessian({ design, weights, ridge }, probabilities) {
   const p = ridge.length;
   const n = probabilities[0].length;
@@ -109,7 +110,7 @@ function hessian({ design, weights, ridge }, probabilities) {
   for (let i = 0; i < design.length; i++) {
     const curved = curvature(probabilities[i]);
     for (let a = 0; a < n; a++)
-      for (let b = 0; b < n; b++) {
+      for (let b = 0; b <= a; b++) {
         const factor = weights[i] * curved[a][b];
         for (let q = 0; q < p; q++) {
           const row = found[a * p + q];

@@ -6,7 +6,7 @@ import { counts, LIMIT } from "./correction.js";
 const FORMAT = "edge-ser-profile";
 const FORMAT_VERSION = 4;
 /** Utterances of a person: fewer than in Python, since learning takes the time of the page. */
-export const MAX_UTTERANCES = 100;
+export const MAX_UTTERANCES = 60;
 const MAX_LABELS = 16;
 const MAX_LABEL = 40;
 const ARRAYS = { statistics: [Uint16Array, 960], embedding: [Int32Array, 64], logits: [Int32Array, null] };
