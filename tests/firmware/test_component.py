@@ -38,25 +38,32 @@ def gathered(c_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(source: Path, folder: Path, *settings: str) -> Path:
     """Build and install with CMake; return the prefix."""
     need("cmake", "cc")
-    execute(["cmake", "-S", source, "-B", folder / "build", *settings])
+    places = (f"-DCMAKE_INSTALL_PREFIX={folder / 'prefix'}", "-DCMAKE_INSTALL_LIBDIR=lib")
+    execute(["cmake", "-S", source, "-B", folder / "build", *places, *settings])
     execute(["cmake", "--build", folder / "build"])
     execute(["cmake", "--install", folder / "build", "--prefix", folder / "prefix"])
     return folder / "prefix"
 
 
-@pytest.mark.parametrize("shared", ["ON", "OFF"])
-def test_ten_lines_find_the_package_and_answer(shared: str, gathered: Path, pcm: bytes, tmp_path: Path) -> None:
-    prefix = installed(gathered, tmp_path, f"-DBUILD_SHARED_LIBS={shared}", "-DCMAKE_INSTALL_LIBDIR=lib")
+@pytest.fixture(scope="module")
+def prefix(gathered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the library is installed, a static one."""
+    return installed(gathered, tmp_path_factory.mktemp("installed"))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_ten_lines_find_the_package_and_answer(shared: bool, prefix: Path, gathered: Path, pcm: bytes, tmp_path: Path) -> None:
+    if shared:
+        prefix = installed(gathered, tmp_path, "-DBUILD_SHARED_LIBS=ON")
     user = COMPONENT / "find_package"
     assert len((user / "CMakeLists.txt").read_text().splitlines()) <= 10
     execute(["cmake", "-S", user, "-B", tmp_path / "user", f"-DCMAKE_PREFIX_PATH={prefix}"])
     execute(["cmake", "--build", tmp_path / "user"])
     assert EmotionRecognizer(backend="native").labels[0] in execute([tmp_path / "user" / "tone"], pcm)
-    assert bool(list((prefix / "lib").glob("libeser.so*"))) == (shared == "ON")
+    assert bool(list((prefix / "lib").glob("libeser.so*"))) == shared
 
 
-def test_a_wrong_version_is_not_found(gathered: Path, tmp_path: Path) -> None:
-    prefix = installed(gathered, tmp_path, "-DCMAKE_INSTALL_LIBDIR=lib")
+def test_a_wrong_version_is_not_found(prefix: Path, tmp_path: Path) -> None:
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.16)\nproject(x LANGUAGES NONE)\nfind_package(eser 99 REQUIRED)\n"
     )
@@ -64,9 +71,8 @@ def test_a_wrong_version_is_not_found(gathered: Path, tmp_path: Path) -> None:
         execute(["cmake", "-S", tmp_path, "-B", tmp_path / "user", f"-DCMAKE_PREFIX_PATH={prefix}"])
 
 
-def test_pkg_config_gives_what_a_compiler_needs(gathered: Path, pcm: bytes, tmp_path: Path) -> None:
+def test_pkg_config_gives_what_a_compiler_needs(prefix: Path, pcm: bytes, tmp_path: Path) -> None:
     need("pkg-config")
-    prefix = installed(gathered, tmp_path, "-DCMAKE_INSTALL_LIBDIR=lib", f"-DCMAKE_INSTALL_PREFIX={tmp_path / 'prefix'}")
     environment = os.environ | {"PKG_CONFIG_PATH": str(prefix / "lib" / "pkgconfig")}
     done = subprocess.run(
         ["pkg-config", "--cflags", "--libs", "eser"], env=environment, capture_output=True, text=True, check=True

@@ -39,11 +39,15 @@ def folder(c_model: Path, person: EmotionRecognizer, tmp_path_factory: pytest.Te
     return found
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.7, 15.0])
-def test_c_gives_the_scores_of_python(folder: Path, person: EmotionRecognizer, seconds: float) -> None:
+@pytest.fixture(scope="module")
+def model(folder: Path) -> CModel:
     need("cc")
+    return CModel.of_sources(folder)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.7, 15.0])
+def test_c_gives_the_scores_of_python(model: CModel, person: EmotionRecognizer, seconds: float) -> None:
     samples = np.rint(32767 * buzz(133, seconds)[0] * np.linspace(0.2, 1, int(16000 * seconds))).astype(np.int16)
-    model = CModel.of_sources(folder)
     stream = model.stream()
     without = stream.n_bytes
     stream.set_person()
@@ -63,6 +67,7 @@ def test_c_gives_the_scores_of_python(folder: Path, person: EmotionRecognizer, s
     assert without == model.stream().n_bytes < 90112
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linux", LINUXES, ids=lambda linux: linux.name)
 def test_every_linux_answers_alike(linux: Linux, folder: Path, speech: Path, tmp_path: Path) -> None:
     need(*linux.tools)
