@@ -154,9 +154,9 @@ def heard_elsewhere(
 ) -> Float32Array:
     """Return a clip's samples [n], whose speech lies in ``span``, as an everyday device might have heard them.
 
-    Half the time that is a short piece of the speech, a third of the time all of it with other ends, else the whole clip. One time
-    in four the ends are the clip's own floor. Then come a room, another floor, voices of ``others``, gain control, clipping, a
-    narrow band and a level.
+    Half the time that is a short piece of the speech, a third of the time all of it with other ends, else the whole clip. One
+    time in four the ends are the clip's own floor. Then come a room, another floor, voices of ``others``, gain control, clipping,
+    a narrow band and a level.
     """
     kind = rng.random()
     if kind < 0.5:
