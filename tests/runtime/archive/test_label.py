@@ -66,7 +66,7 @@ def test_every_recording_has_a_row_with_the_answer_of_predict(archive: Archive, 
     answer = EmotionRecognizer().predict(one["file"])
     assert one["embedding"] == answer.embedding.tolist()
     assert (one["model_sha256"], one["cut"]) == (EmotionRecognizer().model_sha256, False)
-    assert json.loads(one["settings"]) == {"segments": False, "min_confidence": 0.0, "profile_sha256": None}
+    assert json.loads(one["settings"]) == {"segments": False, "min_confidence": 0.0, "min_speech": None, "profile_sha256": None}
     assert "such as" in done.stdout
     assert "44 of 44 files" in done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".parquet") == [
