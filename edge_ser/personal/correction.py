@@ -21,7 +21,7 @@ from edge_ser.arrays import AnyArray, Float64Array, Int16Array, Int32Array, Int6
 from edge_ser.errors import ConfigError
 from edge_ser.model.manifest import Manifest
 from edge_ser.personal.person import EVIDENCE, Q16, Heard, Person, moved_centres
-from edge_ser.personal.within import Within
+from edge_ser.personal.within import HANDICAP, Within
 
 LAMBDAS = (0.01, 0.05, 0.2)
 BIAS = 0.5
@@ -143,7 +143,7 @@ def learn(person: Person, model: Learnt) -> Correction | None:
         fits += _fits(x, prior, offset, target, weights, is_doubting=not own)
         if within.is_there:
             seen = _fits(within.of(x), prior, offset, target, weights, is_doubting=not own)
-            fits += [f._replace(weight=within.of(f.weight.T).T) for f in seen if f.weight is not None]
+            fits += [f._replace(loss=f.loss + HANDICAP, weight=within.of(f.weight.T).T) for f in seen if f.weight is not None]
     losses = np.array([f.loss for f in fits])
     share = np.exp(losses.min() - losses)
     share /= share.sum()

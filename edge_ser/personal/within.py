@@ -13,6 +13,9 @@ from edge_ser.arrays import AnyArray, Float64Array
 WITHIN = 300.0
 """Variance that is added in every direction to what a label's utterances differ by, in means over the directions."""
 
+HANDICAP = 1.0
+"""Nats that such a fit must tell the utterances better by, to weigh as much as one of the statistics as they are."""
+
 
 class Within:
     """How x [m, size] looks where what a label's own utterances differ by counts less: x (1 + S / s)^-1/2, as long on average.

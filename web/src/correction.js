@@ -1,5 +1,5 @@
 import { cholesky, dot, eigen, rows, solve, solveFactored } from "./matrices.js";
-import { Within } from "./within.js";
+import { HANDICAP, Within } from "./within.js";
 
 /**
  * What a person's utterances change about the network's answer, as edge_ser/personal/correction.py learns it:
@@ -259,7 +259,7 @@ export function learn(person, model) {
     if (!own && !person.only) mixed.push({ loss: lossOf(offset, target, weights), prior, weight: null, leftOut: offset });
     for (const found of fits(x, offset, target, weights, !own)) mixed.push({ ...found, prior });
     if (!within.isThere) continue;
-    for (const found of fits(within.of(x), offset, target, weights, !own)) mixed.push({ ...found, prior, weight: within.of(found.weight) });
+    for (const found of fits(within.of(x), offset, target, weights, !own)) mixed.push({ ...found, loss: found.loss + HANDICAP, prior, weight: within.of(found.weight) });
   }
   const best = Math.min(...mixed.map((f) => f.loss));
   const raw = mixed.map((f) => Math.exp(best - f.loss));

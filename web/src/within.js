@@ -3,6 +3,7 @@ import { dot, eigen } from "./matrices.js";
 /** How utterances look where what a label's own differ by counts less, as edge_ser/personal/within.py has it. */
 
 const WITHIN = 300;
+export const HANDICAP = 1;
 const norm = (matrix) => Math.sqrt(matrix.reduce((total, row) => total + dot(row, row), 0));
 
 export class Within {
