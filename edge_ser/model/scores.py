@@ -75,8 +75,11 @@ def _tflite_with(content: bytes, before: str, after: str) -> bytes:
         room, data = len(old.encode()), text.encode()
         if len(data) <= room:
             return content[:start] + data.ljust(room) + content[start + room :]
-        changed = bytearray(content)
-        changed[start : start + room] = bytes(room)
+        if start + room == len(content):
+            changed = bytearray(content[: start - 4])  # before the text stands its length
+        else:
+            changed = bytearray(content)
+            changed[start : start + room] = bytes(room)
         changed += bytes(12 - len(changed) % 16 + 16 * (len(changed) % 16 > 12))  # the data, behind its length, begins at 16 n
         changed[offset : offset + 4] = (len(changed) - offset).to_bytes(4, "little")
         return bytes(changed) + len(data).to_bytes(4, "little") + data

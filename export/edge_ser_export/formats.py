@@ -43,6 +43,9 @@ class Format:
     """Whether GRU and FC multiply integers in int8 files."""
 
 
+_SCORES_BYTES = 1536  # room in a TFLite file for its own scores: a longer manifest would be written behind all else
+
+
 def _onnx(net: EmotionNet, quantized: QuantizedNet | None) -> Write:
     graph = build_graph(net, quantized)
     digest = graph_sha256(graph)
@@ -51,7 +54,7 @@ def _onnx(net: EmotionNet, quantized: QuantizedNet | None) -> Write:
 
 def _tflite(net: EmotionNet, quantized: QuantizedNet | None) -> Write:
     graph = build_tflite(net, quantized)
-    return lambda manifest, path: path.write_bytes(seal_tflite(graph, manifest.to_json()))
+    return lambda manifest, path: path.write_bytes(seal_tflite(graph, manifest.to_json() + " " * _SCORES_BYTES))
 
 
 def _eser(net: EmotionNet, quantized: QuantizedNet | None) -> Write:

@@ -56,6 +56,16 @@ def test_a_recorded_score_changes_no_answer(suffix: str, room: int, speech: Path
     assert np.array_equal(recorded, shipped)
 
 
+def test_a_manifest_that_grows_again_and_again_takes_its_own_room(tmp_path: Path) -> None:
+    path = Path(shutil.copy(shipped_model_path(".tflite"), tmp_path))
+    score = read_model_file(path).manifest.scores[0]
+    sizes = []
+    for room in (4000, 5000, 6000):
+        record_score(path, score | {"protocol": "p" * room}, "an engine")
+        sizes.append(path.stat().st_size)
+    assert sizes[2] - sizes[0] == pytest.approx(2000, abs=32)
+
+
 def test_a_damaged_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(shipped_model_path().read_bytes()[:-100])
