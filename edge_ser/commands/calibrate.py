@@ -41,7 +41,7 @@ def command(
 ) -> None:
     """Measure a microphone on a minute of anybody's speech, and write its profile, which fits this model alone.
 
-    It helps where recordings differ from the model's training: another language, another studio. At home nothing was shown.
+    It helped another language and people's own phones; in another studio and at home nothing was shown.
 
     FILE is a recording made with that microphone where it stands, or - for standard input: a recording, too, or raw samples,
     mono and signed 16 bit: arecord -d 60 -t raw -f S16_LE -r 16000 | edge-ser calibrate - -o mic.json

@@ -29,7 +29,7 @@ _cache_option = click.option(
 @click.command(short_help="Train a model on labelled speech.")
 @_data_option
 @click.option("--corpus", "corpora", multiple=True, metavar="NAME", help="Corpus below --data; may be given several times.")
-@click.option("--preset", type=click.Choice(PRESETS), help="paper: Dai et al.; edge: what ships; small: for few speakers.")
+@click.option("--preset", type=click.Choice(PRESETS), help="paper: Dai et al.; edge: unseen speakers; small: for few speakers.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file instead of a preset.")
 @click.option(
     "--protocol",

@@ -257,7 +257,7 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def load_preset(name: str) -> TrainConfig:
-    """Return the preset ``paper`` (Dai et al.), ``edge`` (what ships) or ``small`` (behind another run's convolutions).
+    """Return the preset ``paper`` (Dai et al.), ``edge`` (unseen speakers) or ``small`` (behind another run's convolutions).
 
     >>> load_preset("paper").optimizer.lr
     0.0003
