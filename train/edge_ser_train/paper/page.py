@@ -80,8 +80,8 @@ How long a run lasts on each corpus is in [`experiments.py`](edge_ser_train/pape
 cores can do, never what a test set liked. The paper trains for 25 epochs; on CREMA-D its recipe gets 12 here and the edge
 recipe 31.
 
-"The model that ships" and "the shipped recipe" in a row's name mean those of the day when the row was run: an earlier model, which
-had heard clips as recorded alone. The last section is of the model that ships now."""
+"The model that ships" and "the shipped recipe" in a row's name mean those of the day when the row was run: an earlier
+model, which had heard clips as recorded alone. The last section is of the model that ships now."""
 
 
 def _ablation_table(own: dict[str, Summary]) -> str:
