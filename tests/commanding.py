@@ -35,6 +35,8 @@ def run(*arguments: object, stdin: bytes = b"", command: Sequence[str] = ()) -> 
         patch.setattr(warnings, "formatwarning", warnings.formatwarning)
         patch.setattr(warnings, "showwarning", lambda *of, **_: sys.stderr.write(warnings.formatwarning(*of[:4])))
         warnings.simplefilter("default")
+        for of_python in (DeprecationWarning, ImportWarning, PendingDeprecationWarning, ResourceWarning):
+            warnings.simplefilter("ignore", of_python)
         try:
             main()
         except SystemExit as ended:

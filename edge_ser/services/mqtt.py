@@ -113,6 +113,7 @@ class Publisher:
         self._client = Client(CallbackAPIVersion.VERSION2)
         self._client.on_connect = self._connected
         self._client.on_message = self._heard
+        self._client.on_subscribe = self._subscribed
         self._client.on_connect_fail = self._unreachable
         self._client.on_disconnect = self._disconnected
         if broker.user is not None:
@@ -161,9 +162,16 @@ class Publisher:
         self._announced = []
         self._announce()
         client.publish(f"{self.broker.prefix}/availability", "online", qos=1, retain=True)
-        if self._correct is not None:
-            client.subscribe(f"{self.broker.prefix}/correct", qos=1)
         self._online = True
+        if self._correct is None:
+            self._begun()
+        else:
+            client.subscribe(f"{self.broker.prefix}/correct", qos=1)
+
+    def _subscribed(self, client: Any, userdata: Any, number: Any, reasons: Any, properties: Any) -> None:
+        self._begun()  # not before: a correction would have been lost
+
+    def _begun(self) -> None:
         lost = f"; {self.dropped} events could not be sent so far" if self.dropped else ""
         self._say(f"publishing to {self.broker.host} below {self.broker.prefix}/{lost}")
 
