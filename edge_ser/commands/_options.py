@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import fields
@@ -17,6 +18,18 @@ from edge_ser.settings import build, parse_setting
 
 if TYPE_CHECKING:
     from edge_ser.services.mqtt import Broker
+
+
+class Between(click.FloatRange):
+    """A number of a range: NaN, which no comparison refuses, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or fail with what was given and expected."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
 
 model_option = click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that ships.")
 backend_option = click.option(
@@ -35,13 +48,13 @@ provider_option = click.option(
 min_confidence_option = click.option(
     "--min-confidence",
     default=0.0,
-    type=click.FloatRange(0, 1),
+    type=Between(0, 1),
     metavar="P",
     help="Answer `uncertain` below this confidence, 0 to 1; default: never.",
 )
 min_speech_option = click.option(
     "--min-speech",
-    type=click.FloatRange(0, 1),
+    type=Between(0, 1),
     metavar="P",
     help="Answer `no_speech` below this probability of speech, 0 (never) to 1; default: the model's.",
 )

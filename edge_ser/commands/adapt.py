@@ -12,7 +12,7 @@ import click
 
 from edge_ser.commands._options import backend_option, model_option, require_apart
 from edge_ser.errors import AudioError, ConfigError
-from edge_ser.files import is_stream
+from edge_ser.files import holding, is_stream, require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,6 +70,20 @@ def command(
     if is_stream(profile):
         raise click.UsageError(f"{profile} is no regular file; a profile is read and written")
     require_apart([profile], [*(() if record else files), source, merge, model])
+    if not (record or files or forget or merge or only is not None):
+        _change(label, files, profile, record, source, show, forget, merge, only, model, backend)
+        return
+    require_writable(profile)
+    with holding(profile.with_name(f".{profile.name}.adapting")) as is_alone:
+        if not is_alone:
+            raise ConfigError(f"another process is changing {profile}; start again when it has ended")
+        _change(label, files, profile, record, source, show, forget, merge, only, model, backend)
+
+
+def _change(
+    label: str, files: tuple[str, ...], profile: Path, record: bool, source: str | None, show: bool, forget: str | None,
+    merge: Path | None, only: bool | None, model: Path | None, backend: str,
+) -> None:  # fmt: skip
     from edge_ser.personal.profile import Profile
     from edge_ser.recognizer import EmotionRecognizer
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ser.commands._options import require_apart
+from edge_ser.commands._options import Between, require_apart
 from edge_ser.errors import ConfigError, MissingExtraError, require_extra
 from edge_ser.files import STANDARD_OUTPUT, require_writable
 from edge_ser.terminal import columns, complain
@@ -64,7 +64,7 @@ def _limits(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
 @click.option("--runs", type=click.IntRange(1), metavar="N", help="Exactly N rounds.")
 @click.option(
     "--duration",
-    type=click.FloatRange(0, min_open=True),
+    type=Between(0, min_open=True),
     default=30.0,
     show_default=True,
     metavar="S",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ser.commands._options import (
+    Between,
     backend_option,
     broker_of,
     configured,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--channels", default=1, show_default=True, type=click.IntRange(1, 64), help="They are averaged.")
 @click.option("--jsonl", is_flag=True, help="For programs: one event a line, as JSON.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Such as hangover_ms=300; see above.")
-@click.option("--speed", default=1.0, type=click.FloatRange(0.01, 1000), metavar="X", help="With --realtime: X times as fast.")
+@click.option("--speed", default=1.0, type=Between(0.01, 1000), metavar="X", help="With --realtime: X times as fast.")
 @mqtt_option
 @home_assistant_option
 @click.option("--learn", is_flag=True, help="With --profile: a key, or a label at PREFIX/correct, puts the last answer right.")

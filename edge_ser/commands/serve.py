@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ser.commands._options import (
+    Between,
     backend_option,
     broker_of,
     home_assistant_option,
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     "idle_s",
     default=60.0,
     show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=Between(min=0, min_open=True),
     metavar="SECONDS",
     help="Turn away a client that sends nothing, or in an utterance no audio, for so long.",
 )
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     "max_duration_s",
     default=600.0,
     show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=Between(min=0, min_open=True),
     metavar="SECONDS",
     help="Refuse a longer utterance.",
 )
