@@ -14,6 +14,7 @@ from edge_ser import EmotionRecognizer
 from edge_ser._version import __version__
 from edge_ser.arrays import Float32Array
 from edge_ser.personal.profile import Profile
+from tests.conftest import ROOT
 from tests.web.conftest import build, need
 from tests.web.node import floats, run_script
 
@@ -115,6 +116,66 @@ def test_other_rates_sound_the_same(
     assert whole["logits"] == streamed["logits"]
     assert whole["label"] == expected.label
     assert list(whole["probabilities"].values()) == pytest.approx(list(expected.probabilities.values()), abs=0.03)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 44100, 48000])
+def test_only_the_middle_of_a_long_recording_is_resampled(
+    module: Path, samples: Float32Array, rate_hz: int, tmp_path: Path
+) -> None:
+    """The answer has the bits of the whole, resampled and then cut; no copy is longer than the middle and the kernel's reach."""
+    resampler = json.dumps((ROOT / "web" / "src" / "resampler.js").as_uri())
+    body = f"""
+        const audio = samples({floats(tmp_path / "audio.f32", np.tile(samples, 1 + 40 * rate_hz // len(samples)))});
+        const set = Float32Array.prototype.set;
+        let longest = 0;
+        Float32Array.prototype.set = function (values, at) {{
+            longest = Math.max(longest, values.length);
+            set.call(this, values, at);
+        }};
+        const answer = plain(recognizer.predict(audio, {rate_hz}));
+        Float32Array.prototype.set = set;
+        const {{ Resampler }} = await import({resampler});
+        const whole = new Resampler({rate_hz});
+        const at16k = Float32Array.from([...whole.push(audio), ...whole.flush()]);
+        return [longest, answer, plain(recognizer.predict(at16k))];
+    """
+    longest, answer, expected = run_script(module, body)
+    assert longest < 14.1 * max(rate_hz, 16000)
+    assert answer == {**expected, "durationS": answer["durationS"]}
+    assert answer["durationS"] > 40
+
+
+def test_what_is_no_sample_is_named_and_changes_nothing(module: Path, samples: Float32Array, tmp_path: Path) -> None:
+    body = f"""
+        const good = samples({floats(tmp_path / "a.f32", samples)});
+        const bad = [NaN, Infinity, -Infinity, 8.001, -8.001].map((value) => {{
+            const audio = good.slice();
+            audio[audio.length - 1] = value;
+            return audio;
+        }});
+        bad.push([0, 1], new Float64Array(4), undefined);
+        const stream = recognizer.stream(48000);
+        const segmenter = new Segmenter(48000);
+        const takes = [
+            (audio) => recognizer.predict(audio),
+            (audio) => recognizer.features(audio),
+            (audio) => stream.feed(audio),
+            (audio) => segmenter.feed(audio),
+        ];
+        const refused = takes.map((take) => bad.map((audio) => why(() => take(audio))));
+        const other = [recognizer.stream(48000), new Segmenter(48000)];
+        const found = [[stream, segmenter], other].map(([one, two]) => {{
+            one.feed(good);
+            return [plain(one.finish()), two.feed(good), two.finish(), two.levelDb];
+        }});
+        return [refused, found];
+    """
+    refused, (after, untouched) = run_script(module, body)
+    last = f"sample {len(samples) - 1} is "
+    expected = [f"{last}{value}" for value in ("NaN", "Infinity", "-Infinity", "8.001", "-8.001")] + ["expected samples as a"] * 3
+    for lines in refused:
+        assert [line.startswith(start) for start, line in zip(expected, lines, strict=True)] == [True] * 8, lines
+    assert after == untouched
 
 
 def test_noise_is_no_speech(module: Path, recognizer: EmotionRecognizer, tmp_path: Path) -> None:

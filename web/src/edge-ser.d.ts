@@ -27,13 +27,16 @@ export declare class Recognizer {
   readonly labels: readonly string[];
   /**
    * Answer for a recording: mono samples, full scale 1.0, at any whole rate from 1000 to 768000 Hz. Of more than 14 s the middle
-   * is judged, less than 0.52 s is padded with silence.
-   * @throws EdgeSerError for NaN, samples beyond 8, or nothing but digital silence
+   * 14.03 s are judged, begun at the last whole 0.16 s before; less than 0.52 s is padded with silence.
+   * @throws EdgeSerError for NaN, samples beyond 8, or nothing but digital silence in what is judged
    */
   predict(samples: Float32Array, rateHz?: number): Prediction;
   /** A stream for one utterance that arrives in chunks. */
   stream(rateHz?: number): Stream;
-  /** What the network sees of samples at 16 kHz: 128 Mel bands in dB every 10 ms, frame after frame. */
+  /**
+   * What the network sees of samples at 16 kHz: 128 Mel bands in dB every 10 ms, frame after frame.
+   * @throws EdgeSerError for NaN and samples beyond 8
+   */
   features(samples: Float32Array): Float32Array;
   /**
    * Learn that this person sounds so when they are `label`, one of the model's or a word of their own. Two to four utterances of
@@ -47,7 +50,10 @@ export declare class Recognizer {
   readonly learnt: Readonly<Record<string, number>>;
   /** What was learnt, as the JSON that `edge-ser predict --profile` reads; it holds no audio. */
   exportProfile(): string;
-  /** Take over a profile that this or `edge-ser adapt` wrote. */
+  /**
+   * Take over a profile that this or `edge-ser adapt` wrote.
+   * @throws EdgeSerError for one of more than 60 utterances, one that knows a microphone, or one of another model
+   */
   importProfile(json: string): void;
   /** Keep what was learnt in this browser. */
   save(key?: string, storage?: Pick<Storage, "setItem" | "removeItem">): void;
@@ -60,7 +66,10 @@ export declare class Stream {
   private constructor();
   /** Length of what was fed so far, in seconds. */
   readonly durationS: number;
-  /** Take the next samples, any number. */
+  /**
+   * Take the next samples, any number.
+   * @throws EdgeSerError for NaN and samples beyond 8; the stream is then as it was before
+   */
   feed(samples: Float32Array): void;
   /** The answer for what was fed so far; null below 0.52 s, and in digital silence. */
   readonly estimate: Prediction | null;
@@ -85,7 +94,10 @@ export declare class Segmenter {
   /** Of the room. */
   readonly roomDb: number;
   readonly speaking: boolean;
-  /** Take the next samples and return what has happened. */
+  /**
+   * Take the next samples and return what has happened.
+   * @throws EdgeSerError for NaN and samples beyond 8; the segmenter is then as it was before
+   */
   feed(samples: Float32Array): SegmenterEvent[];
   /** End the audio. */
   finish(): SegmenterEvent[];

@@ -2,7 +2,8 @@ import { counts, labelsOf, learn } from "./correction.js";
 import { Engine, SILENT, TOO_SHORT } from "./engine.js";
 import { EdgeSerError } from "./errors.js";
 import { nobody, read, requireRoom, requireWord, write } from "./profile.js";
-import { RATE_HZ, Resampler } from "./resampler.js";
+import { lengthAt16k, RATE_HZ, resampled, Resampler } from "./resampler.js";
+import { checked } from "./samples.js";
 
 export const NO_SPEECH = "no_speech";
 const FRAME = 640;
@@ -39,7 +40,7 @@ export class Recognizer {
   }
 
   predict(samples, rateHz = RATE_HZ) {
-    const at16k = middle(resampled(checked(samples), rateHz));
+    const at16k = middle(checked(samples), rateHz);
     const stream = this.stream();
     try {
       stream.feed(at16k);
@@ -200,27 +201,12 @@ function requireStorage(storage) {
   if (!storage) throw new EdgeSerError("there is no localStorage here; keep what exportProfile() returns");
 }
 
-function checked(samples) {
-  if (!(samples instanceof Float32Array))
-    throw new EdgeSerError("expected samples as a Float32Array, mono, full scale 1.0, such as an AudioBuffer's getChannelData(0)");
-  return samples;
-}
-
-function resampled(samples, rateHz) {
-  const resampler = new Resampler(rateHz);
-  const parts = [resampler.push(samples), resampler.flush()];
-  if (rateHz === RATE_HZ) return samples;
-  const found = new Float32Array(resampler.nOut);
-  found.set(parts[0]);
-  found.set(parts[1], parts[0].length);
-  return found;
-}
-
-/** Everything up to 14 s; of more, the middle, from a whole stride on. */
-function middle(samples) {
-  const nFrames = Math.floor((samples.length - FRAME) / HOP) + 1;
-  if (nFrames <= MAX_FRAMES) return samples;
+/** Everything up to 14 s, at 16 kHz; of more, the middle, from a whole stride on. Nothing else is resampled. */
+function middle(samples, rateHz) {
+  const n = lengthAt16k(samples.length, rateHz);
+  const nFrames = Math.floor((n - FRAME) / HOP) + 1;
+  if (nFrames <= MAX_FRAMES) return resampled(samples, rateHz, 0, n);
   let start = Math.floor((nFrames - MAX_FRAMES) / 2);
   start -= start % STRIDE;
-  return samples.subarray(start * HOP, (start + MAX_FRAMES - 1) * HOP + FRAME);
+  return resampled(samples, rateHz, start * HOP, (start + MAX_FRAMES - 1) * HOP + FRAME);
 }

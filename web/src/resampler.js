@@ -25,18 +25,36 @@ function kernel() {
   return table;
 }
 
-/** Turns chunks of any rate into 16 kHz; how the signal is cut into chunks changes nothing. */
+/** How many samples `n` samples become. */
+export const lengthAt16k = (n, rateHz) => Math.floor((2 * n * RATE_HZ + rateHz) / (2 * rateHz));
+
+/** Samples `start` to `stop` of what all of `samples` become, with the same bits; only what these depend on is read. */
+export function resampled(samples, rateHz, start, stop) {
+  const resampler = new Resampler(rateHz, start);
+  if (rateHz === RATE_HZ) return samples.subarray(start, stop);
+  const end = Math.floor(((stop - 1) * rateHz) / RATE_HZ + resampler.reach) + 1;
+  const parts = [resampler.push(samples.subarray(resampler.first, end)), resampler.flush()];
+  const found = new Float32Array(resampler.nOut - start);
+  found.set(parts[0]);
+  found.set(parts[1], parts[0].length);
+  return found.subarray(0, stop - start);
+}
+
+/**
+ * Turns chunks of any rate into 16 kHz; how the signal is cut into chunks changes nothing. It begins with sample `start` of the
+ * output, and takes the input from sample `first` on.
+ */
 export class Resampler {
-  constructor(rateHz) {
+  constructor(rateHz, start = 0) {
     if (!Number.isInteger(rateHz) || rateHz < 1000 || rateHz > 768000)
       throw new EdgeSerError(`the rate is ${rateHz}; expected a whole number of Hz from 1000 to 768000`);
     this.rateHz = rateHz;
-    this.nIn = 0;
-    this.nOut = 0;
+    this.nOut = start;
     this.scale = Math.min(1, RATE_HZ / rateHz) * ROLL_OFF; // of the kernel, in zero crossings an input sample
     this.reach = Math.ceil(ZERO_CROSSINGS / this.scale); // input samples on either side
+    this.first = Math.max(0, Math.ceil((start * rateHz) / RATE_HZ - this.reach));
+    this.nIn = this.first;
     this.held = new Float32Array(0); // from input sample `first` on
-    this.first = 0;
   }
 
   /** Return what `samples` complete. */
@@ -53,7 +71,7 @@ export class Resampler {
   /** Return the rest, as if silence followed. */
   flush() {
     if (this.rateHz === RATE_HZ) return new Float32Array(0);
-    return this.#produce(Math.floor((2 * this.nIn * RATE_HZ + this.rateHz) / (2 * this.rateHz)));
+    return this.#produce(lengthAt16k(this.nIn, this.rateHz));
   }
 
   #produce(stop) {

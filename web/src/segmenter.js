@@ -1,4 +1,5 @@
 import { RATE_HZ, Resampler } from "./resampler.js";
+import { checked } from "./samples.js";
 
 /**
  * Finds utterances by their level: a window of 32 ms is speech where it is so much louder than the room. The rules behind that
@@ -34,7 +35,7 @@ export class Segmenter {
 
   /** Take the next samples; return what has happened: start, audio ..., end. */
   feed(chunk) {
-    return this.#take(this.resampler.push(chunk));
+    return this.#take(this.resampler.push(checked(chunk)));
   }
 
   /** End the audio, and with it the utterance that is under way. */
