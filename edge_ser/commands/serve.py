@@ -115,12 +115,12 @@ def command(
     from edge_ser.services.connection import Limits
     from edge_ser.services.conversation import Conversation
     from edge_ser.services.relay import Relay, SpeechToText
-    from edge_ser.services.wyoming import serve
+    from edge_ser.services.wyoming import is_same, serve
 
     address = _address(uri, "--uri")
     behind = None if asr is None else SpeechToText(asr, _address(asr, "--asr"), tag)
-    if behind is not None and behind.address == address:
-        raise click.UsageError(f"--uri and --asr are both {uri}; the speech-to-text service listens somewhere else")
+    if behind is not None and is_same(behind.address, address):
+        raise click.UsageError(f"--uri {uri} and --asr {asr} are one address; the speech-to-text service listens somewhere else")
     given = Profile.load_or_begin(profile) if learn and profile is not None else profile
     recognizer = EmotionRecognizer(
         model, backend=backend, threads=threads, min_confidence=min_confidence, min_speech=min_speech, profile=given

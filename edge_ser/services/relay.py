@@ -16,6 +16,7 @@ import contextlib
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,10 @@ class Relay(Connection):
         self._unjudged: asyncio.Queue[tuple[Event | AudioError, int]] = asyncio.Queue()  # with its bytes
         self._unjudged_bytes = 0
         self._is_dropping = False  # the rest of this utterance is not judged
-        self._answer: Prediction | None = None  # of this utterance, once it was judged
+        self._answer: Prediction | None = None  # to the event that is judged
+        self._place: asyncio.Future[Prediction | None] | None = None  # of the utterance that is being said
+        self._untold: deque[asyncio.Future[Prediction | None]] = deque()  # places of utterances without transcript so far
+        self._unanswered: deque[asyncio.Future[Prediction | None]] = deque()  # places of those said to their end, for the judge
         self._owed: set[str] = set()  # types of events that the recogniser was asked for and has not sent
         self._is_stuck = False  # whether it does not read
         self._until = time.monotonic() + limits.idle_s  # how long the next message is waited for
@@ -145,15 +149,26 @@ class Relay(Connection):
         if AudioStart.is_type(event.type):
             self._owed.add("transcript")
             self.is_speaking = True
+            if self._place is None or self._place not in self._untold:  # a start over has the same transcript
+                self._place = self._new_place()
         elif Describe.is_type(event.type):
             self._owed.add("info")
         if AudioStop.is_type(event.type):
             self.is_speaking, self.keeps_place_until = False, now + self._limits.idle_s
+            self._unanswered.append(self._place or self._new_place())
+            self._place = None
         # Within an utterance only audio buys time.
         if not self.is_speaking or AudioStart.is_type(event.type):
             self._until = now + self._limits.idle_s
         elif AudioChunk.is_type(event.type):
             self._until += min(duration_s(event), self._limits.idle_s)
+
+    def _new_place(self) -> asyncio.Future[Prediction | None]:
+        """Return where the answer to one utterance will be; a transcript takes it, in order."""
+        place: asyncio.Future[Prediction | None] = asyncio.get_running_loop().create_future()
+        if self._asr.is_tagged:
+            self._untold.append(place)
+        return place
 
     def _hear(self, event: Event, n_bytes: int) -> None:
         """Let an audio event be judged, in its turn."""
@@ -161,33 +176,35 @@ class Relay(Connection):
             self._is_dropping = False
         elif not AudioChunk.is_type(event.type) and not AudioStop.is_type(event.type):
             return
-        if self._is_dropping:
-            return
-        self._is_dropping = self._unjudged_bytes + n_bytes > MOST_UNJUDGED_BYTES
-        if self._is_dropping:
+        if not self._is_dropping and self._unjudged_bytes + n_bytes > MOST_UNJUDGED_BYTES:
+            self._is_dropping = True
             error = AudioError("the audio comes faster than it can be judged; expected it as it is said")
             self._unjudged.put_nowait((error, 0))
-        else:
+        if not self._is_dropping:
             self._unjudged_bytes += n_bytes
             self._unjudged.put_nowait((event, n_bytes))
+        elif AudioStop.is_type(event.type):  # each has its place
+            self._unjudged.put_nowait((AudioStop().event(), 0))
 
     async def _judge(self) -> None:
         """Answer utterances, in order."""
         while True:
             event, n_bytes = await self._unjudged.get()
+            self._answer = None
             with contextlib.suppress(OSError, asyncio.TimeoutError):  # the client is gone, or does not read
                 await self._judged(event)
+            if isinstance(event, Event) and AudioStop.is_type(event.type):
+                self._unanswered.popleft().set_result(self._answer)
             self._unjudged_bytes -= n_bytes
             self._unjudged.task_done()
 
     async def _judged(self, event: Event | AudioError) -> None:
         if isinstance(event, AudioError):
-            if self._utterance.is_open:
-                self._utterance.drop()
+            was_open = self._utterance.is_open
+            self._utterance.drop()
+            if was_open:
                 await self._send(emotion_event({"error": str(event)}))
             return
-        if AudioStart.is_type(event.type):
-            self._answer = None
         try:
             answer = await self._utterance.take(event)
         except EdgeSerError as error:  # no error event: clients would take it for the recogniser's
@@ -226,9 +243,10 @@ class Relay(Connection):
         """Return what the client gets in place of ``event``; None: its bytes."""
         if Info.is_type(event.type):
             return Event(event.type, {**event.data, "emotion": announcement(self._recognizer).data["emotion"]})
-        if self._asr.is_tagged and Transcript.is_type(event.type):
-            await self._unjudged.join()
-            return _tagged(event, self._answer)
+        if self._untold and (Transcript.is_type(event.type) or Error.is_type(event.type)):
+            place = self._untold.popleft()
+            if Transcript.is_type(event.type) and place is not self._place:  # one that comes before the audio-stop has no tone
+                return _tagged(event, await place)
         return None
 
     async def _watch(self) -> None:

@@ -135,6 +135,17 @@ def _unix_socket(path: Path) -> socket.socket:
     return listening
 
 
+def is_same(one: Address, other: Address) -> bool:
+    """Return whether both lead to one place on this machine, under whatever names."""
+    if one == other or isinstance(one, Path) or isinstance(other, Path) or one[1] != other[1]:
+        return one == other
+    with contextlib.suppress(OSError, UnicodeError):  # a name that nobody knows
+        hosts = [{found[4][0] for found in socket.getaddrinfo(*at, type=socket.SOCK_STREAM)} for at in (one, other)]
+        mine, its = ({{"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), host) for host in found} for found in hosts)
+        return not mine.isdisjoint(its)
+    return False
+
+
 def parse_uri(uri: str) -> Address:
     """Return host and port of ``tcp://HOST:PORT``, or the path of ``unix:///PATH``; ConfigError for anything else.
 

@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from wyoming.asr import Transcript
+from wyoming.asr import Transcribe, Transcript
+from wyoming.audio import AudioChunk, AudioStart
+from wyoming.client import AsyncClient
 from wyoming.event import Event, async_read_event
 from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 
 from edge_ser import EmotionRecognizer, Prediction
+from edge_ser.arrays import AnyArray
 from edge_ser.services.connection import Limits
 from edge_ser.services.relay import Relay, SpeechToText
 from edge_ser.services.wyoming import parse_uri, serve
+from tests.runtime.services.wyoming_clients import STOP, event
 
 BY = Attribution("nobody", "")
 MODEL = AsrModel("tiny", BY, True, "a model", "1.0", languages=["en", "de"])
@@ -91,3 +95,23 @@ async def before(asr: str, recognizer: EmotionRecognizer, tag: bool = False, idl
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def framed(samples: AnyArray, rate_hz: int) -> list[Event]:
+    """Return a command as Home Assistant sends one: 1024 samples a chunk, the time with each."""
+    chunks = [
+        AudioChunk(rate_hz, 2, 1, samples[start : start + 1024].tobytes(), timestamp=1000 * start // rate_hz).event()
+        for start in range(0, len(samples), 1024)
+    ]
+    return [Transcribe(language="en").event(), AudioStart(rate_hz, 2, 1).event(), *chunks, STOP]
+
+
+async def say(client: AsyncClient, samples: AnyArray, rate_hz: int) -> None:
+    for one in framed(samples, rate_hz):
+        await client.write_event(one)
+
+
+async def both(client: AsyncClient) -> tuple[Event, dict[str, Any]]:
+    """Return the transcript and the emotion, whichever comes first."""
+    found = {one.type: one for one in [await event(client), await event(client)]}
+    return found["transcript"], found["user-event"].data["data"]

@@ -11,49 +11,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
-from wyoming.asr import Transcribe, Transcript
-from wyoming.audio import AudioChunk, AudioStart
+from wyoming.asr import Transcript
 from wyoming.client import AsyncClient
 from wyoming.error import Error
 from wyoming.event import Event, async_write_event
 from wyoming.info import Describe, Info
 
 from edge_ser import EmotionRecognizer
-from edge_ser.arrays import AnyArray
 from edge_ser.services.relay import MOST_UNJUDGED_BYTES, SpeechToText
 from edge_ser.services.wyoming import parse_uri
-from tests.commanding import run
 from tests.runtime.services.mqtt_broker import Home, Mosquitto
-from tests.runtime.services.speech_to_text import INFO, StandIn, before, hear_and_write, message
-from tests.runtime.services.wyoming_clients import ANSWER_S, STOP, Server, chunk_with, ended, event, start_with, told
+from tests.runtime.services.speech_to_text import INFO, StandIn, before, both, framed, message, say
+from tests.runtime.services.wyoming_clients import ANSWER_S, STOP, Server, chunk_with, event, start_with, told
 
 
 @pytest.fixture(scope="module")
 def recognizer() -> EmotionRecognizer:
     return EmotionRecognizer()
-
-
-def framed(samples: AnyArray, rate_hz: int) -> list[Event]:
-    """Return a command as Home Assistant sends one: 1024 samples a chunk, the time with each."""
-    chunks = [
-        AudioChunk(rate_hz, 2, 1, samples[start : start + 1024].tobytes(), timestamp=1000 * start // rate_hz).event()
-        for start in range(0, len(samples), 1024)
-    ]
-    return [Transcribe(language="en").event(), AudioStart(rate_hz, 2, 1).event(), *chunks, STOP]
-
-
-async def say(client: AsyncClient, samples: AnyArray, rate_hz: int) -> None:
-    for one in framed(samples, rate_hz):
-        await client.write_event(one)
-
-
-async def both(client: AsyncClient) -> tuple[Event, dict[str, Any]]:
-    """Return the transcript and the emotion, whichever comes first."""
-    found = {one.type: one for one in [await event(client), await event(client)]}
-    return found["transcript"], found["user-event"].data["data"]
 
 
 REPLIES: dict[str, list[bytes]] = {
@@ -186,35 +162,6 @@ def test_home_assistant_finds_a_speech_to_text_service(recognizer: EmotionRecogn
     asyncio.run(talk())
 
 
-def test_the_tone_stands_in_the_text_where_asked_for(recognizer: EmotionRecognizer, speech: Path) -> None:
-    samples, rate_hz = soundfile.read(speech, dtype="int16")
-    answer = recognizer.predict(speech)
-    noise = np.random.default_rng(0).normal(0, 3000, 32000).astype(np.int16)
-    assert recognizer.predict((noise, 16000)).label == "no_speech"
-    texts: list[str] = []
-
-    async def reply(heard: Event, writer: asyncio.StreamWriter) -> None:
-        if heard.type == "audio-stop":
-            writer.write(message(Transcript(texts.pop(0), {"id": 7}, "en").event()))
-
-    async def talk() -> None:
-        async with StandIn(reply) as asr, before(asr.uri, recognizer, tag=True) as relay:
-            for spoken, text, expected in [
-                (samples, "turn it off", f"[{answer.label}] turn it off"),
-                (samples, "", ""),  # nothing was understood
-                (noise, "turn it off", "turn it off"),
-                (np.zeros(16000, np.int16), "turn it off", "turn it off"),  # cannot be judged at all
-                (samples, "turn it off", f"[{answer.label}] turn it off"),
-            ]:
-                texts.append(text)
-                async with AsyncClient.from_uri(relay.uri) as client:
-                    await say(client, spoken, rate_hz)
-                    transcript, _ = await both(client)
-                    assert Transcript.from_event(transcript) == Transcript(expected, {"id": 7}, "en")
-
-    asyncio.run(talk())
-
-
 @pytest.mark.parametrize(
     ("expected", "sent"),
     [
@@ -264,109 +211,6 @@ def test_audio_that_comes_too_fast_is_passed_on_and_not_kept(
     asyncio.run(talk())
 
 
-async def close(heard: Event, writer: asyncio.StreamWriter) -> None:
-    if heard.type == "audio-stop":
-        writer.close()
-
-
-async def cut(heard: Event, writer: asyncio.StreamWriter) -> None:
-    if heard.type == "audio-stop":
-        writer.write(b'{"type": "transcript", "data_length": 100}\n{"text": "tur')
-        writer.close()
-
-
-async def reset(heard: Event, writer: asyncio.StreamWriter) -> None:
-    if heard.type == "audio-start":
-        writer.transport.abort()
-
-
-async def babble(heard: Event, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-
-async def number(heard: Event, writer: asyncio.StreamWriter) -> None:
-    if heard.type == "audio-stop":
-        writer.write(b'{"type": "info", "data": 5}\n')
-
-
-async def gigabytes(heard: Event, writer: asyncio.StreamWriter) -> None:
-    writer.write(b'{"type": "transcript", "data_length": 9000000000}\n')
-
-
-async def nothing(heard: Event, writer: asyncio.StreamWriter) -> None:
-    pass
-
-
-FAULTS: dict[str, tuple[Any, str]] = {
-    "closes early": (close, "closed the connection before its transcript"),
-    "closes in the middle of it": (cut, "closed the connection before its transcript"),
-    "is killed": (reset, "closed the connection before its transcript"),
-    "is no Wyoming service": (babble, "sent what cannot be read: this is no Wyoming message"),
-    "sends an odd event": (number, "sent info with data that cannot be read"),
-    "sends gigabytes": (gigabytes, "sent what cannot be read: a message announces 9000000000 bytes"),
-    "hangs": (nothing, "sent no transcript within 3 s (serve --idle)"),
-}
-
-
-@pytest.mark.parametrize(("answer", "expected"), FAULTS.values(), ids=list(FAULTS))
-def test_a_fault_of_the_recogniser_is_one_event_and_one_line(
-    recognizer: EmotionRecognizer, speech: Path, answer: Any, expected: str
-) -> None:
-    samples, rate_hz = soundfile.read(speech, dtype="int16")
-
-    async def talk() -> None:
-        async with StandIn(answer) as asr, before(asr.uri, recognizer, idle_s=3.0) as relay:
-            async with AsyncClient.from_uri(relay.uri) as client:
-                await say(client, samples, rate_hz)
-                received = await event(client)
-                if received.type == "user-event":
-                    received = await event(client)
-                error = Error.from_event(received)
-                assert error.code == "asr"
-                assert error.text.startswith(f"the speech-to-text service at {asr.uri} {expected}")
-                assert await ended(client)
-            assert relay.notes == [error.text]
-            asr.answer = hear_and_write
-            async with AsyncClient.from_uri(relay.uri) as client:
-                await say(client, samples, rate_hz)
-                assert (await both(client))[0] == Transcript("turn on the light").event()
-
-    asyncio.run(talk())
-
-
-def test_a_recogniser_that_answers_early_and_closes_is_no_fault(recognizer: EmotionRecognizer) -> None:
-    async def early(heard: Event, writer: asyncio.StreamWriter) -> None:
-        if heard.type == "audio-chunk":
-            writer.write(message(Transcript("stop").event()))
-            writer.close()
-
-    async def talk() -> None:
-        async with StandIn(early) as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
-            await client.write_event(start_with())
-            await client.write_event(chunk_with())
-            assert await event(client) == Transcript("stop").event()
-            assert await ended(client)
-            assert relay.notes == []
-
-    asyncio.run(talk())
-
-
-def test_the_command_before_a_service_that_is_not_there(serve: Callable[..., Server]) -> None:
-    async def talk() -> None:
-        async with StandIn() as asr:
-            pass
-        server = Server("--asr", asr.uri)
-        async with server.client() as client:
-            await client.write_event(Describe().event())
-            error = Error.from_event(await event(client))
-            assert error.code == "asr"
-            assert error.text == f"the speech-to-text service at {asr.uri} cannot be reached: Connection refused"
-            assert await ended(client)
-        assert await asyncio.to_thread(server.stop) == (0, f"edge-ser: {error.text}\n")
-
-    asyncio.run(talk())
-
-
 def test_the_tone_of_a_command_goes_to_the_broker(
     broker: Mosquitto, listen_at: Callable[..., Home], speech: Path, recognizer: EmotionRecognizer
 ) -> None:
@@ -395,20 +239,6 @@ def test_the_tone_of_a_command_goes_to_the_broker(
     assert kept["home/kitchen/availability"] == "offline"
     assert json.loads(kept["homeassistant/sensor/home_kitchen_utterance/config"])["state_topic"] == "home/kitchen/utterance"
     assert "home/kitchen/utterance" in kept
-
-
-def test_mistakes_are_one_line(tmp_path: Path) -> None:
-    asr = ("serve", "--asr", "tcp://127.0.0.1:10300")
-    for given, expected in [
-        (("serve", "--tag"), "--tag goes with --asr"),
-        ((*asr, "--learn", "--profile", tmp_path / "me.json"), "--learn goes without --asr"),
-        (("serve", "--asr", "localhost"), "expected tcp://HOST:PORT or unix:///PATH"),
-        ((*asr, "--uri", "tcp://127.0.0.1:10300"), "are both"),
-        ((*asr, "--home-assistant"), "--home-assistant goes with --mqtt"),
-    ]:
-        done = run(*given)
-        assert done.returncode == 2
-        assert expected in done.stderr.decode().splitlines()[-1]
 
 
 @pytest.mark.timing

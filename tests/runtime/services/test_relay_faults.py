@@ -1,0 +1,165 @@
+"""``edge-ser serve --asr``: a speech-to-text service that fails, and mistakes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from wyoming.asr import Transcript
+from wyoming.client import AsyncClient
+from wyoming.error import Error
+from wyoming.event import Event
+from wyoming.info import Describe
+
+from edge_ser import EmotionRecognizer
+from edge_ser.services.wyoming import is_same, parse_uri
+from tests.commanding import run
+from tests.runtime.services.speech_to_text import StandIn, before, both, hear_and_write, message, say
+from tests.runtime.services.wyoming_clients import Server, chunk_with, ended, event, start_with
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> EmotionRecognizer:
+    return EmotionRecognizer()
+
+
+async def close(heard: Event, writer: asyncio.StreamWriter) -> None:
+    if heard.type == "audio-stop":
+        writer.close()
+
+
+async def cut(heard: Event, writer: asyncio.StreamWriter) -> None:
+    if heard.type == "audio-stop":
+        writer.write(b'{"type": "transcript", "data_length": 100}\n{"text": "tur')
+        writer.close()
+
+
+async def reset(heard: Event, writer: asyncio.StreamWriter) -> None:
+    if heard.type == "audio-start":
+        writer.transport.abort()
+
+
+async def babble(heard: Event, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+async def number(heard: Event, writer: asyncio.StreamWriter) -> None:
+    if heard.type == "audio-stop":
+        writer.write(b'{"type": "info", "data": 5}\n')
+
+
+async def gigabytes(heard: Event, writer: asyncio.StreamWriter) -> None:
+    writer.write(b'{"type": "transcript", "data_length": 9000000000}\n')
+
+
+async def nothing(heard: Event, writer: asyncio.StreamWriter) -> None:
+    pass
+
+
+FAULTS: dict[str, tuple[Any, str]] = {
+    "closes early": (close, "closed the connection before its transcript"),
+    "closes in the middle of it": (cut, "closed the connection before its transcript"),
+    "is killed": (reset, "closed the connection before its transcript"),
+    "is no Wyoming service": (babble, "sent what cannot be read: this is no Wyoming message"),
+    "sends an odd event": (number, "sent info with data that cannot be read"),
+    "sends gigabytes": (gigabytes, "sent what cannot be read: a message announces 9000000000 bytes"),
+    "hangs": (nothing, "sent no transcript within 3 s (serve --idle)"),
+}
+
+
+@pytest.mark.parametrize(("answer", "expected"), FAULTS.values(), ids=list(FAULTS))
+def test_a_fault_of_the_recogniser_is_one_event_and_one_line(
+    recognizer: EmotionRecognizer, speech: Path, answer: Any, expected: str
+) -> None:
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+
+    async def talk() -> None:
+        async with StandIn(answer) as asr, before(asr.uri, recognizer, idle_s=3.0) as relay:
+            async with AsyncClient.from_uri(relay.uri) as client:
+                await say(client, samples, rate_hz)
+                received = await event(client)
+                if received.type == "user-event":
+                    received = await event(client)
+                error = Error.from_event(received)
+                assert error.code == "asr"
+                assert error.text.startswith(f"the speech-to-text service at {asr.uri} {expected}")
+                assert await ended(client)
+            assert relay.notes == [error.text]
+            asr.answer = hear_and_write
+            async with AsyncClient.from_uri(relay.uri) as client:
+                await say(client, samples, rate_hz)
+                assert (await both(client))[0] == Transcript("turn on the light").event()
+
+    asyncio.run(talk())
+
+
+def test_a_recogniser_that_answers_early_and_closes_is_no_fault(recognizer: EmotionRecognizer) -> None:
+    async def early(heard: Event, writer: asyncio.StreamWriter) -> None:
+        if heard.type == "audio-chunk":
+            writer.write(message(Transcript("stop").event()))
+            writer.close()
+
+    async def talk() -> None:
+        async with StandIn(early) as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
+            await client.write_event(start_with())
+            await client.write_event(chunk_with())
+            assert await event(client) == Transcript("stop").event()
+            assert await ended(client)
+            assert relay.notes == []
+
+    asyncio.run(talk())
+
+
+def test_the_command_before_a_service_that_is_not_there(serve: Callable[..., Server]) -> None:
+    async def talk() -> None:
+        async with StandIn() as asr:
+            pass
+        server = Server("--asr", asr.uri)
+        async with server.client() as client:
+            await client.write_event(Describe().event())
+            error = Error.from_event(await event(client))
+            assert error.code == "asr"
+            assert error.text == f"the speech-to-text service at {asr.uri} cannot be reached: Connection refused"
+            assert await ended(client)
+        assert await asyncio.to_thread(server.stop) == (0, f"edge-ser: {error.text}\n")
+
+    asyncio.run(talk())
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    asr = ("serve", "--asr", "tcp://127.0.0.1:10300")
+    for given, expected in [
+        (("serve", "--tag"), "--tag goes with --asr"),
+        ((*asr, "--learn", "--profile", tmp_path / "me.json"), "--learn goes without --asr"),
+        (("serve", "--asr", "localhost"), "expected tcp://HOST:PORT or unix:///PATH"),
+        ((*asr, "--uri", "tcp://127.0.0.1:10300"), "are one address"),
+        ((*asr, "--uri", "tcp://localhost:10300"), "are one address"),
+        ((*asr, "--uri", "tcp://0.0.0.0:10300"), "are one address"),
+        ((*asr, "--home-assistant"), "--home-assistant goes with --mqtt"),
+    ]:
+        done = run(*given)
+        assert done.returncode == 2
+        assert expected in done.stderr.decode().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("tcp://127.0.0.1:1", "tcp://localhost:1", True),
+        ("tcp://0.0.0.0:1", "tcp://localhost:1", True),
+        ("tcp://127.0.0.1:1", "tcp://0.0.0.0:1", True),
+        ("tcp://[::]:1", "tcp://[::1]:1", True),
+        ("unix:///a", "unix:///a", True),
+        ("tcp://127.0.0.1:1", "tcp://localhost:2", False),
+        ("tcp://127.0.0.1:1", "tcp://192.0.2.1:1", False),
+        ("tcp://127.0.0.1:1", "tcp://no..name:1", False),
+        ("tcp://127.0.0.1:1", "unix:///a", False),
+    ],
+)
+def test_addresses_that_lead_to_one_place(one: str, other: str, same: bool) -> None:
+    assert is_same(parse_uri(one), parse_uri(other)) is same
+    assert is_same(parse_uri(other), parse_uri(one)) is same
