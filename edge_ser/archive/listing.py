@@ -77,6 +77,14 @@ def listing(names: Sequence[str]) -> Listing:
     return Listing(every.filter(is_new) if n_doubles else every, storage, n_doubles, tuple(unlisted))
 
 
+def of_size(listed: Listing, n_bytes: int) -> list[str]:
+    """Return the names of the recordings of ``n_bytes``: all that a file of that length can be."""
+    import pyarrow.compute as pc
+
+    found = listed.recordings.filter(pc.equal(listed.recordings["n_bytes"], n_bytes))
+    return [os.fsdecode(file) for file in found["file"].to_pylist()]
+
+
 def text(name: bytes) -> str:
     r"""Return a name as text: bytes that are no UTF-8 are escaped, and so are backslashes where one could be such an escape.
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_ser.archive.dataset import Dataset, Terms
-from edge_ser.archive.listing import OWN_COLUMNS, Listing, Table, listing, texts
+from edge_ser.archive.listing import OWN_COLUMNS, Listing, Table, texts
 from edge_ser.archive.units import Labeller
 from edge_ser.errors import AudioWarning
 from edge_ser.live.segmenter import SegmenterConfig
@@ -33,16 +33,15 @@ class Plan:
     @classmethod
     def of(
         cls,
-        names: Sequence[str],
+        listed: Listing,
         output: Path,
         recognizer: EmotionRecognizer,
         segments: SegmenterConfig | None = None,
         profile: Path | None = None,
     ) -> Plan:
-        """List what ``names`` lead to, for rows in the folder ``output``; ConfigError where they cannot be put there."""
+        """Plan rows of what is ``listed`` in the folder ``output``; ConfigError where they cannot be put there."""
         import pyarrow as pa
 
-        listed = listing(names)
         settings = {
             "segments": segments is not None,
             "min_confidence": recognizer.min_confidence,

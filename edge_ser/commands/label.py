@@ -16,6 +16,7 @@ from edge_ser.commands._options import (
     min_speech_option,
     model_option,
     profile_option,
+    require_apart,
 )
 from edge_ser.errors import AudioError, require_extra
 from edge_ser.files import require_writable, writing
@@ -84,13 +85,19 @@ def command(
         from edge_ser.live.segmenter import SegmenterConfig
 
         segmenter = configured(settings, SegmenterConfig)[0]
-    if report is not None:
-        require_writable(report)
+    from edge_ser.archive.dataset import SETTINGS, parts_of
+    from edge_ser.archive.listing import listing, of_size
     from edge_ser.archive.plan import Plan
     from edge_ser.recognizer import EmotionRecognizer
 
+    require_apart([report], [*roots, model, profile, output / SETTINGS, *parts_of(output)])
+    listed = listing(roots)
+    if report is not None:
+        if report.is_file():
+            require_apart([report], of_size(listed, report.stat().st_size))
+        require_writable(report)
     recognizer = EmotionRecognizer(model, backend=backend, min_confidence=min_confidence, min_speech=min_speech, profile=profile)
-    plan = Plan.of(roots, output, recognizer, segmenter, profile)
+    plan = Plan.of(listed, output, recognizer, segmenter, profile)
     for folder in plan.listed.unlisted:
         complain(AudioError(f"cannot list {folder}"))
     if plan.listed.n_doubles:

@@ -187,11 +187,12 @@ def test_two_runs_at_once_are_locked_out(waiting_archive: Archive, tmp_path: Pat
 
 
 def test_a_process_of_an_earlier_run_writes_no_more(archive: Archive, tmp_path: Path) -> None:
+    from edge_ser.archive.listing import listing
     from edge_ser.archive.plan import Plan
     from edge_ser.archive.units import label_unit, units
 
-    plan = Plan.of([str(archive.folder)], tmp_path / "out", EmotionRecognizer())
-    later = Plan.of([str(archive.folder)], tmp_path / "out", EmotionRecognizer())
+    plan = Plan.of(listing([str(archive.folder)]), tmp_path / "out", EmotionRecognizer())
+    later = Plan.of(listing([str(archive.folder)]), tmp_path / "out", EmotionRecognizer())
     with plan.dataset.labelling():
         first, second, *_ = units(plan.left(), 1, most_files=5)
         label_unit(plan.labeller, first, plan.dataset)
@@ -317,3 +318,29 @@ def test_the_report_is_one_page_about_all_of_it(archive: Archive, tmp_path: Path
     assert page.count("<audio") >= 20
     for name in ("empty.wav", "link.wav"):
         assert name in page
+
+
+def test_a_report_never_replaces_what_is_read(speech: Path, tmp_path: Path) -> None:
+    top, out = tmp_path / "calls", tmp_path / "out"
+    top.mkdir()
+    clip, manifest, model, profile = top / "clip.flac", tmp_path / "calls.csv", tmp_path / "own.eser", tmp_path / "me.json"
+    shutil.copy(speech, clip)
+    manifest.write_text(f"file\n{clip}\n")
+    model.write_text("a model")
+    profile.write_text("a profile")
+    link, hard = tmp_path / "link.html", tmp_path / "hard.html"
+    link.symlink_to(clip)
+    hard.hardlink_to(clip)
+    kept = {path: path.read_bytes() for path in (clip, manifest, model, profile)}
+    for roots, report in (
+        *((root, name) for root in (clip, top, manifest) for name in (clip, link, hard)),
+        *((manifest, name) for name in (manifest, model, profile)),
+    ):
+        done = label(roots, "-o", out, "--model", model, "--profile", profile, "--report", report, status=2)
+        assert f"{report} is read, too; write to another file" in done.stderr
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert not out.exists()
+    label(manifest, "-o", out, "--report", tmp_path / "report.html")
+    label(manifest, "-o", out, "--report", tmp_path / "report.html")  # replaces the page
+    for part in (out / "_settings.json", *out.glob("*.parquet")):
+        assert "is read, too" in label(manifest, "-o", out, "--report", part, status=2).stderr

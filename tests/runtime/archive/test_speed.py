@@ -104,7 +104,7 @@ def test_two_processes_share_the_work_of_one(make_tiny: Callable[[int], Path], t
 
 def labelling_s(top: Path, out: Path, jobs: int) -> tuple[float, float]:
     """Return the time it takes to label a folder, and that of all processors, without the start of the processes."""
-    plan = Plan.of([str(top)], out, EmotionRecognizer())
+    plan = Plan.of(listing([str(top)]), out, EmotionRecognizer())
     with plan.dataset.labelling(), LocalPool(jobs, plan.labeller, plan.dataset) as pool:
         while pool.n_free < jobs:
             assert pool.answers() == []

@@ -81,12 +81,13 @@ def test_a_storage_that_does_not_answer_stops_the_run_and_blames_no_recording(
     server: str, archive: Archive, tmp_path: Path
 ) -> None:
     from edge_ser import EmotionRecognizer
+    from edge_ser.archive.listing import listing
     from edge_ser.archive.plan import Plan
     from edge_ser.archive.storage import Storage
     from edge_ser.archive.units import Labeller, label_unit, units
     from edge_ser.errors import StorageError
 
-    plan = Plan.of([f"s3://calls/2026/{server}"], tmp_path / "out", EmotionRecognizer())
+    plan = Plan.of(listing([f"s3://calls/2026/{server}"]), tmp_path / "out", EmotionRecognizer())
     away = Storage(["s3://calls/?scheme=http&endpoint_override=127.0.0.1:9&region=us-east-1"])
     with plan.dataset.labelling():
         unit = next(units(plan.left(), 1))
