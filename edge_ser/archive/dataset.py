@@ -98,7 +98,7 @@ class Dataset:
             for name, value in wanted.items():
                 if name != "settings" and found.get(name) != value:
                     raise ConfigError(
-                        f"{self.path} was labelled with {name} {json.dumps(found.get(name))}, now it is {json.dumps(value)}; "
+                        f"{self.path} was labelled {_in_words(name, found.get(name))}, now it would be {_in_words(name, value)}; "
                         "ask as before, or give another folder"
                     )
 
@@ -180,6 +180,29 @@ class Dataset:
         return pc.unique(pa.chunked_array(names, pa.string())).cast(pa.large_string())
 
 
+def _in_words(name: str, value: Any) -> str:
+    """Return what one of the terms of a dataset says about how it was asked for.
+
+    >>> _in_words("min_speech", None), _in_words("segments", True), _in_words("carried", {"agent": "string"})
+    ("with the model's own --min-speech", 'with --segments', "with the manifests' columns agent (string)")
+    """
+    if name in ("model_sha256", "profile_sha256"):
+        kind = name.partition("_")[0]
+        return f"with the {kind} of SHA-256 {str(value)[:12]}..." if value else f"without a {kind}"
+    if name == "segments":
+        return f"{'with' if value else 'without'} --segments"
+    if name == "min_speech" and value is None:
+        return "with the model's own --min-speech"
+    if name in ("min_confidence", "min_speech"):
+        return f"with --{name.replace('_', '-')} {value}"
+    if name == "labels":
+        return f"with the labels {', '.join(map(str, value or ()))}"
+    if name == "carried":
+        columns = ", ".join(f"{column} ({kind})" for column, kind in (value or {}).items())
+        return f"with the manifests' columns {columns}" if columns else "without further columns of manifests"
+    return f"without the setting {name}" if value is None else f"with --set {name}={value}"
+
+
 def parts_of(path: Path) -> list[Path]:
     """Return the parts of the dataset in a folder, sorted."""
     return sorted(path.glob(_PARTS))
@@ -193,7 +216,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path / SETTINGS}: {first_line(error)}; give another folder") from None
-    if not isinstance(record, dict):
+    kinds = {"settings": dict, "labels": list, "carried": dict}
+    if not isinstance(record, dict) or any(not isinstance(record.get(name, kind()), kind) for name, kind in kinds.items()):
         raise ConfigError(f"{path / SETTINGS} was edited; give another folder")
     return record
 

