@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any, TypeAlias
 from edge_ser.archive.storage import Storage, is_url, plain
 from edge_ser.errors import ConfigError, first_line
 from edge_ser.frontend.audio import AUDIO_SUFFIXES
+from edge_ser.frontend.containers import FOREIGN_SUFFIXES, skipped
 
 Table: TypeAlias = Any
 """A ``pyarrow.Table``."""
@@ -28,7 +30,7 @@ OWN_COLUMNS = ("file", "n_bytes", "modified")
 _TIMES = range(-62135596800_000_000, 253402300800_000_000)
 """Microseconds since 1970 that a ``datetime`` has room for: the years 1 to 9999."""
 _ESCAPE = re.compile(r"\\x[89a-f][0-9a-f]")  # how bytes that are no UTF-8 are written
-_ENDINGS = tuple(suffix.encode() for suffix in AUDIO_SUFFIXES)
+_ENDINGS, _FOREIGN = (tuple(suffix.encode() for suffix in of) for of in (AUDIO_SUFFIXES, FOREIGN_SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Listing:
     """How often a recording was named that had been named before."""
     unlisted: tuple[str, ...]
     """Folders that could not be read, and why."""
+    skipped: str
+    """What to tell about files that are not decoded here; empty where there are none."""
 
 
 def listing(names: Sequence[str]) -> Listing:
@@ -55,26 +59,29 @@ def listing(names: Sequence[str]) -> Listing:
 
     storage = Storage(name for name in names if is_url(name))
     unlisted: list[str] = []
+    foreign: list[str] = []
     tables = []
     for name in names:
         if (plain(name) if is_url(name) else name).lower().endswith(MANIFESTS) and not os.path.isdir(name):
             tables.append(_manifest(name, storage))
         elif is_url(name):
-            tables.append(_objects(name, storage))
+            tables.append(_objects(name, storage, foreign))
         else:
-            tables.append(_table(_files(name, unlisted)))
+            tables.append(_table(_files(name, unlisted, foreign)))
     try:
         every = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
     except pa.ArrowException as error:
         raise ConfigError(f"the manifests' columns differ in type: {first_line(error)}") from None
+    note = skipped(len(foreign), min(foreign)) if foreign else ""
     if every.num_rows == 0:
-        raise ConfigError(f"no recordings in {', '.join(names)}; expected files in {', '.join(AUDIO_SUFFIXES)}, or a manifest")
+        expected = f"{', '.join(AUDIO_SUFFIXES)}, or a manifest that names some"
+        raise ConfigError(f"no recordings in {', '.join(names)}; expected files in {expected}{note and f'; {note}'}")
     order = pc.sort_indices(every, sort_keys=[("file", "ascending")])  # stable: of doubles the first named comes first
     every = every.take(order)
     files = every["file"].combine_chunks()
     is_new = pa.concat_arrays([pa.array([True]), pc.not_equal(files[1:], files[:-1])])
     n_doubles = every.num_rows - pc.sum(is_new).as_py()
-    return Listing(every.filter(is_new) if n_doubles else every, storage, n_doubles, tuple(unlisted))
+    return Listing(every.filter(is_new) if n_doubles else every, storage, n_doubles, tuple(unlisted), note)
 
 
 def of_size(listed: Listing, n_bytes: int) -> list[str]:
@@ -131,8 +138,11 @@ def _table(rows: Iterable[tuple[bytes, int, int | None]]) -> Table:
     )
 
 
-def _files(name: str, unlisted: list[str]) -> Iterator[tuple[bytes, int, int | None]]:
-    """Yield the recordings below a folder, or the one file; links to nothing too, which are errors to be told."""
+def _files(name: str, unlisted: list[str], foreign: list[str]) -> Iterator[tuple[bytes, int, int | None]]:
+    """Yield the recordings below a folder, or the one file; links to nothing too, which are errors to be told.
+
+    ``unlisted`` gets the folders that cannot be read, ``foreign`` the files there that are not decoded.
+    """
     if not os.path.lexists(name):
         raise ConfigError(f"there is no {name}; expected a folder, a recording, a manifest or a URL such as s3://bucket/calls")
     top = os.path.abspath(os.fsencode(name))
@@ -155,6 +165,8 @@ def _files(name: str, unlisted: list[str]) -> Iterator[tuple[bytes, int, int | N
                             continue
                         if stat.S_ISREG(found.st_mode):
                             yield entry.path, found.st_size, found.st_mtime_ns
+                    elif entry.name.lower().endswith(_FOREIGN) and entry.is_file():
+                        foreign.append(os.fsdecode(entry.path))
         except OSError as error:
             unlisted.append(f"{os.fsdecode(folder)}: {error.strerror}")
 
@@ -167,7 +179,7 @@ def _stated(path: bytes) -> tuple[bytes, int, int | None]:
     return path, found.st_size, found.st_mtime_ns
 
 
-def _objects(url: str, storage: Storage) -> Table:
+def _objects(url: str, storage: Storage, foreign: list[str]) -> Table:
     from pyarrow.fs import FileSelector, FileType
 
     system, path = storage.located(plain(url))
@@ -178,10 +190,12 @@ def _objects(url: str, storage: Storage) -> Table:
             found = system.get_file_info(FileSelector(path, recursive=True))
     except OSError as error:
         raise ConfigError(f"cannot list {plain(url)}: {first_line(error)}") from None
+    named = [(f"{scheme}://{info.path}", info) for info in found if info.type != FileType.Directory]
+    foreign += [name for name, _ in named if name.lower().endswith(FOREIGN_SUFFIXES)]
     return _table(
-        (f"{scheme}://{info.path}".encode(), info.size or 0, info.mtime_ns)
-        for info in found
-        if info.type != FileType.Directory and PurePosixPath(info.path).suffix.lower() in AUDIO_SUFFIXES
+        (name.encode(), info.size or 0, info.mtime_ns)
+        for name, info in named
+        if PurePosixPath(info.path).suffix.lower() in AUDIO_SUFFIXES
     )
 
 
@@ -255,13 +269,17 @@ def _read_manifest(name: str, storage: Storage) -> Table:
     suffix = PurePosixPath(path).suffix.lower()
     try:
         with system.open_input_file(path) as file:
+            head = file.read(2**16).removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
+            if not head.strip():
+                expected = f"a column {' or '.join(PATH_COLUMNS)}, and a row a recording"
+                raise ConfigError(f"the manifest {name} is empty; expected {expected}")
+            file.seek(0)
             if suffix == ".parquet":
                 return parquet.read_table(file)
             if suffix != ".csv":
                 return arrow_json.read_json(file)
-            head = next(csv.reader([file.read(2**16).splitlines()[0].decode("utf-8-sig")]), [])
-            file.seek(0)
-            as_text = arrow_csv.ConvertOptions(column_types=dict.fromkeys(head, pa.string()), strings_can_be_null=False)
+            columns = next(csv.reader([head.splitlines()[0].decode()]), [])
+            as_text = arrow_csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False)
             return arrow_csv.read_csv(file, convert_options=as_text)
-    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ConfigError(f"cannot read the manifest {name}: {first_line(error)}") from None

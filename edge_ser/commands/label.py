@@ -15,6 +15,7 @@ from edge_ser.commands._options import (
     min_confidence_option,
     min_speech_option,
     model_option,
+    print_note,
     profile_option,
     require_apart,
 )
@@ -101,7 +102,9 @@ def command(
     for folder in plan.listed.unlisted:
         complain(AudioError(f"cannot list {folder}"))
     if plan.listed.n_doubles:
-        click.echo(f"edge-ser: {plan.listed.n_doubles:,} recordings were named twice; the first counts", err=True)
+        print_note(f"{plan.listed.n_doubles:,} recordings were named twice; the first counts")
+    if plan.listed.skipped:
+        print_note(plan.listed.skipped)
     if check:
         _check(plan, jobs)
         return

@@ -19,6 +19,7 @@ from edge_ser.commands._options import (
     min_confidence_option,
     min_speech_option,
     model_option,
+    print_note,
     profile_option,
     provider_option,
     require_apart,
@@ -155,20 +156,28 @@ def _predicted(recognizer: EmotionRecognizer, name: str) -> Prediction:
 
 
 def _recordings(names: Iterable[str]) -> tuple[list[str], int]:
-    """Expand folders into the recordings below them, sorted; also return how many folders held none."""
+    """Expand folders into the recordings below them, sorted; also return how many folders held none.
+
+    What is skipped there, because it is not decoded, is told.
+    """
     from edge_ser.frontend.audio import AUDIO_SUFFIXES, recordings_below
+    from edge_ser.frontend.containers import FOREIGN_SUFFIXES, skipped
 
     recordings: list[str] = []
+    foreign: list[Path] = []
     empty = 0
     for name in names:
         if not os.path.isdir(name):
             recordings.append(name)
             continue
         found = recordings_below(Path(name))
+        foreign += recordings_below(Path(name), FOREIGN_SUFFIXES)
         if not found:
             complain(AudioError(f"no recordings below the folder {name}; expected files in {', '.join(AUDIO_SUFFIXES)}"))
             empty += 1
         recordings += map(str, found)
+    if foreign:
+        print_note(skipped(len(foreign), str(foreign[0])))
     return recordings, empty
 
 

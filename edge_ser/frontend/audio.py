@@ -45,9 +45,9 @@ _MAX_VALUES_PER_BYTE = 512  # silence in FLAC has 300 to 450, speech in Opus 60 
 _INT16 = np.dtype(np.int16)
 
 
-def recordings_below(folder: Path) -> list[Path]:
+def recordings_below(folder: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> list[Path]:
     """Return the files below a folder that are named as recordings are, sorted; none where there is no such folder."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
 
 
 class AudioReader:

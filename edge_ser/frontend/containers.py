@@ -35,6 +35,11 @@ _FOREIGN = (
     (0, b"MAC ", "Monkey's Audio"),
 )
 """Where a file that libsndfile does not decode has which bytes, and what it is called."""
+FOREIGN_SUFFIXES = (
+    *(".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".webm", ".weba", ".mka", ".mkv"),
+    *(".amr", ".wma", ".aac", ".spx", ".avi", ".wv", ".ape"),
+)
+"""How such files end; in a folder they are skipped, see :func:`skipped`."""
 
 
 def scratch(parts: Iterable[bytes]) -> IO[bytes]:
@@ -105,6 +110,17 @@ def open_recording(source: Any) -> tuple[IO[bytes], str]:
 def conversion(shown: str) -> str:
     """Return the command that answers about what ffmpeg decodes, the file ``shown`` as it is quoted."""
     return f"ffmpeg -v error -i {shown} -f wav - | edge-ser predict -"
+
+
+def skipped(n_files: int, first: str) -> str:
+    """Return what is told about the files in folders that end as :data:`FOREIGN_SUFFIXES`, with the command for the ``first``.
+
+    >>> skipped(2, "calls/1.m4a")
+    '2 files that are not decoded here were skipped; convert each: ffmpeg -v error -i calls/1.m4a calls/1.m4a.wav'
+    """
+    n = f"{n_files:,} files that are not decoded here were" if n_files > 1 else "1 file that is not decoded here was"
+    command = f"ffmpeg -v error -i {shlex.quote(first)} {shlex.quote(f'{first}.wav')}"
+    return f"{n} skipped; convert {'each' if n_files > 1 else 'it'}: {command}"
 
 
 def _opened(source: Any, name: str) -> IO[bytes]:

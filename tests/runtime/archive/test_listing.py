@@ -75,6 +75,27 @@ def test_nothing_to_label_is_one_line(tmp_path: Path) -> None:
             names(root)
 
 
+def test_what_is_not_decoded_is_counted_and_told(speech: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder.mkv").mkdir()
+    (tmp_path / "folder.mkv" / "2 b.M4A").touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ConfigError, match=r"no recordings in .*; 1 file that is not decoded here was skipped; convert it: ff"):
+        names(tmp_path)
+    (tmp_path / "9.webm").touch()
+    shutil.copy(speech, tmp_path)
+    assert names(tmp_path) == [str(tmp_path / speech.name)]
+    done = label(tmp_path, "-o", tmp_path / "out")
+    told = f"edge-ser: 2 files that are not decoded here were skipped; convert each: ffmpeg -v error -i {tmp_path}/9.webm "
+    assert told + f"{tmp_path}/9.webm.wav" in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_an_empty_manifest_is_called_that(kind: str, tmp_path: Path) -> None:
+    (tmp_path / f"calls.{kind}").touch()
+    with pytest.raises(ConfigError, match=rf"the manifest .*calls\.{kind} is empty; expected"):
+        names(tmp_path / f"calls.{kind}")
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_a_manifest_names_recordings_and_carries_columns(archive: Archive, tmp_path: Path, kind: str) -> None:
     from pyarrow import parquet
@@ -99,7 +120,9 @@ def test_a_manifest_names_recordings_and_carries_columns(archive: Archive, tmp_p
     assert [row["file"] for row in found.values()] == sorted(row["file"] for row in found.values())
     assert found["007"]["label"] == archive.answers[str(archive.folder / "a/000.wav")]["label"]
     assert "No such file" in found["009"]["error"]
-    assert "carried" in label(archive.folder, "-o", tmp_path / "out", status=1).stderr
+    done = label(archive.folder, "-o", tmp_path / "out", status=1)
+    assert "now it would be without further columns of manifests; ask as before" in done.stderr
+    assert "agent (string)" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -109,7 +132,9 @@ def test_a_manifest_names_recordings_and_carries_columns(archive: Archive, tmp_p
         ("file,label\na.wav,sad\n", "the manifest's column label is one that the answers have"),
         ("file,agent\na.wav,1\n,2\n", "row 2 has no file"),
         ("file,agent\na.wav\n", "cannot read the manifest"),
-        ("", "cannot read the manifest"),
+        ("", "calls.csv is empty; expected a column file or path, and a row a recording"),
+        ("\ufeff\r\n \n", "calls.csv is empty; expected"),
+        ("file,agent\n", "calls.csv; expected files in .wav"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_one_line(content: str, message: str, tmp_path: Path) -> None:
