@@ -63,6 +63,8 @@ def command(
 
     The profile is changed when all FILEs were heard, or not at all; --record keeps every good take. Keep a copy to go back to.
     """
+    if forget is not None and forget not in ("last", "all") and not forget.isdecimal():
+        raise click.UsageError(f"--forget is {forget!r}; expected a number, as --show counts the utterances, or last, or all")
     if not record and (bool(label) != bool(files) or not (files or forget or merge or show or only is not None)):
         raise click.UsageError("give a LABEL and the FILEs that sound so, or --record, --show, --forget, --merge")
     if source is not None and not record:
@@ -150,7 +152,7 @@ def _without(person: Person | None, forget: str, profile: Path) -> Person | None
         if forget != "all":
             raise ConfigError(f"{profile} knows no person; there is no utterance to take back")
         return None
-    number = len(person.utterances) if forget == "last" else int(forget) if forget.isdecimal() else 0
+    number = len(person.utterances) if forget == "last" else int(forget)
     left = person.forget(number)
     return left if left.utterances else None
 

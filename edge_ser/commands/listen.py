@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @click.command("listen", short_help="Listen to a microphone, live.")
-@click.argument("source", required=False, metavar="[-]", type=click.Choice(["-"]))
+@click.argument("source", required=False, metavar="[-]")
 @click.option("--realtime", type=click.Path(path_type=Path), metavar="FILE", help="Hear a recording as a microphone would.")
 @click.option("--device", metavar="NAME", help="Microphone: its number, or part of its name; default: the system's.")
 @click.option("--list-devices", is_flag=True, help="List the microphones and exit.")
@@ -91,6 +92,9 @@ def command(
     post_roll_ms, max_s (when an utterance begins and ends); smoothing_s, min_confidence, hysteresis, hold_s (how readily the
     tone changes).
     """
+    if source is not None and source != "-":
+        option = f"--realtime {shlex.quote(source)}"
+        raise click.UsageError(f"a recording is heard with {option}; expected - (standard input), or nothing")
     if sum((source is not None, realtime is not None, device is not None)) > 1:
         raise click.UsageError("-, --realtime and --device exclude one another: listen to one thing at a time")
     if realtime is not None and (rate_hz is not None or channels != 1):

@@ -65,7 +65,7 @@ def test_mistakes_of_usage_exit_with_2(talk: Path) -> None:
         (["--realtime", talk, "--rate", 8000], "a recording says its own"),
         (["--speed", 2], "--speed goes with --realtime"),
         (["--set", "hangover=1", "-"], "did you mean"),
-        (["talk.wav"], "is not '-'"),
+        (["my talk.wav"], "a recording is heard with --realtime 'my talk.wav'; expected - (standard input), or nothing"),
     ):
         done = run("listen", *arguments, stdin=b"")
         assert done.returncode == 2

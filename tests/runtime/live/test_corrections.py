@@ -145,7 +145,10 @@ def test_adapt_records_shows_forgets_and_merges(speech: Path, tmp_path: Path) ->
     assert "told right by the others: " in shown
     assert "what helps most now: more neutral" in shown
     assert run("--forget", "9", "--profile", me).startswith("1 there is no utterance 9; expected 1 to 4")
-    assert run("--forget", "x", "--profile", me).startswith("1 there is no utterance")
+    for mistaken in ("x", "-1", "1.5", ""):
+        done = CliRunner().invoke(cli, ["adapt", f"--forget={mistaken}", "--profile", str(me)])
+        assert done.exit_code == 2
+        assert f"--forget is {mistaken!r}; expected a number" in done.output
     assert run("--forget", "last", "--profile", me).endswith("2 tired, 1 happy\n")
     run("sad", speech, "--profile", other)
     assert run("--merge", other, "--profile", me).endswith("2 tired, 1 happy, 1 sad\n")
