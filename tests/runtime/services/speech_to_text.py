@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import pytest
 from wyoming.asr import Transcribe, Transcript
 from wyoming.audio import AudioChunk, AudioStart
 from wyoming.client import AsyncClient
@@ -19,7 +21,7 @@ from edge_ser.arrays import AnyArray
 from edge_ser.services.connection import Limits
 from edge_ser.services.relay import Relay, SpeechToText
 from edge_ser.services.wyoming import parse_uri, serve
-from tests.runtime.services.wyoming_clients import STOP, event
+from tests.runtime.services.wyoming_clients import ANSWER_S, STOP, event
 
 BY = Attribution("nobody", "")
 MODEL = AsrModel("tiny", BY, True, "a model", "1.0", languages=["en", "de"])
@@ -115,3 +117,10 @@ async def both(client: AsyncClient) -> tuple[Event, dict[str, Any]]:
     """Return the transcript and the emotion, whichever comes first."""
     found = {one.type: one for one in [await event(client), await event(client)]}
     return found["transcript"], found["user-event"].data["data"]
+
+
+def judging_when_told(recognizer: EmotionRecognizer, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let the recogniser begin a stream only when the event is set, and return it."""
+    may_judge, stream = threading.Event(), recognizer.stream
+    monkeypatch.setattr(recognizer, "stream", lambda *given: (may_judge.wait(ANSWER_S), stream(*given))[1])
+    return may_judge

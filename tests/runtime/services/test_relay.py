@@ -23,7 +23,7 @@ from edge_ser import EmotionRecognizer
 from edge_ser.services.relay import MOST_UNJUDGED_BYTES, SpeechToText
 from edge_ser.services.wyoming import parse_uri
 from tests.runtime.services.mqtt_broker import Home, Mosquitto
-from tests.runtime.services.speech_to_text import INFO, StandIn, before, both, framed, message, say
+from tests.runtime.services.speech_to_text import INFO, StandIn, before, both, framed, judging_when_told, message, say
 from tests.runtime.services.wyoming_clients import ANSWER_S, STOP, Server, chunk_with, event, start_with, told
 
 
@@ -128,9 +128,7 @@ def test_who_leaves_with_the_transcript_is_judged_all_the_same(
     recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
-    may_judge = threading.Event()
-    stream = recognizer.stream
-    monkeypatch.setattr(recognizer, "stream", lambda *given: (may_judge.wait(ANSWER_S), stream(*given))[1])
+    may_judge = judging_when_told(recognizer, monkeypatch)
 
     async def talk() -> None:
         async with StandIn() as asr, before(asr.uri, recognizer) as relay:
@@ -191,9 +189,7 @@ def test_audio_that_comes_too_fast_is_passed_on_and_not_kept(
     recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
-    may_judge = threading.Event()
-    stream = recognizer.stream
-    monkeypatch.setattr(recognizer, "stream", lambda *given: (may_judge.wait(ANSWER_S), stream(*given))[1])
+    may_judge = judging_when_told(recognizer, monkeypatch)
     chunk = chunk_with(bytes(range(256)) * 2**11)
     n = MOST_UNJUDGED_BYTES // 2**19 + 3
 

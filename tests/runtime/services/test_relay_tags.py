@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from wyoming.event import Event
 
 from edge_ser import EmotionRecognizer
 from edge_ser.services.relay import MOST_UNJUDGED_BYTES
-from tests.runtime.services.speech_to_text import StandIn, before, both, framed, message, say
+from tests.runtime.services.speech_to_text import StandIn, before, both, framed, judging_when_told, message, say
 from tests.runtime.services.wyoming_clients import ANSWER_S, STOP, chunk_with, event, start_with
 
 
@@ -217,9 +216,7 @@ def test_audio_that_comes_too_fast_keeps_its_place(
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
     sounding(monkeypatch, recognizer, ["angry"])
-    may_judge = threading.Event()
-    stream = recognizer.stream
-    monkeypatch.setattr(recognizer, "stream", lambda *given: (may_judge.wait(ANSWER_S), stream(*given))[1])
+    may_judge = judging_when_told(recognizer, monkeypatch)
     chunk = chunk_with(bytes(range(256)) * 2**11)
 
     async def talk() -> None:
