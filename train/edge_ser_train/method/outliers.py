@@ -78,14 +78,20 @@ def _notes(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Arr
 
 
 def _clicks(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
-    """Return keys, knocks and taps, regular or not: samples [n] of power 1."""
+    """Return keys, knocks and taps, regular or not, dull or ringing: samples [n] of power 1."""
     sound = np.full(n_samples, 1e-9)
     places = rng.integers(0, n_samples, int(rng.integers(1, 25)))
     if rng.random() < 0.5:
         places = np.arange(int(rng.integers(0, rate_hz // 2)), n_samples, int(rng.uniform(0.05, 1) * rate_hz))
-    decay = rng.uniform(0.0005, 0.03) * rate_hz
+    rings = rng.random() < 0.4
+    decay = 10 ** (rng.uniform(-2.5, -0.7) if rings else rng.uniform(-3.3, -1.5)) * rate_hz
+    since = np.arange(int(6 * decay) + 1)
     for at in places:
-        burst = rng.standard_normal(int(6 * decay) + 1) * np.exp(-np.arange(int(6 * decay) + 1) / decay)
+        burst = rng.standard_normal(len(since))
+        if rings:
+            modes_hz = 300 * 25 ** rng.random((int(rng.integers(1, 10)), 1))
+            burst = 0.1 * burst + (rng.random(modes_hz.shape) * np.sin(2 * np.pi * modes_hz * since / rate_hz)).sum(axis=0)
+        burst *= np.exp(-since / decay)
         sound[at : at + len(burst)] += rng.uniform(0.2, 1) * burst[: n_samples - at]
     unit: Float64Array = sound / sound.std()
     return unit
@@ -118,14 +124,50 @@ def _harmonics(turns: Float64Array, highest_hz: float, most: int, rate_hz: int, 
 
 
 def _beeps(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
-    """Return a steady tone that goes on and off, as machines call: samples [n] of power 1."""
+    """Return a steady tone, or two at once, that goes on and off, as machines and telephones call: samples [n] of power 1."""
     t = np.arange(n_samples) / rate_hz
-    period, share, faded = rng.uniform(0.06, 1.2), rng.uniform(0.2, 0.8), rng.uniform(0.001, 0.02)
+    period, share, faded = 0.06 * 60 ** rng.random(), rng.uniform(0.2, 0.8), rng.uniform(0.001, 0.02)
     into = (t + rng.uniform(0, period)) % period
     gate = np.minimum(1, np.maximum(0, np.minimum(into, share * period - into)) / faded)
     pitch_hz = 150 * 27 ** rng.random()
     tone = _harmonics(pitch_hz * t, pitch_hz, 5, rate_hz, rng)
+    if rng.random() < 0.5:
+        pitch_hz *= rng.uniform(1.02, 2)
+        tone = tone + _harmonics(pitch_hz * t, pitch_hz, 2, rate_hz, rng)
     sound = gate * tone + 1e-9
+    unit: Float64Array = sound / sound.std()
+    return unit
+
+
+def _calls(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
+    """Return calls that bend, clear or hoarse, through resonances or none, as animals, horns and hinges make: samples [n] of power 1."""
+    t = np.arange(n_samples) / rate_hz
+    turns = t / (0.06 * 30 ** rng.random()) + rng.random()
+    call, into = turns.astype(np.int64), np.minimum(1, turns % 1 / rng.uniform(0.2, 0.95))
+    heard, higher = rng.random((2, call[-1] + 1))
+    gate = np.sin(np.pi * into).clip(0) ** rng.uniform(0.2, 2) * (heard > rng.uniform(0, 0.5))[call]
+    bend = rng.uniform(-1.5, 1.5) * into + rng.uniform(0, 0.5) * higher[call]
+    bend += rng.uniform(0, 0.3) * np.sin(2 * np.pi * 3 * 15 ** rng.random() * t)
+    pitch_hz = 150 * 30 ** rng.random() * 2**bend
+    sound = _harmonics(np.cumsum(pitch_hz) / rate_hz, float(pitch_hz.max()), 24, rate_hz, rng)
+    sound = gate * (sound + rng.choice([0, rng.random()]) * rng.standard_normal(n_samples))
+    if rng.random() < 0.6:
+        hz, peaks_hz = np.fft.rfftfreq(n_samples, 1 / rate_hz), 300 * 15 ** rng.random((int(rng.integers(1, 5)), 1))
+        gain = (1 / (1 + np.square((hz - peaks_hz) / rng.uniform(40, 400, peaks_hz.shape)))).sum(axis=0)
+        sound = np.fft.irfft(np.fft.rfft(sound) * (0.02 + gain), n_samples)
+    sound = sound + 1e-9
+    unit: Float64Array = sound / sound.std()
+    return unit
+
+
+def _motor(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
+    """Return harmonics of a pitch that drifts, which beat up to 12 times a second, in noise: samples [n] of power 1."""
+    t = np.arange(n_samples) / rate_hz
+    drift = np.interp(t, np.linspace(0, t[-1], 8), rng.uniform(-1, 1, 8))
+    pitch_hz = 25 * 16 ** rng.random() * 2 ** (rng.uniform(0, 0.5) * drift)
+    tone = _harmonics(np.cumsum(pitch_hz) / rate_hz, float(pitch_hz.max()), 60, rate_hz, rng)
+    beat = 1 + rng.uniform(0, 1) * np.sin(2 * np.pi * rng.uniform(0.5, 12) * t)
+    sound = beat * tone / tone.std() + 10 ** (rng.uniform(-40, 5) / 20) * _noise(n_samples, rate_hz, rng)
     unit: Float64Array = sound / sound.std()
     return unit
 
@@ -150,8 +192,8 @@ def _beat(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Arra
 
 
 KINDS: dict[str, tuple[Callable[[int, int, np.random.Generator], Float64Array], float]] = {
-    "noise and hum": (_noise, 4), "notes": (_notes, 1.5), "clicks": (_clicks, 1), "a glide": (_glide, 3), "beeps": (_beeps, 0.5),
-    "a beat": (_beat, 2),
+    "noise and hum": (_noise, 4), "notes": (_notes, 2), "clicks": (_clicks, 2), "a glide": (_glide, 4), "beeps": (_beeps, 1.5),
+    "a beat": (_beat, 2), "calls": (_calls, 4), "a motor": (_motor, 1.5),
 }  # fmt: skip
 """Sound without speech, and how often it comes; ``evaluate --rejection`` has its own, made in other ways."""
 
