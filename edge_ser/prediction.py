@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edge_ser.arrays import AnyArray, Float32Array, Float64Array, UInt16Array
-from edge_ser.model.manifest import Manifest
+from edge_ser.model.manifest import Manifest, usual_statistics
 from edge_ser.personal.correction import Correction, heard_of
 from edge_ser.personal.person import Q16
 
@@ -31,7 +31,8 @@ class Prediction:
     """The most probable emotion; :data:`NO_SPEECH` where ``speech`` is below the threshold, :data:`UNCERTAIN` where the emotion's
     probability is below the confidence that was asked for."""
     confidence: float
-    """The highest calibrated probability, 0 to 1: of many answers given with 0.8, about 80 % are right, on speech like dev's."""
+    """The highest calibrated probability, 0 to 1: of many answers given with 0.8, about 80 % are right. It falls with
+    the distance from the training speech: see :func:`distance_of`."""
     probabilities: dict[str, float]
     """Every label's probability, in the model's order, a person's own words behind; they sum to 1."""
     embedding: Float32Array
@@ -75,6 +76,19 @@ def speech_probability(statistics: UInt16Array, speech: Mapping[str, Any], step:
     return 1 / (1 + math.exp(-max(-500.0, min(500.0, exponent))))
 
 
+LEAST_DISTANCE = 0.5
+"""What is nearer to the training speech than half of dev's median is no surer for it."""
+
+
+def distance_of(statistics: UInt16Array, distance: Mapping[str, Any], step: float) -> float:
+    """Return how far statistics, in units of ``step``, are from the training speech's; the median of dev is 1.
+
+    ``distance`` is the manifest's. It is Euclidean, at least :data:`LEAST_DISTANCE`; the sum is of integers.
+    """
+    total = int(np.square(statistics - usual_statistics(distance["mean"], distance["unit"], step)).sum())
+    return max(LEAST_DISTANCE, math.sqrt(total) * step * float(distance["scale"]))
+
+
 def decide(
     logits: Float32Array,
     embedding: Float32Array,
@@ -87,12 +101,16 @@ def decide(
 ) -> Prediction:
     """Turn logits [n_labels] and embedding [64] into a Prediction, with the manifest's labels, temperature and speech detector.
 
+    The temperature is the manifest's times the distance from the training speech: what sounds unlike it is answered less surely.
+
     Below a probability of speech of ``min_speech``, None is the model's own threshold, the label is `no_speech`.
     Where a person's correction is given, it is theirs: labels, scores out of logits, embedding and statistics, temperature.
     """
-    labels, temperature = manifest.labels, manifest.temperature
+    labels = manifest.labels
     scores: AnyArray = logits
-    if correction is not None:
+    if correction is None:
+        temperature = manifest.temperature * distance_of(statistics, manifest.distance, manifest.statistics_step)
+    else:
         labels, temperature = correction.labels, correction.temperature
         scores = correction.scores(heard_of(labels[0], statistics, embedding, logits)) / Q16
     p = softmax(scores, temperature).tolist()

@@ -212,7 +212,7 @@ def learnt(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = ("speech_mean", "speech_std", "speech_vector", "ordinary_vector")
     measured = {name: torch.tensor(getattr(manifest, name)) for name in names}
     centres = torch.tensor(manifest.centres)
-    save_model(folder, state, config, 1, centres, measured, manifest.speech, manifest.temperature)
+    save_model(folder, state, config, 1, centres, measured, manifest.speech, manifest.distance, manifest.temperature)
     (folder / REPORT).write_text("{}")
     return folder
 

@@ -141,9 +141,8 @@ size_t eser_vectors(const eser *stream, uint8_t *vectors) {
 }
 
 /* Probabilities and floats from the integers. */
-static void decide(const eser_model *model, const eser_person *person, eser_result *result) {
+static void decide(const eser_model *model, const eser_person *person, float temperature, eser_result *result) {
     const uint32_t n = result->n_labels = person != NULL ? person->n_labels : model->n_labels;
-    const float temperature = person != NULL ? person->temperature : model->temperature;
     uint32_t best = 0;
     for (uint32_t i = 0; i < n; i++) {
         result->logits[i] = (float)result->logits_q16[i] / 65536.0f;
@@ -174,12 +173,16 @@ static eser_status answer(eser *stream, eser_result *result) {
     uint16_t *const statistics = stream->scratch.statistics;
     eser_statistics(stream->vectors[0], stream->n_vectors, statistics);
     result->speech = eser_speech(stream->model, statistics);
-    if (stream->person != NULL) {
+    float temperature = stream->model->temperature;
+    if (stream->person == NULL) {
+        temperature *= eser_distance(stream->model, statistics);
+    } else {
+        temperature = stream->person->temperature;
         int32_t scores[ESER_MAX_LABELS] = {0};
         eser_personal_scores(stream->person, statistics, result->embedding_q16, result->logits_q16, scores);
         memcpy(result->logits_q16, scores, sizeof scores);
     }
-    decide(stream->model, stream->person, result);
+    decide(stream->model, stream->person, temperature, result);
     return ESER_OK;
 }
 

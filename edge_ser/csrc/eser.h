@@ -77,14 +77,16 @@ typedef struct {
     eser_layer gru_input[2], gru_recurrent[2];  /* forward, backward; gates r, z, n */
     eser_layer fc1, fc2;
     const int32_t *prelu;       /* [64], slope in 1/65536 */
-    float temperature;          /* divides the logits before the softmax, so that confidence means frequency */
+    float temperature;          /* divides the logits before the softmax, as the distance does, so that confidence means frequency */
     const int8_t *speech;       /* [2][480], logistic regression on the vectors' mean and standard deviation: is there speech? */
     float speech_scale, speech_bias;
     float speech_threshold;     /* probability of speech below which there is none to judge */
+    const uint16_t *usual;      /* [2][480], mean and standard deviation of the training speech's vectors: how far is an utterance? */
+    float distance_scale;
     const int16_t *winograd[2]; /* NULL, or the second and third convolution's weights once more, for speed: see eser_parts.h */
 } eser_model;
 
-#define ESER_MODEL_FORMAT 4u
+#define ESER_MODEL_FORMAT 5u
 
 typedef struct eser eser;       /* a stream */
 

@@ -226,6 +226,9 @@ void eser_statistics(const uint8_t *ring, uint32_t n, uint16_t *statistics);
 /* The probability of speech in what has these statistics. */
 float eser_speech(const eser_model *model, const uint16_t *statistics);
 
+/* How far an utterance is from the training speech: 1 is the median of dev, 0.5 the least. */
+float eser_distance(const eser_model *model, const uint16_t *statistics);
+
 /* A person's scores in 1/65536, of the vectors' statistics, their embedding and the network's logits. */
 void eser_personal_scores(const eser_person *person, const uint16_t *statistics, const int32_t *embedding_q16,
                           const int32_t *logits_q16, int32_t *scores_q16);

@@ -1,5 +1,5 @@
-/* What the vectors' mean and standard deviation tell: whether there is speech, and by the correction that edge-ser adapt learnt how a
- * person sounds. Integers up to the scores. */
+/* What the vectors' mean and standard deviation tell: whether there is speech, how far it is from the training speech, and, by the
+ * correction that edge-ser adapt learnt, how a person sounds. Integers up to the scores. */
 #include "eser_parts.h"
 
 #include <math.h>
@@ -53,6 +53,16 @@ float eser_speech(const eser_model *model, const uint16_t *statistics) {
     for (uint32_t i = 0; i < 2 * ESER_VECTOR; i++)
         product += (int32_t)model->speech[i] * (int32_t)statistics[i];
     return 1.0f / (1.0f + expf(-((float)product * model->speech_scale + model->speech_bias)));
+}
+
+float eser_distance(const eser_model *model, const uint16_t *statistics) {
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < 2 * ESER_VECTOR; i++) {
+        const int32_t difference = (int32_t)statistics[i] - (int32_t)model->usual[i];
+        sum += (int64_t)difference * difference;
+    }
+    const float distance = sqrtf((float)sum) * model->distance_scale;
+    return distance > 0.5f ? distance : 0.5f;
 }
 
 /* (sum + half) >> shift, towards minus infinity whatever the compiler does with negative numbers. */

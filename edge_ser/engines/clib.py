@@ -59,6 +59,8 @@ class Model(ctypes.Structure):
         ("temperature", ctypes.c_float),
         ("speech", ctypes.c_void_p),
         *((name, ctypes.c_float) for name in ("speech_scale", "speech_bias", "speech_threshold")),
+        ("usual", ctypes.c_void_p),
+        ("distance_scale", ctypes.c_float),
         ("winograd", ctypes.c_void_p * 2),
     )
 

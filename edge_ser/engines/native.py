@@ -70,11 +70,10 @@ class NativeBackend:
                 matrices(len(manifest.labels)).items(), self._constants["shift"].tolist(), strict=True
             )
         ]
-        # Labels, temperature and the probability of speech are used in Python alone.
+        # Labels, temperature, the probability of speech and the distance are used in Python alone.
         gain, offset, prelu = place["feature_gain"], place["feature_offset"], place["prelu"]
-        return Model(
-            FORMAT, len(manifest.labels), None, gain, offset, (Layer * 10)(*layers), prelu, 1.0, None, 0.0, 0.0, 0.0, (None,) * 2
-        )
+        unused = (1.0, None, 0.0, 0.0, 0.0, None, 0.0)  # the temperature's and what comes behind it
+        return Model(FORMAT, len(manifest.labels), None, gain, offset, (Layer * 10)(*layers), prelu, *unused, (None,) * 2)
 
     def _transformed(self, i: int) -> Int16Array:
         """Give the model the weights of convolution ``i`` a second time, transformed for speed, and return them."""

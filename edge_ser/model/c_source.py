@@ -19,7 +19,7 @@ from edge_ser.errors import ModelFileError
 from edge_ser.files import writing
 from edge_ser.geometry import ENCODER_SIZE, frequency_major
 from edge_ser.model.eser_file import FORMAT, matrices, parse
-from edge_ser.model.manifest import Manifest, read_model_file, shipped_model_path
+from edge_ser.model.manifest import Manifest, read_model_file, shipped_model_path, usual_statistics
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ def c_source(manifest: Manifest, constants: dict[str, AnyArray]) -> CSource:
     arrays["speech"] = frequency_major(
         np.frombuffer(base64.b64decode(manifest.speech["weights"]), dtype=np.int8).reshape(2, ENCODER_SIZE)
     )
+    usual = usual_statistics(manifest.distance["mean"], manifest.distance["unit"], manifest.statistics_step)
+    arrays["usual"] = frequency_major(usual.astype(np.uint16).reshape(2, ENCODER_SIZE))
     parts = [_HEAD.format(version=__version__, sha=manifest.graph_sha256)]
     parts += [c_array(f"static const {_C_TYPES[v.dtype.name]} {name}[{v.size}]", v) for name, v in arrays.items()]
     parts.append(f"\nstatic const char *const labels[] = {{{', '.join(c_string(x) for x in manifest.labels)}}};\n")
@@ -73,7 +75,7 @@ def c_source(manifest: Manifest, constants: dict[str, AnyArray]) -> CSource:
     return CSource("".join(parts), _HEADER.format(version=__version__, sha=manifest.graph_sha256), flash)
 
 
-_C_TYPES = {"int8": "int8_t", "int32": "int32_t", "float32": "float"}
+_C_TYPES = {"int8": "int8_t", "uint16": "uint16_t", "int32": "int32_t", "float32": "float"}
 
 _HEAD = """/* Written by edge-ser {version} (edge-ser export --format c); compiles against the library in edge_ser/csrc.
  * SHA-256 of the numbers: {sha} */
@@ -134,6 +136,8 @@ def _model(constants: dict[str, AnyArray], manifest: Manifest) -> str:
         c_float(manifest.speech["scale"] * manifest.statistics_step),
         c_float(manifest.speech["bias"]),
         c_float(manifest.speech["threshold"]),
+        "usual",
+        c_float(manifest.distance["scale"] * manifest.statistics_step),
         "{NULL, NULL}",
     ]
     return "\nconst eser_model eser_default_model = {\n    " + ",\n    ".join(values) + ",\n};\n"

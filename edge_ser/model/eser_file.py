@@ -19,7 +19,7 @@ from edge_ser.errors import ModelFileError
 from edge_ser.geometry import CHANNELS, EMBEDDING_SIZE, ENCODER_SIZE, GRU_SIZE, KERNELS, N_BINS
 from edge_ser.model.graph import Contents
 
-FORMAT = 4
+FORMAT = 5
 """``ESER_MODEL_FORMAT`` of edge_ser/csrc/eser.h."""
 MAX_LABELS = 16
 MAX_BIAS = 2**30

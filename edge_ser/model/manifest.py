@@ -7,12 +7,17 @@ can be checked is checked before the graph runs. Data only: nothing in a model f
 
 from __future__ import annotations
 
+import base64
 import json
 import pkgutil
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from edge_ser.arrays import Int64Array
 from edge_ser.errors import ModelFileError
 from edge_ser.frontend.features import FRONT_ENDS, FrontEndConfig
 from edge_ser.geometry import EMBEDDING_SIZE, encoder_size
@@ -34,7 +39,7 @@ from edge_ser.model.statements import (
 )
 
 FORMAT = "edge-ser-model"
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 FLOAT_STEP = 1 / 1024
 """Unit that statistics of float encoder vectors are kept in."""
 
@@ -66,6 +71,20 @@ def speech_check(encoder_size: int) -> Check:
     return table({"weights": int8s(2 * encoder_size), "scale": scale, "bias": value, "threshold": number(0, 1)})
 
 
+@lru_cache(maxsize=8)
+def usual_statistics(mean: str, unit: float, step: float) -> Int64Array:
+    """Return the training speech's mean statistics, uint8 in base64 in units of ``unit`` as ``Manifest.distance`` has them, in
+    units of ``step``: int64 [2 · encoder_size], 0 to 65535."""
+    values = np.frombuffer(base64.b64decode(mean), dtype=np.uint8) * (unit / step)
+    whole_steps: Int64Array = np.rint(values).clip(0, 65535).astype(np.int64)
+    return whole_steps
+
+
+def distance_check(encoder_size: int) -> Check:
+    """Return a check for what ``Manifest.distance`` holds."""
+    return table({"mean": int8s(2 * encoder_size), "unit": number(0, _MAX_VALUE), "scale": number(0, _MAX_VALUE)})
+
+
 _SCORE = table(
     {
         **dict.fromkeys(("corpus", "split", "protocol"), text),
@@ -91,13 +110,16 @@ class Manifest:
     embedding_size: int
     """Length of the embedding z."""
     temperature: float
-    """Divides the logits before the softmax, so that confidence means frequency; fitted on dev speakers."""
+    """Divides the logits before the softmax, as ``distance`` does, so that confidence means frequency; fitted on dev speakers."""
     centres: tuple[tuple[float, ...], ...]
     """Mean embedding of each class over the training clips, [n_labels][embedding_size]."""
     speech: dict[str, Any]
     """Whether there is speech, by a logistic regression on mean and standard deviation over time of the encoder's vectors: its
     ``weights``, int8 [2 · encoder_size] in base64, channel-major, in units of ``scale``, its ``bias``, and the ``threshold`` of
     its probability below which there is none to judge."""
+    distance: dict[str, Any]
+    """How far mean and standard deviation over time of the encoder's vectors are from the training speech's: their ``mean``,
+    uint8 [2 · encoder_size] in base64, channel-major, in units of ``unit``, and the distance's ``scale``: dev's median is 1."""
     speech_mean: tuple[float, ...]
     """Mean of every bin over the training set's speech frames, in dB, [n_bins]."""
     speech_std: tuple[float, ...]
@@ -135,6 +157,7 @@ class Manifest:
             "temperature": _POSITIVE,
             "centres": several(several(number(-_MAX_VALUE, _MAX_VALUE), EMBEDDING_SIZE), n),
             "speech": speech_check(self.encoder_size),
+            "distance": distance_check(self.encoder_size),
             "speech_mean": several(level, n_bins),
             "speech_std": several(number(1e-6, _MAX_DB), n_bins),
             **dict.fromkeys(("speech_vector", "ordinary_vector"), several(value, self.encoder_size)),

@@ -100,7 +100,7 @@ def _verified(
 
 
 def _quantization(form: Format, layers: tuple[LayerCoverage, ...], quantized: QuantizedNet | None) -> dict[str, Any]:
-    """Return what a manifest says of a file's integers, layer by layer."""
+    """Return what a manifest says of a file's integers."""
     weights, macs = (round(percent(layers, what), 2) if layers else 0.0 for what in ("weights", "macs_per_s"))
     scales = {"vector_scale": quantized.convs[-1].out.scale} if quantized else {}
     return {
@@ -108,7 +108,6 @@ def _quantization(form: Format, layers: tuple[LayerCoverage, ...], quantized: Qu
         "weights_int8_percent": weights,
         "macs_int8_percent": macs,
         **scales,
-        "layers": [asdict(layer) for layer in layers],
     }
 
 

@@ -187,6 +187,7 @@ def _facts(run: Path, trained: TrainedModel) -> Manifest:
         temperature=trained.temperature,
         centres=tuple(_rounded(row, 4) for row in trained.centres),
         speech=trained.speech,
+        distance=trained.distance,
         speech_mean=_rounded(trained.speech_mean, 2),
         speech_std=_rounded(trained.speech_std.clamp(min=0.01), 2),
         # A step of the integers is some times as large.

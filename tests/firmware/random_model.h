@@ -36,13 +36,15 @@ static eser_model random_model(void) {
     static const char *const labels[] = {"a", "b", "c"};
     static float gain[ESER_N_BINS], offset[ESER_N_BINS];
     static int8_t speech[2 * ESER_VECTOR];
+    static uint16_t usual[2 * ESER_VECTOR];
     static int32_t prelu[ESER_EMBEDDING_SIZE];
     for (int i = 0; i < ESER_N_BINS; i++) {
         gain[i] = 4.0f;
         offset[i] = 220.0f;
     }
     eser_model model = {.format = ESER_MODEL_FORMAT, .n_labels = 3, .labels = labels, .feature_gain = gain, .feature_offset = offset,
-                        .prelu = prelu, .temperature = 1.0f, .speech = speech, .speech_threshold = 0.5f};
+                        .prelu = prelu, .temperature = 1.0f, .speech = speech, .speech_threshold = 0.5f,
+                        .usual = usual};
     const int32_t n_in[4] = {56, 432, 576, 720}, n_out[4] = {48, 64, 80, 96}, multiplier[4] = {9000000, 5000000, 4000000, 4000000};
     for (int i = 0; i < 4; i++)
         model.conv[i] = random_layer(n_in[i], n_out[i], 63, multiplier[i], 31);

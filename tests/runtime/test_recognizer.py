@@ -16,7 +16,7 @@ from edge_ser.engines import open_backend
 from edge_ser.frontend.audio import AudioSource
 from edge_ser.frontend.features import LOGMEL_V1, extract
 from edge_ser.model.manifest import read_model_file, shipped_model_path
-from edge_ser.prediction import NO_SPEECH, UNCERTAIN, Prediction, decide
+from edge_ser.prediction import NO_SPEECH, UNCERTAIN, Prediction, decide, distance_of
 
 NO_STATISTICS = np.zeros(960, dtype=np.uint16)
 
@@ -143,6 +143,25 @@ def test_a_model_may_have_a_label_of_that_name() -> None:
     logits, z = np.array([9, 0, 0, 0], dtype=np.float32), np.zeros(64, dtype=np.float32)
     answer = decide(logits, z, NO_STATISTICS, manifest, 1.0, 0.5, min_speech=0)
     assert (answer.label, answer.confidence) == (UNCERTAIN, answer.probabilities[UNCERTAIN])
+
+
+def test_what_is_farther_from_the_training_speech_is_answered_less_surely() -> None:
+    manifest, logits = read_model_file(shipped_model_path()).manifest, np.array([3, 0, 1, 0], dtype=np.float32)
+    mean, step = np.zeros(960, dtype=np.uint8), manifest.statistics_step
+    mean[:2] = 3, 4
+    distance = {"mean": base64.b64encode(mean.tobytes()).decode(), "unit": 100 * step, "scale": 1 / (250 * step)}
+    manifest, z = replace(manifest, distance=distance), np.zeros(64, dtype=np.float32)
+
+    def temperature(first: int, second: int) -> float:
+        statistics = np.array([first, second] + 958 * [0], dtype=np.uint16)
+        assert distance_of(statistics, distance, step) == pytest.approx(max(0.5, math.hypot(first - 300, second - 400) / 250))
+        p = decide(logits, z, statistics, manifest, 1.0, min_speech=0).probabilities
+        assert max(p, key=lambda label: p[label]) == "neutral"
+        return 3 / math.log(p["neutral"] / p["angry"])  # of logits 3 apart
+
+    expected = [manifest.temperature * distance for distance in (0.5, 0.5, 1, 2, 200)]
+    found = [temperature(*at) for at in ((300, 400), (300, 410), (550, 400), (0, 0), (50300, 400))]
+    assert found == pytest.approx(expected)
 
 
 def test_where_speech_is_improbable_the_label_says_so() -> None:

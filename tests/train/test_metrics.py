@@ -53,7 +53,7 @@ def test_intervals_are_over_speakers() -> None:
     speakers = [f"s{i // 20}" for i in range(200)]
     one_bad = np.eye(4)[np.where(np.arange(200) < 20, (y + 1) % 4, y)]
     spread = np.eye(4)[np.where(np.arange(200) % 10 == 0, (y + 1) % 4, y)]
-    wide, narrow = score(one_bad, y, speakers, 1.0), score(spread, y, speakers, 1.0)
+    wide, narrow = score(one_bad, y, speakers), score(spread, y, speakers)
     assert wide.wa == narrow.wa == pytest.approx(0.9)
     assert np.ptp(wide.wa_95) > 4 * np.ptp(narrow.wa_95)
     assert wide.n_speakers == 10

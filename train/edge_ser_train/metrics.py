@@ -132,9 +132,9 @@ class Scores:
     confusion: list[list[int]]
 
 
-def score(logits: AnyArray, y: Int64Array, speakers: Sequence[str], temperature: float) -> Scores:
-    """Score logits [n, n_classes] against classes y [n]."""
-    each, probabilities = _confusions(y, logits.argmax(axis=1), speakers, logits.shape[1]), softmax(logits, temperature)
+def score(probabilities: Float64Array, y: Int64Array, speakers: Sequence[str]) -> Scores:
+    """Score probabilities [n, n_classes] against classes y [n]."""
+    each = _confusions(y, probabilities.argmax(axis=1), speakers, probabilities.shape[1])
     total, drawn = each.sum(axis=0), resampled(each)
     return Scores(
         n_clips=len(y),

@@ -155,7 +155,7 @@ def test_a_run_without_a_classifier_is_scored_by_its_centres(
     trained = load_run(run)
     clips = [c for c in read_corpus(tiny_data, "tiny") if c.split == "dev"]
     subject = open_run_or_model(run)
-    logits, z = subject.answer([extract(soundfile.read(c.path, dtype="float32")[0], subject.front_end) for c in clips])
+    logits, z, _ = subject.answer([extract(soundfile.read(c.path, dtype="float32")[0], subject.front_end) for c in clips])
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (z, trained.centres.numpy())]
     squared = np.square(unit[0][:, None] - unit[1]).sum(axis=2)
     assert logits == pytest.approx(-squared, abs=1e-5)

@@ -11,7 +11,7 @@ from scipy.ndimage import median_filter
 
 from edge_ser_train.corpora.clips import NO_CLASS
 from edge_ser_train.method.losses import joint_loss
-from edge_ser_train.method.outliers import no_speech, outlier_loss, with_outliers
+from edge_ser_train.method.outliers import KINDS, no_speech, outlier_loss, with_outliers
 
 
 def test_outlier_loss_by_hand() -> None:
@@ -40,3 +40,12 @@ def test_sound_without_speech() -> None:
     tonal = sum((s / median_filter(s, 101)).max() > 8 for s in spectra)
     assert 60 < tonal < 140  # a hum, a whistle or notes in half of them
     np.testing.assert_array_equal(no_speech(48000, 16000, np.random.default_rng(7)), sounds[7])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_sound_has_power_however_short(name: str) -> None:
+    kind, _ = KINDS[name]
+    for i in range(100):
+        sound = kind(8000, 16000, np.random.default_rng(i))
+        assert sound.shape == (8000,)
+        assert sound.std() == pytest.approx(1), i

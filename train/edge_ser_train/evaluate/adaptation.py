@@ -13,11 +13,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from edge_ser.arrays import Float32Array, Float64Array
+from edge_ser.arrays import Float64Array
 from edge_ser.engines.statistics import statistics_of_vectors
 from edge_ser.errors import CorpusError
 from edge_ser.personal.correction import SPREAD, Learnt, heard_of, learn
 from edge_ser.personal.person import Q16, Heard, Person
+from edge_ser.prediction import softmax
 from edge_ser.terminal import progress
 from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.tables import select
@@ -52,7 +53,7 @@ def adaptation(path: Path, data: Path, corpus: str, split: str, cache_dir: Path 
     select(every, split, subject.labels)  # says what is wrong with the split
     clips = [c for c in every if split in ("all", c.split)]
     features = load_features(clips, subject.front_end, cache_dir or default_cache_dir())
-    logits, z = subject.answer(features)
+    logits, z, plain = subject.answer(features)
     heard = [
         heard_of(c.emotion, statistics_of_vectors(v, STEP), e, o)
         for c, v, e, o in zip(clips, subject.encode(features), z, logits, strict=True)
@@ -62,7 +63,7 @@ def adaptation(path: Path, data: Path, corpus: str, split: str, cache_dir: Path 
         SPREAD * max(float(subject.speech_vector.mean()), 1e-3), len(subject.speech_vector),
     )  # fmt: skip
     known = [i for i, c in enumerate(clips) if c.emotion in subject.labels]
-    results = [subject.score_logits([clips[i] for i in known], split, logits[known]) | {"adaptation": "none"}]
+    results = [subject.score_answers([clips[i] for i in known], split, plain[known]) | {"adaptation": "none"}]
     rows: dict[str, Draw] = {f"{n} utterance{'s' * (n > 1)} an emotion": _some(n) for n in UTTERANCES}
     if "neutral" in subject.labels:
         rows["4 neutral ones alone"] = _neutral
@@ -70,20 +71,22 @@ def adaptation(path: Path, data: Path, corpus: str, split: str, cache_dir: Path 
     if any(c.text for c in clips):
         rows["2, other sentences judged"] = _other_sentences(clips)
     for name, draw in rows.items():
-        results += _row(subject, model, clips, known, heard, split, name, draw)
+        results += _row(subject, model, clips, known, heard, plain, split, name, draw)
     if not len(results) > 1:
         raise CorpusError(f"{corpus} {split}: no speaker has clips of two emotions; expected a corpus with speakers")
     labels = subject.labels + tuple(sorted({c.emotion for c in clips} - set(subject.labels)))
     if len(labels) > len(subject.labels):
-        wide = replace(subject, labels=labels, temperature=1.0)
+        wide = replace(subject, labels=labels)
         for n in (2, 4):
-            results += _row(wide, model, clips, range(len(clips)), heard, split, f"{n} of all {len(labels)} emotions", _some(n))
+            results += _row(
+                wide, model, clips, range(len(clips)), heard, plain, split, f"{n} of all {len(labels)} emotions", _some(n)
+            )
     return results
 
 
 def _row(
-    subject: Subject, model: Learnt, clips: Sequence[Clip], among: Sequence[int], heard: Sequence[Heard], split: str, name: str,
-    draw: Draw,
+    subject: Subject, model: Learnt, clips: Sequence[Clip], among: Sequence[int], heard: Sequence[Heard], plain: Float64Array,
+    split: str, name: str, draw: Draw,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return the scores of one kind of draw, in a list that is empty where no speaker has enough clips."""
     of: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -91,29 +94,27 @@ def _row(
         if clips[i].speaker:
             of[clips[i].speaker][clips[i].emotion].append(i)
     judged: list[int] = []
-    before, after = [], []
+    before: list[list[float]] = []
+    after: list[list[float]] = []
     for number, (speaker, own) in enumerate(progress(sorted(of.items()), f"{clips[0].corpus}, {name}")):
         for k in range(N_DRAWS if speaker and len(own) > 1 else 0):
             learnt, labels, rest = draw(own, np.random.default_rng((k, number)))
             utterances = tuple(replace(heard[i], label=label) for i, label in zip(learnt, labels, strict=True))
             correction = learn(Person(subject.weights_sha256, utterances), model)
             for i in rest:
-                plain = _among(subject.labels, model.labels, heard[i].logits / Q16)
                 judged.append(i)
-                before.append(plain)
+                before.append(_among(subject.labels, model.labels, plain[i]))
                 if correction is None:
-                    after.append(plain)
+                    after.append(before[-1])
                 else:
-                    scores = correction.scores(heard[i]) / Q16 / correction.temperature * subject.temperature
-                    after.append(_among(subject.labels, correction.labels, scores))
+                    p = softmax(correction.scores(heard[i]) / Q16, correction.temperature)
+                    after.append(_among(subject.labels, correction.labels, p))
     if not judged:
         return []
     told = [clips[i] for i in judged]
-    scores_before, scores_after = (np.array(a, dtype=np.float32) for a in (before, after))
-    result = subject.score_change(told, split, scores_before, scores_after)
-    ua_after, ua_before = (
-        _by_speaker(told, [subject.labels[i] for i in scores.argmax(axis=1)]) for scores in (scores_after, scores_before)
-    )
+    p_before, p_after = np.array(before), np.array(after)
+    result = subject.score_change(told, split, p_before, p_after)
+    ua_after, ua_before = (_by_speaker(told, [subject.labels[i] for i in p.argmax(axis=1)]) for p in (p_after, p_before))
     change = ua_after - ua_before
     return [
         result
@@ -123,10 +124,10 @@ def _row(
     ]
 
 
-def _among(wanted: Sequence[str], labels: Sequence[str], scores: Float64Array) -> Float32Array:
-    """Return scores by label in another order; a label without a score is out of the question."""
-    found = dict(zip(labels, scores.tolist(), strict=True))
-    return np.array([found.get(label, -100.0) for label in wanted], dtype=np.float32)
+def _among(wanted: Sequence[str], labels: Sequence[str], probabilities: Float64Array) -> list[float]:
+    """Return probabilities in another order of labels; a label without one is out of the question."""
+    found = dict(zip(labels, probabilities.tolist(), strict=True))
+    return [found.get(label, 0.0) for label in wanted]
 
 
 def _by_speaker(clips: Sequence[Clip], answers: Sequence[str]) -> Float64Array:

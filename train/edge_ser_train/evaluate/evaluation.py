@@ -6,16 +6,17 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from edge_ser.arrays import Float32Array, Int64Array
+from edge_ser.arrays import Float32Array, Float64Array, Int64Array
 from edge_ser.diagnose.machine import installed_version
 from edge_ser.engines import BACKENDS, ENGINE_PACKAGES, open_backend
 from edge_ser.errors import AudioError, CorpusError
 from edge_ser.frontend.features import FrontEndConfig
 from edge_ser.model.manifest import read_model_file
+from edge_ser.prediction import distance_of, softmax
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.terminal import progress
 from edge_ser_train.bootstrap import Interval
@@ -98,13 +99,22 @@ class Training:
         return f"{self.split}, {classes}" if self.parts else f"seen in training, but for the test clips of {self.split}"
 
 
+class Answers(NamedTuple):
+    """What n clips were answered."""
+
+    logits: Float32Array
+    """[n, n_labels]"""
+    embeddings: Float32Array
+    """[n, 64]"""
+    probabilities: Float64Array
+    """[n, n_labels]"""
+
+
 class Answering(Protocol):
     """What answers for clips."""
 
-    def __call__(
-        self, features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /
-    ) -> tuple[Float32Array, Float32Array]:
-        """Return logits and embeddings."""
+    def __call__(self, features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /) -> Answers:
+        """Return the answers for features of n clips, an offset added to each one's encoder vectors."""
         ...
 
 
@@ -123,14 +133,13 @@ class Subject:
     centres: Float32Array
     speech: dict[str, Any]
     answer: Answering
-    """Logits [n, n_labels] and embeddings [n, 64] for features of n clips, an offset added to each one's encoder vectors."""
     encode: Callable[[Sequence[Float32Array]], list[Float32Array]]
     """Encoder vectors [N, encoder_size] of n clips' features."""
 
-    def score_logits(self, clips: Sequence[Clip], split: str, logits: Float32Array) -> dict[str, Any]:
-        """Return the scores of answers, logits [n, n_labels], on clips."""
+    def score_answers(self, clips: Sequence[Clip], split: str, probabilities: Float64Array) -> dict[str, Any]:
+        """Return the scores of answers, probabilities [n, n_labels], on clips."""
         y = self._numbers(clips)
-        scores = score(logits, y, [c.speaker for c in clips], self.temperature)
+        scores = score(probabilities, y, [c.speaker for c in clips])
         absent = absent_labels(self.labels, scores.confusion)
         return {
             "model": str(self.path),
@@ -140,14 +149,14 @@ class Subject:
             "protocol": self.training.protocol(clips[0].corpus, split, self.labels, absent),
             "labels": list(self.labels),
             **asdict(scores),
-            "by_gender": _by_gender(clips, y, logits.argmax(axis=1), len(self.labels)),
+            "by_gender": _by_gender(clips, y, probabilities.argmax(axis=1), len(self.labels)),
         }
 
-    def score_change(self, clips: Sequence[Clip], split: str, before: Float32Array, after: Float32Array) -> dict[str, Any]:
-        """Return the scores of the answers ``after``, logits [n, n_labels], and how UA changed from those ``before``."""
+    def score_change(self, clips: Sequence[Clip], split: str, before: Float64Array, after: Float64Array) -> dict[str, Any]:
+        """Return the scores of the answers ``after``, probabilities [n, n_labels], and how UA changed from those ``before``."""
         answers = before.argmax(axis=1), after.argmax(axis=1)
         change, change_95 = paired_change(self._numbers(clips), *answers, [c.speaker for c in clips], len(self.labels))
-        return self.score_logits(clips, split, after) | {"change": change, "change_95": change_95}
+        return self.score_answers(clips, split, after) | {"change": change, "change_95": change_95}
 
     def _numbers(self, clips: Sequence[Clip]) -> Int64Array:
         return np.array([self.labels.index(c.emotion) for c in clips], dtype=np.int64)
@@ -161,20 +170,21 @@ def open_run_or_model(path: Path) -> Subject:
     if path.is_dir():
         from edge_ser_train.method.inference import encode, infer
         from edge_ser_train.method.losses import WITHOUT_CLASSIFIER, centre_scores
+        from edge_ser_train.method.speech import distances_of, statistics_of
         from edge_ser_train.method.weights import load_run
 
         trained = load_run(path)
         centres = trained.centres.numpy()
 
-        def infer_shifted(
-            features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /
-        ) -> tuple[Float32Array, Float32Array]:
-            if offsets is None:
-                logits, z = infer(trained.net, features)
-            else:
-                vectors = [v + offset for v, offset in zip(encode(trained.net, features), offsets, strict=True)]
-                logits, z = infer(trained.net, vectors, encoded=True)
-            return centre_scores(logits, z, centres) if trained.config.loss.kind in WITHOUT_CLASSIFIER else logits, z
+        def infer_shifted(features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /) -> Answers:
+            vectors = encode(trained.net, features)
+            distances = distances_of(statistics_of(vectors), trained.distance)
+            if offsets is not None:
+                vectors = [v + offset for v, offset in zip(vectors, offsets, strict=True)]
+            logits, z = infer(trained.net, vectors, encoded=True)
+            if trained.config.loss.kind in WITHOUT_CLASSIFIER:
+                logits = centre_scores(logits, z, centres)
+            return Answers(logits, z, softmax(logits / distances[:, None], trained.temperature))
 
         return Subject(
             path,
@@ -194,12 +204,13 @@ def open_run_or_model(path: Path) -> Subject:
     backend = open_backend(model)
     manifest = model.manifest
 
-    def answer(
-        features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /
-    ) -> tuple[Float32Array, Float32Array]:
+    def answer(features: Sequence[Float32Array], offsets: Sequence[Float32Array] | None = None, /) -> Answers:
         engines = [backend for _ in features] if offsets is None else [backend.shifted(offset) for offset in offsets]
         answers = [engine.run(np.ascontiguousarray(x)) for engine, x in zip(engines, features, strict=True)]
-        return np.stack([a.logits for a in answers]), np.stack([a.embedding for a in answers])
+        logits = np.stack([a.logits for a in answers])
+        distances = [distance_of(backend.statistics(a.encoded), manifest.distance, manifest.statistics_step) for a in answers]
+        probabilities = softmax(logits / np.array(distances)[:, None], manifest.temperature)
+        return Answers(logits, np.stack([a.embedding for a in answers]), probabilities)
 
     return Subject(
         path,
@@ -241,21 +252,21 @@ def evaluate_run(folder: Path, data: Path, corpus: str, split: str, cache_dir: P
 
     subject = open_run_or_model(folder)
     clips = select(subject.training.read(data, corpus), split, subject.labels)
-    logits, _ = subject.answer(load_features(clips, subject.front_end, cache_dir or default_cache_dir()))
-    return subject.score_logits(clips, split, logits)
+    answers = subject.answer(load_features(clips, subject.front_end, cache_dir or default_cache_dir()))
+    return subject.score_answers(clips, split, answers.probabilities)
 
 
 def evaluate_model(path: Path, data: Path, corpus: str, split: str) -> dict[str, Any]:
     """Score an exported model file clip by clip through the runtime, audio file to answer."""
     recognizer, subject = EmotionRecognizer(path), open_run_or_model(path)
     clips = select(subject.training.read(data, corpus), split, subject.labels)
-    logits = np.empty((len(clips), len(subject.labels)), dtype=np.float32)
+    probabilities = np.empty((len(clips), len(subject.labels)))
     for i, clip in enumerate(progress(clips, f"{corpus} {split}")):
         try:
-            logits[i] = recognizer.predict(clip.path).logits
+            probabilities[i] = list(recognizer.predict(clip.path).probabilities.values())
         except AudioError as error:
             raise CorpusError(f"{corpus}: {error}") from None
-    return subject.score_logits(clips, split, logits)
+    return subject.score_answers(clips, split, probabilities)
 
 
 def engine_of(path: Path) -> str:

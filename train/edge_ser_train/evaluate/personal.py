@@ -59,8 +59,8 @@ def _calibrated(subject: Subject, heard: Sequence[Clip], split: str, cache_dir: 
     judged = [i for i, c in enumerate(heard) if c.emotion in subject.labels]
     features = load_features(heard, subject.front_end, cache_dir or default_cache_dir())
     clips, inputs = [heard[i] for i in judged], [features[i] for i in judged]
-    plain, _ = subject.answer(inputs)
-    results = [subject.score_logits(clips, split, plain) | {"calibration": "none"}]
+    plain = subject.answer(inputs).probabilities
+    results = [subject.score_answers(clips, split, plain) | {"calibration": "none"}]
     encoder = Encoder(subject.front_end, subject.weights_sha256, len(subject.speech_vector), lambda x: subject.encode([x])[0])
     of_clip = [SpeechStatistics(encoder) for _ in heard]
     for statistics, x, encoded in zip(of_clip, features, subject.encode(features), strict=True):
@@ -70,8 +70,8 @@ def _calibrated(subject: Subject, heard: Sequence[Clip], split: str, cache_dir: 
             name = f"a minute of {who}, {speech}"
             indexes = progress(judged, f"{heard[0].corpus}, {name}")
             offsets = [_offset(subject, heard, features, of_clip, i, speech, who == "others") for i in indexes]
-            logits, _ = subject.answer(inputs, offsets)
-            results.append(subject.score_change(clips, split, plain, logits) | {"calibration": name})
+            shifted = subject.answer(inputs, offsets).probabilities
+            results.append(subject.score_change(clips, split, plain, shifted) | {"calibration": name})
     return results
 
 

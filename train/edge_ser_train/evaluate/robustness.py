@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_ser.arrays import Float32Array
+from edge_ser.arrays import Float32Array, Float64Array
 from edge_ser.errors import AudioError, AudioWarning, CorpusError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import extract
@@ -32,22 +32,23 @@ def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str
     corpus_clips = subject.training.read(data, corpus)
     clips = select(corpus_clips, split, subject.labels)
     voices = _voices([c for c in corpus_clips if c.split == "train"] or corpus_clips, rate_hz)
-    answers: dict[str, list[Float32Array]] = defaultdict(list)
+    answers: dict[str, list[Float64Array]] = defaultdict(list)
     for clip in progress(clips, f"{corpus} {split}"):
         others = [voice for key, voice in voices.items() if key != clip.key] or list(voices.values())
         heard = under_conditions(_samples(clip, rate_hz), clip.key, others)
         if recognizer is None:
-            logits, _ = subject.answer([extract(samples, subject.front_end) for samples in heard.values()])
+            found = subject.answer([extract(samples, subject.front_end) for samples in heard.values()]).probabilities
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AudioWarning)  # they are made to be quiet
-                logits = np.stack([recognizer.predict((samples, rate_hz)).logits for samples in heard.values()])
-        for name, of in zip(heard, logits, strict=True):
+                predictions = [recognizer.predict((samples, rate_hz)) for samples in heard.values()]
+            found = np.array([list(prediction.probabilities.values()) for prediction in predictions])
+        for name, of in zip(heard, found, strict=True):
             answers[name].append(of)
     changed = {name: np.stack(of) for name, of in answers.items()}
     recorded = changed.pop(AS_RECORDED)
     return [
-        subject.score_logits(clips, split, recorded) | {"condition": AS_RECORDED},
+        subject.score_answers(clips, split, recorded) | {"condition": AS_RECORDED},
         *(subject.score_change(clips, split, recorded, after) | {"condition": name} for name, after in changed.items()),
     ]
 

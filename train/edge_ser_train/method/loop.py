@@ -24,6 +24,7 @@ from tqdm import tqdm
 from edge_ser.arrays import Float32Array, IndexArray
 from edge_ser.errors import ConfigError, RunError
 from edge_ser.geometry import EMBEDDING_SIZE, ENCODER_FRAMES, ENCODER_STRIDE
+from edge_ser.prediction import softmax
 from edge_ser_train.corpora.clips import NO_CLASS, class_numbers
 from edge_ser_train.corpora.splits import Split, check_leaks
 from edge_ser_train.method import processes, weights
@@ -43,7 +44,7 @@ from edge_ser_train.method.inference import encode, infer
 from edge_ser_train.method.losses import JOINT, Criterion, Losses, class_weights, update_centres
 from edge_ser_train.method.model import EmotionNet, Output, compute_type
 from edge_ser_train.method.outliers import outliers, with_outliers
-from edge_ser_train.method.speech import speech_detector, speech_statistics
+from edge_ser_train.method.speech import distances_of, fit_distance, speech_detector, speech_statistics, statistics_of
 from edge_ser_train.metrics import confusion_matrix, fit_temperature, score, unweighted_accuracy
 
 _DROPOUT, _SPEAKERS = 2, 3  # streams of random numbers, by step; order and augmentation have the streams 0 and 1
@@ -298,12 +299,15 @@ class Trainer:
             heard_logits, heard_z = infer(net, dev_vectors[1], encoded=True)
             scored = np.concatenate([logits, self.criterion.scores(heard_logits, heard_z, centres.numpy())])
             scored_y = np.tile(self.dev_y, 2)
-        temperature = fit_temperature(scored, scored_y)
-        copies = encode(net, [of_clip[0] for of_clip in self.copies if of_clip])
-        detector = speech_detector(net, self.train_features, vectors, copies, dev_vectors, self.config)
+        heard = statistics_of([*vectors, *encode(net, [of_clip[0] for of_clip in self.copies if of_clip])])
+        dev_statistics = [statistics_of(of) for of in dev_vectors]
+        distance = fit_distance(heard, np.concatenate(dev_statistics))
+        scaled = scored / distances_of(np.concatenate(dev_statistics), distance)[:, None]
+        temperature = fit_temperature(scaled, scored_y)
+        detector = speech_detector(net, self.train_features, vectors, heard, dev_statistics, self.config)
         measured = speech_statistics(net, self.data.train, self.train_features, vectors, self.config)
-        weights.save_model(self.folder, net.state_dict(), self.config, step, centres, measured, detector, temperature)
-        dev = score(logits, self.dev_y, [c.speaker for c in self.data.dev], temperature)
+        weights.save_model(self.folder, net.state_dict(), self.config, step, centres, measured, detector, distance, temperature)
+        dev = score(softmax(scaled[: len(logits)], temperature), self.dev_y, [c.speaker for c in self.data.dev])
         return {
             "steps": self.progress.step,
             "best_step": self.progress.best_step,

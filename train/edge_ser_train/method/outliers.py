@@ -134,13 +134,13 @@ def _beeps(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Arr
     if rng.random() < 0.5:
         pitch_hz *= rng.uniform(1.02, 2)
         tone = tone + _harmonics(pitch_hz * t, pitch_hz, 2, rate_hz, rng)
-    sound = gate * tone + 1e-9
+    sound = gate * tone + 1e-9 * rng.standard_normal(n_samples)  # where the gate stays shut
     unit: Float64Array = sound / sound.std()
     return unit
 
 
 def _calls(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Array:
-    """Return calls that bend, clear or hoarse, through resonances or none, as animals, horns and hinges make: samples [n] of power 1."""
+    """Return calls that bend, clear or hoarse, resonant or not, as animals, horns and hinges make: samples [n] of power 1."""
     t = np.arange(n_samples) / rate_hz
     turns = t / (0.06 * 30 ** rng.random()) + rng.random()
     call, into = turns.astype(np.int64), np.minimum(1, turns % 1 / rng.uniform(0.2, 0.95))
@@ -155,7 +155,7 @@ def _calls(n_samples: int, rate_hz: int, rng: np.random.Generator) -> Float64Arr
         hz, peaks_hz = np.fft.rfftfreq(n_samples, 1 / rate_hz), 300 * 15 ** rng.random((int(rng.integers(1, 5)), 1))
         gain = (1 / (1 + np.square((hz - peaks_hz) / rng.uniform(40, 400, peaks_hz.shape)))).sum(axis=0)
         sound = np.fft.irfft(np.fft.rfft(sound) * (0.02 + gain), n_samples)
-    sound = sound + 1e-9
+    sound = sound + 1e-9 * rng.standard_normal(n_samples)  # where no call is heard
     unit: Float64Array = sound / sound.std()
     return unit
 

@@ -15,7 +15,7 @@ from edge_ser.engines.statistics import statistics_of_vectors
 from edge_ser.frontend.features import extract
 from edge_ser.model.manifest import FLOAT_STEP
 from edge_ser.personal.microphone import Encoder, SpeechStatistics, speech_vectors
-from edge_ser.prediction import speech_probability
+from edge_ser.prediction import distance_of, speech_probability
 from edge_ser_train.corpora.clips import ORDINARY, Clip
 from edge_ser_train.method.config import TrainConfig
 from edge_ser_train.method.inference import encode
@@ -25,11 +25,11 @@ from edge_ser_train.method.outliers import no_speech
 MISSED = 0.003
 """Share of the dev clips, as recorded or as copies, below the threshold: answered `no_speech` though somebody speaks."""
 
-N_SOUNDS = 2500
+N_SOUNDS = 6000
 """Made sounds without speech that the probability of speech is fitted on."""
 
 _SOUNDS = 5  # stream of random numbers; the loop, the dataset and the outliers have the streams before
-_RIDGE = 3e-3  # of weights on statistics of spread 1, against the mean loss: finite weights where both kinds part cleanly
+_RIDGE = 1e-3  # of weights on statistics of spread 1, against the mean loss: finite weights where both kinds part cleanly
 _STEPS = 500
 _LARGEST = 127  # weight in the file
 
@@ -64,6 +64,19 @@ def fit_detector(speech: UInt16Array, none: UInt16Array, dev: list[UInt16Array])
     return detector | {"threshold": float(min(lowest))}
 
 
+def fit_distance(speech: UInt16Array, dev: UInt16Array) -> dict[str, Any]:
+    """Return what ``Manifest.distance`` holds, of statistics of the training speech [n, size] and of dev's [m, size]."""
+    mean = speech.astype(np.float64).mean(axis=0) * FLOAT_STEP
+    unit = max(float(mean.max()), FLOAT_STEP) / 255
+    distance = {"mean": base64.b64encode(np.rint(mean / unit).astype(np.uint8).tobytes()).decode(), "unit": unit, "scale": 1e6}
+    return distance | {"scale": 1e6 / float(np.median(distances_of(dev, distance)))}
+
+
+def distances_of(statistics: UInt16Array, distance: dict[str, Any]) -> Float64Array:
+    """Return how far every clip of these statistics [n, size] is from the training speech, [n]."""
+    return np.array([distance_of(s, distance, FLOAT_STEP) for s in statistics])
+
+
 def piece(vectors: Float32Array, heard: BoolArray, rng: np.random.Generator) -> Float32Array:
     """Return one to five of a clip's encoder vectors [N, size] in a row, about one that is ``heard`` [N].
 
@@ -81,21 +94,19 @@ def statistics_of(vectors: Sequence[Float32Array]) -> UInt16Array:
 
 
 def speech_detector(
-    net: EmotionNet, features: Sequence[Float32Array], speech: Sequence[Float32Array], copies: Sequence[Float32Array],
-    dev: list[Sequence[Float32Array]], config: TrainConfig,
+    net: EmotionNet, features: Sequence[Float32Array], vectors: Sequence[Float32Array], speech: UInt16Array,
+    dev: list[UInt16Array], config: TrainConfig,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return what ``Manifest.speech`` holds, fitted on clips, copies and made sounds, and on a piece of each clip and sound.
-
-    ``speech`` and ``copies`` are encoder vectors, as ``dev`` are, and ``features`` the clips'.
+    """Return what ``Manifest.speech`` holds, fitted on statistics of ``speech`` and of made sounds, and on a piece of each clip
+    and sound: ``features`` and encoder ``vectors`` are the clips'.
     """
     front_end, rng = config.front_end_config, np.random.default_rng([config.seed, _SOUNDS])
-    lengths = rng.integers(front_end.rate_hz // 2, 5 * front_end.rate_hz, min(N_SOUNDS, len(speech) + len(copies)))
+    lengths = rng.integers(front_end.rate_hz // 2, 5 * front_end.rate_hz, min(N_SOUNDS, 2 * len(speech)))
     sounds = [extract(no_speech(int(n), front_end.rate_hz, rng), front_end) for n in lengths]
     none = encode(net, sounds)
-    spoken = [piece(v, speech_vectors(x, front_end), rng) for v, x in zip(speech, features, strict=True)]
+    spoken = [piece(v, speech_vectors(x, front_end), rng) for v, x in zip(vectors, features, strict=True)]
     other = [piece(v, np.ones(len(v), dtype=np.bool_), rng) for v in none]
-    fitted = statistics_of([*speech, *copies, *spoken]), statistics_of([*none, *other])
-    return fit_detector(*fitted, [statistics_of(vectors) for vectors in dev])
+    return fit_detector(np.concatenate([speech, statistics_of(spoken)]), statistics_of([*none, *other]), dev)
 
 
 def speech_statistics(

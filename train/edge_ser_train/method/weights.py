@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +19,7 @@ from torch import Tensor
 from edge_ser.errors import ModelFileError, RunError
 from edge_ser.frontend.features import FrontEndConfig
 from edge_ser.geometry import EMBEDDING_SIZE
-from edge_ser.model.manifest import speech_check
+from edge_ser.model.manifest import distance_check, speech_check
 from edge_ser_train.method.config import TrainConfig, load_config
 from edge_ser_train.method.dequantize import read_network
 from edge_ser_train.method.model import EmotionNet
@@ -137,6 +137,8 @@ class TrainedModel:
     """Divides the logits before the softmax; fitted on dev when the run ends."""
     speech: dict[str, Any]
     """What tells speech from other sound, as ``Manifest.speech`` holds it; see ``edge_ser_train.method.speech``."""
+    distance: dict[str, Any]
+    """How far an utterance is from the training speech, as ``Manifest.distance`` holds it."""
     speech_mean: Tensor
     """Mean per bin of the training set's speech frames, in dB, [n_bins]; measured when the run ends."""
     speech_std: Tensor
@@ -153,15 +155,17 @@ class TrainedModel:
 
 def save_model(
     folder: Path, state: dict[str, Tensor], config: TrainConfig, step: int, centres: Tensor,
-    measured: dict[str, Tensor], detector: dict[str, Any] | None = None, temperature: float = 1.0,
+    measured: dict[str, Tensor], detector: dict[str, Any] | None = None, distance: dict[str, Any] | None = None,
+    temperature: float = 1.0,
 ) -> None:  # fmt: skip
-    """Write model.safetensors, ``measured`` by the names of :func:`unmeasured`; before its end, the last three say nothing."""
+    """Write model.safetensors, ``measured`` by the names of :func:`unmeasured`; before its end, it and the rest say nothing."""
     nothing = base64.b64encode(bytes(2 * len(measured["speech_vector"]))).decode()
     metadata = {
         "labels": list(config.labels),
         "front_end": asdict(config.front_end_config),
         "temperature": temperature,
         "speech": detector or {"weights": nothing, "scale": 0.0, "bias": 0.0, "threshold": 0.0},
+        "distance": distance or {"mean": nothing, "unit": 0.0, "scale": 0.0},
         "step": step,
     }
     save_tensors(folder / MODEL, {**state, "centres": centres, **measured}, metadata)
@@ -220,9 +224,10 @@ def load_run(folder: Path) -> TrainedModel:
     temperature = metadata.get("temperature")
     if not (isinstance(temperature, float) and 0 < temperature < math.inf):
         raise RunError(f"{folder / MODEL}: temperature is {temperature!r}; expected a positive number")
-    detector: Any = metadata.get("speech")
+    detector, distance = (metadata.get(name) for name in ("speech", "distance"))
     try:
         speech_check(int(net.gru.input_size))("speech", detector)
+        distance_check(int(net.gru.input_size))("distance", distance)
     except ModelFileError as error:
         fault = str(error).removeprefix("manifest: ")
         raise RunError(f"{folder / MODEL}: {fault}; edge-ser train --out {folder} --resume measures it anew") from None
@@ -233,7 +238,8 @@ def load_run(folder: Path) -> TrainedModel:
         front_end=config.front_end_config,
         centres=centres,
         temperature=temperature,
-        speech=detector,
+        speech=cast(dict[str, Any], detector),  # the checks have seen to it
+        distance=cast(dict[str, Any], distance),
         **speech,
         step=step,
         weights_sha256=hashlib.sha256((folder / MODEL).read_bytes()).hexdigest(),
