@@ -6,7 +6,9 @@ import io
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import AnyStr
 
 import pytest
 
@@ -46,6 +48,17 @@ def run(*arguments: object, stdin: bytes = b"", command: Sequence[str] = ()) -> 
     for stream in (out, err):
         stream.flush()
     return subprocess.CompletedProcess(["edge-ser", *words], status, out.buffer.getvalue(), err.buffer.getvalue())
+
+
+@contextmanager
+def ending(process: subprocess.Popen[AnyStr]) -> Iterator[subprocess.Popen[AnyStr]]:
+    """Give a process, and kill it where the block fails: ``with subprocess.Popen(...)`` would wait for one that hangs."""
+    with process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def complaint(done: subprocess.CompletedProcess[bytes], status: int = 1) -> str:

@@ -136,6 +136,7 @@ def with_torch(runtime: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # downloads, torch's among them
 @pytest.mark.parametrize("extra", PROMISED)
 def test_each_extra_alone_brings_what_it_promises(
     extra: str, runtime: tuple[Path, Path], request: pytest.FixtureRequest, speech: Path, tmp_path: Path

@@ -27,7 +27,7 @@ more than the tolerance, up or down, states the new count."""
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

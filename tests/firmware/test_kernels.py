@@ -27,14 +27,14 @@ def compiled(compiler: str, output: Path, *flags: str, sources: Path = SOURCES) 
         *flags,
         *map(str, (*sorted(sources.glob("*.c")), PROGRAM)),
     ]
-    done = subprocess.run([*command, "-lm", "-o", str(output)], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run([*command, "-lm", "-o", str(output)], capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
     return output
 
 
 def kernels(*command: str | Path) -> list[str]:
     """Run the program; return the sets that it compared."""
-    done = subprocess.run([str(x) for x in command], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run([str(x) for x in command], capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.split()
 

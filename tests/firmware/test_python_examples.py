@@ -26,7 +26,7 @@ def run(name: str, *arguments: str | Path, path: Path | None = None) -> subproce
     """Run an example; ``path`` is a folder of programs that are found first."""
     words = [sys.executable, str(SCRIPTS[name]), *map(str, arguments)]
     environment = os.environ | MOCK_PINS | {"PATH": f"{path or '/nowhere'}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120, env=environment)
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=240, env=environment)
 
 
 def module(name: str) -> ModuleType:
@@ -118,7 +118,7 @@ def test_the_service_runs_the_example() -> None:
     assert str(Path(script).parent) in readme
     assert interpreter.startswith(str(Path(script).parent))
     if shutil.which("systemd-analyze"):
-        done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False, timeout=240)
         complaints = [line for line in done.stderr.splitlines() if path.name in line and "is not executable" not in line]
         assert not complaints
 

@@ -14,6 +14,7 @@ import pytest
 
 from edge_ser.errors import ConfigError, RunError
 from edge_ser.files import holding, is_stream, require_writable, writing
+from tests.commanding import ending
 
 
 def write(path: Path, content: bytes = b"new") -> None:
@@ -72,7 +73,7 @@ def test_a_pipe_and_a_device_are_written_through(tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: heard.append(fifo.read_bytes()))
     reader.start()
     write(fifo)
-    reader.join(20)
+    reader.join(120)
     assert heard == [b"new"]
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     write(Path("/dev/null"))
@@ -145,8 +146,8 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not
     )
     command = [sys.executable, "-c", code, str(path)]
     with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as living,
+        ending(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as killed,
+        ending(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as living,
     ):
         for process in (killed, living):
             assert process.stdout is not None
@@ -167,7 +168,8 @@ def test_a_lock_is_held_once_and_a_killed_process_holds_none(tmp_path: Path) -> 
         "import sys; from pathlib import Path; from edge_ser.files import holding\n"
         "with holding(Path(sys.argv[1])) as ours: print(ours, flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    command = [sys.executable, "-c", code, str(path)]
+    with ending(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"True\n"
         with holding(path) as ours:

@@ -86,10 +86,10 @@ def test_ctrl_c_ends_all_processes_without_a_word(folder: Path, options: tuple[s
     for _ in range(3):
         child.stdout.readline()  # all of them are under way
     os.killpg(child.pid, signal.SIGINT)
-    _, complaints = child.communicate(timeout=60)
+    _, complaints = child.communicate(timeout=120)
     assert child.returncode == 130
     assert complaints.replace(f"edge-ser: {folder / '0.wav'}: no speech was found\n".encode(), b"").strip() == b""
-    deadline = time.monotonic() + 60  # a process that cleans up after the others is the last to go
+    deadline = time.monotonic() + 120  # a process that cleans up after the others is the last to go
     while time.monotonic() < deadline:
         try:
             os.killpg(child.pid, 0)

@@ -47,7 +47,7 @@ sys.platform = "win32"
 
 def on_windows(code: str, *arguments: str | Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", WINDOWS + code, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", WINDOWS + code, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -151,7 +151,7 @@ def ready(uri):
 made = partial(Conversation, EmotionRecognizer(), None, print)
 print(asyncio.run(serve(made, ("127.0.0.1", 0), Limits(1, 1.0, 1.0), ready)).name)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240)
     assert done.stdout == "SIGTERM\n", done.stderr
 
 

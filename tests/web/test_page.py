@@ -102,7 +102,7 @@ def test_through_vite_and_typescript(
     project.mkdir()
 
     def npm(*arguments: str, cwd: Path = project) -> str:
-        done = subprocess.run(["npm", *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run(["npm", *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=240)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
 

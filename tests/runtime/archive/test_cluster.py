@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("ray")
 
+from tests.commanding import ending
 from tests.runtime.archive.conftest import TROUBLED, Archive, complaint, environment, label, require_same, rows, wait_for
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,7 @@ def test_a_machine_that_dies(make_archive: Callable[..., Archive], tmp_path: Pat
     machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
     waits = archive.folder / "c/wait.pid"
     command = [*TROUBLED, "label", str(archive.folder), "-o", str(out), "--engine", "ray", "--address", cluster.address]
-    with subprocess.Popen(command, env=environment(5), text=True, stderr=subprocess.PIPE) as process:
+    with ending(subprocess.Popen(command, env=environment(5), text=True, stderr=subprocess.PIPE)) as process:
         try:
             wait_for(lambda: waits.exists() and waits.read_text() and list(out.glob("*.parquet")))
             family = set(ancestors(int(waits.read_text())))
@@ -92,7 +93,8 @@ def test_a_machine_that_dies(make_archive: Callable[..., Archive], tmp_path: Pat
 def test_ctrl_c(make_archive: Callable[..., Archive], tmp_path: Path) -> None:
     archive, out = make_archive(named=["c/wait.wav"]), tmp_path / "out"
     command = [*TROUBLED, "label", str(archive.folder), "-o", str(out), "--engine", "ray", "--jobs", "2"]
-    with subprocess.Popen(command, env=environment(5), text=True, start_new_session=True, stderr=subprocess.PIPE) as process:
+    process = subprocess.Popen(command, env=environment(5), text=True, start_new_session=True, stderr=subprocess.PIPE)
+    with ending(process):
         wait_for(lambda: (archive.folder / "c/wait.pid").exists() and list(out.glob("*.parquet")))
         os.kill(process.pid, signal.SIGINT)
         _, complaints = process.communicate(timeout=120)
@@ -106,7 +108,7 @@ def test_ctrl_c(make_archive: Callable[..., Archive], tmp_path: Path) -> None:
 def test_nobody_outside_can_reach_it(make_archive: Callable[..., Archive], tmp_path: Path) -> None:
     archive = make_archive(named=["c/wait.wav"])
     command = [*TROUBLED, "label", str(archive.folder), "-o", str(tmp_path / "out"), "--engine", "ray", "--jobs", "1"]
-    with subprocess.Popen(command, env=environment(5) | {"EDGE_SER_MARK": str(tmp_path)}) as process:
+    with ending(subprocess.Popen(command, env=environment(5) | {"EDGE_SER_MARK": str(tmp_path)})) as process:
         try:
             wait_for((archive.folder / "c/wait.pid").exists)
             addresses = listening(f"EDGE_SER_MARK={tmp_path}")

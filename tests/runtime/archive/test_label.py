@@ -21,7 +21,7 @@ pytest.importorskip("pyarrow")
 from edge_ser import EmotionRecognizer
 from edge_ser.personal.profile import Profile
 from edge_ser.prediction import NO_SPEECH
-from tests.commanding import COMMAND
+from tests.commanding import COMMAND, ending
 from tests.conftest import ROOT
 from tests.runtime.archive.conftest import TROUBLED, Archive, complaint, environment, label, require_same, rows, wait_for
 
@@ -40,9 +40,10 @@ def parts(out: Path) -> dict[str, int]:
 def waiting(archive: Archive, out: Path, *arguments: object, unit_files: int = 5) -> Iterator[subprocess.Popen[str]]:
     """Give a run that has written parts and waits at the recording wait.wav, in a process group of its own."""
     command = [*TROUBLED, "label", str(archive.folder), "-o", str(out), *map(str, arguments)]
-    with subprocess.Popen(
+    process = subprocess.Popen(
         command, env=environment(unit_files), start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    )
+    with ending(process):
         try:
             wait_for((archive.folder / "c/wait.pid").exists)
             wait_for(lambda: parts(out))
@@ -178,7 +179,7 @@ def test_ctrl_c_loses_nothing(waiting_archive: Archive, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with waiting(waiting_archive, out, "--jobs", 2) as process:
         os.killpg(process.pid, signal.SIGINT)
-        _, complaints = process.communicate(timeout=60)
+        _, complaints = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in complaints
     assert "the same command goes on" in complaints
@@ -192,7 +193,7 @@ def test_two_runs_at_once_are_locked_out(waiting_archive: Archive, tmp_path: Pat
     with waiting(waiting_archive, out, "--jobs", 1) as process:
         assert "another run labels into" in complaint(label(waiting_archive.folder, "-o", out, status=1))
         (waiting_archive.folder / "c/wait.go").touch()
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     assert process.returncode == 0
     require_same(out, waiting_archive)
 

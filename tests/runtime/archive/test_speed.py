@@ -5,9 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,7 @@ from edge_ser.archive.pool import LocalPool
 from edge_ser.archive.run import run
 from edge_ser.archive.units import units
 from edge_ser.frontend.audio import recordings_below
-from tests.commanding import COMMAND
+from tests.commanding import COMMAND, ending
 from tests.runtime.archive.conftest import label
 
 N_CONTENTS = 50
@@ -52,7 +55,8 @@ def test_a_hundred_thousand_recordings(make_tiny: Callable[[int], Path], tmp_pat
     from pyarrow import parquet
 
     top, out = make_tiny(100_000), tmp_path / "out"
-    with subprocess.Popen([*COMMAND, "label", str(top), "-o", str(out), "--jobs", "2"], stderr=subprocess.DEVNULL) as process:
+    process = subprocess.Popen([*COMMAND, "label", str(top), "-o", str(out), "--jobs", "2"], stderr=subprocess.DEVNULL)
+    with ending(process):
         while len(list(out.glob("*.parquet"))) < 10 and process.poll() is None:
             time.sleep(0.05)
         process.kill()
@@ -69,56 +73,86 @@ def test_a_hundred_thousand_recordings(make_tiny: Callable[[int], Path], tmp_pat
         assert (row["error"], row["label"], row["confidence"]) == (None, answer.label, answer.confidence)
 
 
+def median_ratio(pairs: Iterable[tuple[float, float]]) -> float:
+    """Return the median of the second over the first: what another program takes meanwhile moves few pairs, or both sides."""
+    return statistics.median(second / first for first, second in pairs)
+
+
 @pytest.mark.timing
-def test_a_hundred_thousand_recordings_are_listed_in_a_second(make_tiny: Callable[[int], Path]) -> None:
+def test_a_hundred_thousand_recordings_are_listed_as_fast_as_the_system_names_them(make_tiny: Callable[[int], Path]) -> None:
     top = make_tiny(100_000)
 
-    def seconds() -> float:
-        started = time.perf_counter()
-        assert listing([str(top)]).recordings.num_rows == 100_000
-        return time.perf_counter() - started
+    def bare_s() -> float:
+        """Ask for the size and time of every file, and do nothing with them."""
+        started = time.process_time()
+        found = [entry.stat().st_size for folder in os.scandir(top) if folder.is_dir() for entry in os.scandir(folder)]
+        assert len(found) == 100_000
+        return time.process_time() - started
 
-    assert min(seconds() for _ in range(3)) < 1
+    def listing_s() -> float:
+        started = time.process_time()
+        assert listing([str(top)]).recordings.num_rows == 100_000
+        return time.process_time() - started
+
+    pairs = [(bare_s(), listing_s()) for _ in range(5)]
+    assert median_ratio(pairs) < 3
 
 
 @pytest.mark.timing
 def test_tiny_recordings_take_little_more_than_the_recogniser(make_tiny: Callable[[int], Path], tmp_path: Path) -> None:
+    """Unit by unit, each beside the recogniser alone on the same recordings."""
     top, recognizer = make_tiny(4000), EmotionRecognizer()
-    recordings = recordings_below(top)
-    recognizer.predict(recordings[0])
-    started = time.process_time()
-    for recording in recordings:
-        recognizer.predict(recording)
-    pure_s = time.process_time() - started
-    assert labelling_s(top, tmp_path / "out", jobs=1)[1] < 1.3 * pure_s
+    recordings, pairs = iter(recordings_below(top)), []
+    with labelling(top, tmp_path / "out", jobs=1) as units_s:
+        for n_files, unit_s in units_s:
+            started = time.process_time()
+            for recording in islice(recordings, n_files):
+                recognizer.predict(recording)
+            pairs.append((time.process_time() - started, unit_s))
+    assert median_ratio(pairs) < 1.3
 
 
 @pytest.mark.timing
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
 def test_two_processes_share_the_work_of_one(make_tiny: Callable[[int], Path], tmp_path: Path) -> None:
-    # Of the processors' time, which other work on the machine does not take.
-    top = make_tiny(8000)
-    one, two = (min(labelling_s(top, tmp_path / f"{jobs}{i}", jobs)[1] for i in range(2)) for jobs in (1, 2))
-    assert two < 1.25 * one
+    """Of the processors' time, on one of them: two that are the halves of one core slow each other down."""
+    top, cpus = make_tiny(2000), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        pairs = [(labelling_s(top, tmp_path / f"one{i}", 1), labelling_s(top, tmp_path / f"two{i}", 2)) for i in range(3)]
+    finally:
+        os.sched_setaffinity(0, cpus)
+    assert median_ratio(pairs) < 1.25
 
 
-def labelling_s(top: Path, out: Path, jobs: int) -> tuple[float, float]:
-    """Return the time it takes to label a folder, and that of all processors, without the start of the processes."""
+@contextmanager
+def labelling(top: Path, out: Path, jobs: int) -> Iterator[Iterator[tuple[int, float]]]:
+    """Label a folder; give, a unit at a time, the number of its recordings and the processors' time since the unit before.
+
+    The start of the processes is not in it. Where there is one process, it waits while the caller looks at a unit.
+    """
     plan = Plan.of(listing([str(top)]), out, EmotionRecognizer())
     with plan.dataset.labelling(), LocalPool(jobs, plan.labeller, plan.dataset) as pool:
         while pool.n_free < jobs:
             assert pool.answers() == []
-        started = time.perf_counter(), processors_s()
-        outcomes = list(run(units(plan.left(), jobs), pool, plan.dataset))
-        assert sum(outcome.n_files for outcome in outcomes) == len(recordings_below(top))
-        return time.perf_counter() - started[0], processors_s() - started[1]
+
+        def done() -> Iterator[tuple[int, float]]:
+            before = processors_s()
+            for outcome in run(units(plan.left(), jobs), pool, plan.dataset):
+                yield outcome.n_files, processors_s() - before
+                before = processors_s()
+
+        yield done()
+
+
+def labelling_s(top: Path, out: Path, jobs: int) -> float:
+    """Return the processors' time that labelling a folder takes."""
+    with labelling(top, out, jobs) as units_s:
+        done = list(units_s)
+    assert sum(n_files for n_files, _ in done) == len(recordings_below(top))
+    return sum(unit_s for _, unit_s in done)
 
 
 def processors_s() -> float:
-    """Return the processors' time of this process and its children."""
-    ticks = [
-        int(field)
-        for child in multiprocessing.active_children()
-        for field in Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    ]
-    return time.process_time() + sum(ticks) / os.sysconf("SC_CLK_TCK")
+    """Return the processors' time of this process and its children, in the kernel's own resolution: /proc has ticks of 10 ms."""
+    children = (time.clock_gettime(~child.pid << 3 | 2) for child in multiprocessing.active_children() if child.pid)
+    return time.process_time() + sum(children)

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from edge_ser import EmotionRecognizer
-from tests.commanding import COMMAND, complaint, run, without
+from tests.commanding import COMMAND, complaint, ending, run, without
 
 
 def events_of(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
@@ -89,9 +89,8 @@ def test_a_missing_extra_is_one_line(talk: Path) -> None:
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_an_interrupt_ends_it_cleanly(how: signal.Signals, status: int) -> None:
-    with subprocess.Popen(
-        [*COMMAND, "listen", "-", "--jsonl"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as child:
+    command = [*COMMAND, "listen", "-", "--jsonl"]
+    with ending(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None
@@ -100,7 +99,7 @@ def test_an_interrupt_ends_it_cleanly(how: signal.Signals, status: int) -> None:
         assert json.loads(child.stdout.readline())["event"] == "ready"
         child.send_signal(how)
         rest = child.stdout.read().splitlines()
-        assert child.wait(20) == status
+        assert child.wait(120) == status
         assert child.stderr.read().strip() == b""
     end = json.loads(rest[-1])
     assert (end["event"], end["reason"]) == ("end", "interrupted")
@@ -119,7 +118,7 @@ def test_on_a_terminal_it_draws_and_gives_the_cursor_back(talk: Path) -> None:
     master, slave = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", "COLUMNS": "100", "LINES": "30"}
     command = [*COMMAND, "listen", "--realtime", str(talk), "--speed", "5"]
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as child:
+    with ending(subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)) as child:
         os.close(slave)
         text = b""
         while True:
@@ -130,7 +129,7 @@ def test_on_a_terminal_it_draws_and_gives_the_cursor_back(talk: Path) -> None:
             if not piece:
                 break
             text += piece
-        assert child.wait(20) == 0
+        assert child.wait(120) == 0
     os.close(master)
     shown = text.decode()
     assert shown.startswith("    start")

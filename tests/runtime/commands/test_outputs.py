@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from edge_ser.cli import cli
 from edge_ser.personal.profile import Profile
-from tests.commanding import COMMAND
+from tests.commanding import COMMAND, ending
 
 
 def run(*arguments: object) -> Result:
@@ -136,13 +136,13 @@ def test_every_utterance_is_printed_when_it_is_found(clip: Path, tmp_path: Path)
     pause = np.zeros(20 * 16000, dtype=np.int16)
     soundfile.write(tmp_path / "hour.wav", np.concatenate([samples, pause] * 30), 16000)
     command = [*COMMAND, "predict", "--segments", str(tmp_path / "hour.wav"), "--format", "jsonl"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    with ending(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)) as child:
         assert child.stdout is not None
         assert child.stderr is not None
         assert json.loads(child.stdout.readline())["start_s"] < 2
         assert child.poll() is None
         child.send_signal(signal.SIGINT)
-        assert child.wait(20) == 130
+        assert child.wait(120) == 130
         assert b"Traceback" not in child.stderr.read()
 
 
@@ -150,7 +150,7 @@ def test_progress_and_rows_share_a_terminal(clip: Path) -> None:
     pty = pytest.importorskip("pty")
     master, slave = pty.openpty()
     command = [*COMMAND, "predict", "--segments", str(clip)]
-    with subprocess.Popen(command, stdout=slave, stderr=slave, env={**os.environ, "COLUMNS": "120"}) as child:
+    with ending(subprocess.Popen(command, stdout=slave, stderr=slave, env={**os.environ, "COLUMNS": "120"})) as child:
         os.close(slave)
         shown = b""
         while True:
@@ -158,7 +158,7 @@ def test_progress_and_rows_share_a_terminal(clip: Path) -> None:
                 shown += os.read(master, 65536)
             except OSError:  # the other end is closed
                 break
-        assert child.wait(20) == 0
+        assert child.wait(120) == 0
     os.close(master)
     (row,) = (line for line in shown.decode().splitlines() if "%" in line and " s  " in line)
     assert row.rpartition("\x1b[K")[2].startswith("   0:0")  # on a line of its own: the bar before it was wiped out
@@ -166,12 +166,12 @@ def test_progress_and_rows_share_a_terminal(clip: Path) -> None:
 
 
 def test_ctrl_c_is_130() -> None:
-    with subprocess.Popen([*COMMAND, "predict", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    with ending(subprocess.Popen([*COMMAND, "predict", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)) as child:
         assert child.stderr is not None
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while b"libsndfile" not in Path(f"/proc/{child.pid}/maps").read_bytes():  # it has come to read
             assert time.monotonic() < deadline
             time.sleep(0.01)
         child.send_signal(signal.SIGINT)
-        assert child.wait(20) == 130
+        assert child.wait(120) == 130
         assert b"Traceback" not in child.stderr.read()

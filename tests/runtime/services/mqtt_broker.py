@@ -15,7 +15,7 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 class Mosquitto:

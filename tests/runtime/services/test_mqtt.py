@@ -175,33 +175,41 @@ def test_tls(make_broker: Callable[..., Mosquitto], tmp_path: Path, monkeypatch:
 @pytest.mark.timing
 @pytest.mark.parametrize("trouble", ["frozen", "mute", "nowhere"])
 def test_publishing_never_waits(trouble: str, broker: Mosquitto) -> None:
-    """A broker that is stopped in its tracks, one that takes the connection and says nothing, and one there is no way to."""
-    lines: queue.Queue[str] = queue.Queue()
-    slowest_s = 0.0
+    """A broker that is stopped in its tracks, one that takes the connection and says nothing, and one there is no way to.
+
+    Who waits for them does so every time; a machine with other work holds us up now and then.
+    """
     with socket.create_server(("127.0.0.1", 0)) as mute:
         host, port = {
             "frozen": ("127.0.0.1", broker.port),
             "mute": ("127.0.0.1", mute.getsockname()[1]),
             "nowhere": ("192.0.2.1", 1883),  # a documentation address: packets to it vanish
         }[trouble]
-        publisher = Publisher(Broker(host, port), lines.put)
-        try:
-            if trouble == "frozen":
-                said(lines, "publishing")
-                assert broker.process is not None
-                broker.process.send_signal(signal.SIGSTOP)
-            for _ in range(500):
+
+        def waited_s() -> tuple[float, float]:
+            """Return the longest that one of many events takes, and what leaving takes."""
+            lines: queue.Queue[str] = queue.Queue()
+            publisher, slowest_s = Publisher(Broker(host, port), lines.put), 0.0
+            try:
+                if trouble == "frozen":
+                    said(lines, "publishing")
+                    assert broker.process is not None
+                    broker.process.send_signal(signal.SIGSTOP)
+                for _ in range(500):
+                    began = time.perf_counter()
+                    publisher.publish(ANSWER | {"much": "x" * 10_000})
+                    slowest_s = max(slowest_s, time.perf_counter() - began)
+            finally:
                 began = time.perf_counter()
-                publisher.publish(ANSWER | {"much": "x" * 10_000})
-                slowest_s = max(slowest_s, time.perf_counter() - began)
-        finally:
-            began = time.perf_counter()
-            publisher.close()
-            closed_s = time.perf_counter() - began
-            if trouble == "frozen" and broker.process is not None:
-                broker.process.send_signal(signal.SIGCONT)
-    assert slowest_s < 0.5  # a connection attempt alone takes five seconds
-    assert closed_s < 4
+                publisher.close()
+                closed_s = time.perf_counter() - began
+                if trouble == "frozen" and broker.process is not None:
+                    broker.process.send_signal(signal.SIGCONT)
+            return slowest_s, closed_s
+
+        rounds = (waited_s() for _ in range(3))
+        # A connection attempt alone takes five seconds.
+        assert any(slowest_s < 0.5 and closed_s < 4 for slowest_s, closed_s in rounds)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import json
 import queue
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,14 +54,11 @@ class Learning:
             stderr=subprocess.PIPE,
         )
         self._talk = talk
-        self._limit = threading.Timer(10 * WAIT_S, self.process.kill)
-        self._limit.start()
 
     def __enter__(self) -> Learning:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._limit.cancel()
         self.process.kill()
         self.process.communicate()
 

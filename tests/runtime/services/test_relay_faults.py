@@ -19,7 +19,7 @@ from edge_ser import EmotionRecognizer
 from edge_ser.services.wyoming import is_same, parse_uri
 from tests.commanding import run
 from tests.runtime.services.speech_to_text import StandIn, before, both, hear_and_write, message, say
-from tests.runtime.services.wyoming_clients import Server, chunk_with, ended, event, start_with
+from tests.runtime.services.wyoming_clients import ANSWER_S, Server, chunk_with, ended, event, start_with
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_fault_of_the_recogniser_is_one_event_and_one_line(
     samples, rate_hz = soundfile.read(speech, dtype="int16")
 
     async def talk() -> None:
-        async with StandIn(answer) as asr, before(asr.uri, recognizer, idle_s=3.0) as relay:
+        async with StandIn(answer) as asr, before(asr.uri, recognizer, idle_s=3.0 if answer is nothing else ANSWER_S) as relay:
             async with AsyncClient.from_uri(relay.uri) as client:
                 await say(client, samples, rate_hz)
                 received = await event(client)

@@ -194,7 +194,7 @@ def test_a_unix_socket_belongs_to_one_server(tmp_path: Path, recognizer: Emotion
             assert await ask(client, samples, rate_hz) == told(recognizer.predict(speech))
 
     first = Server(uri=f"unix://{path}")
-    second = subprocess.run([*COMMAND, "--uri", f"unix://{path}"], capture_output=True, check=False, timeout=60)
+    second = subprocess.run([*COMMAND, "--uri", f"unix://{path}"], capture_output=True, check=False, timeout=240)
     assert second.returncode == 1
     assert second.stderr.decode() == (f"edge-ser: error: cannot listen at {path}: Address already in use; choose another --uri\n")
     asyncio.run(talk(first))

@@ -87,6 +87,22 @@ def test_a_run_is_never_overwritten_nor_mixed(tiny_run: Path, tiny_data: Path, t
         open_run(config, described, blocked / "run", resume=False)
 
 
+def train_by_two(data: Path, out: Path, preset: str, *settings: str) -> subprocess.CompletedProcess[str]:
+    """Train on the miniature corpus in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command += [str(Path(sys.executable).parent / "edge-ser"), "train", "--data", str(data), "--corpus", "tiny"]
+    command += ["--preset", preset, "--out", str(out)]
+    for setting in (*TINY_SETTINGS, *settings):
+        command += ["--set", setting]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.mark.slow
+def test_a_batch_that_two_processes_cannot_share_is_refused(tiny_data: Path, tmp_path: Path) -> None:
+    failed = train_by_two(tiny_data, tmp_path / "odd", "edge", "optimizer.batch_size=7")
+    assert "a batch of 7 clips cannot be shared by 2 processes" in failed.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "settings"),
@@ -97,12 +113,7 @@ def test_two_processes_train_what_one_trains(
     tiny_data: Path, tmp_path: Path, train_tiny: Callable[..., Path], preset: str, settings: tuple[str, ...]
 ) -> None:
     one = train_tiny(tmp_path / "one", preset, *settings)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    command += [str(Path(sys.executable).parent / "edge-ser"), "train", "--data", str(tiny_data), "--corpus", "tiny"]
-    command += ["--preset", preset, "--out", str(tmp_path / "two")]
-    for setting in (*TINY_SETTINGS, *settings):
-        command += ["--set", setting]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = train_by_two(tiny_data, tmp_path / "two", preset, *settings)
     assert done.returncode == 0, done.stderr
     both = [load_tensors(folder / runs.CHECKPOINT)[0] for folder in (one, tmp_path / "two")]
     assert both[0].keys() == both[1].keys()
@@ -112,6 +123,3 @@ def test_two_processes_train_what_one_trains(
             assert (value - both[1][name]).abs().float().mean() < 1e-5, name
     losses = [[json.loads(line)["loss"] for line in (folder / runs.METRICS).open()] for folder in (one, tmp_path / "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    uneven = [*command, "--set", "optimizer.batch_size=7", "--out", str(tmp_path / "odd")]
-    failed = subprocess.run(uneven, capture_output=True, text=True, timeout=300, check=False)
-    assert "a batch of 7 clips cannot be shared by 2 processes" in failed.stderr

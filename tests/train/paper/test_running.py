@@ -50,7 +50,7 @@ def ended(cells: list[Cell], data: Path, out: Path, n_wanted: int = 9) -> list[t
 def test_what_another_process_runs_is_left_to_it_until_it_dies(
     cells: list[Cell], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "LEASE_S", 3.0)
+    monkeypatch.setattr(running, "LEASE_S", 6.0)
     other = hold(tmp_path, cells[1])
     assert ended(cells, tiny_data, tmp_path, n_wanted=1) == [("setting-1", Outcome.DONE)]
     alive = ended(cells, tiny_data, tmp_path)
@@ -66,7 +66,7 @@ def test_what_another_process_runs_is_left_to_it_until_it_dies(
 def test_a_dead_host_holds_a_cell_no_longer_than_a_lease(
     cells: list[Cell], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "LEASE_S", 2.0)
+    monkeypatch.setattr(running, "LEASE_S", 4.0)
     other = hold(tmp_path, cells[0])
     other.kill()
     other.communicate()
