@@ -59,7 +59,8 @@ def source_of(path: Path | None = None) -> CSource:
 def c_source(manifest: Manifest, constants: dict[str, AnyArray]) -> CSource:
     """Return the source of ``constants``, by their names in :mod:`edge_ser.model.eser_file`, and of their manifest."""
     # As numbers: C compilers need not take strings longer than 4095 characters.
-    text = np.frombuffer(json.dumps(json.loads(manifest.to_json())).encode("ascii") + b"\0", dtype=np.int8)
+    stated = json.dumps(json.loads(manifest.to_json()), separators=(",", ":"))
+    text = np.frombuffer(stated.encode("ascii") + b"\0", dtype=np.int8)
     arrays = {name: values for name, values in constants.items() if name != "shift"}
     arrays["speech"] = frequency_major(
         np.frombuffer(base64.b64decode(manifest.speech["weights"]), dtype=np.int8).reshape(2, ENCODER_SIZE)
