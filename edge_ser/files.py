@@ -71,12 +71,14 @@ def is_stream(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def holding(path: Path) -> Iterator[bool]:
-    """Hold the lock file ``path`` while the block runs, if no other process does: that is what it gives.
+def holding(path: Path, wait_s: float = 0.0) -> Iterator[bool]:
+    """Hold the lock file ``path`` while the block runs, if no other process does for ``wait_s``: that is what it gives.
 
     A process that is killed holds nothing any more.
     """
-    file = _locked(path)
+    until = time.monotonic() + wait_s
+    while (file := _locked(path)) is None and time.monotonic() < until:
+        time.sleep(_WAIT_S)
     if file is None:
         yield False
         return

@@ -16,7 +16,7 @@ from edge_ser.frontend.features import extract_blocks
 from edge_ser.model.manifest import Manifest, ModelFile, read_model_file, shipped_model_path
 from edge_ser.personal.correction import Correction, heard_of
 from edge_ser.personal.microphone import Encoder, SpeechStatistics, silence_db
-from edge_ser.personal.person import Person, require_word
+from edge_ser.personal.person import Person, word_meant
 from edge_ser.personal.profile import Profile
 from edge_ser.prediction import NO_SPEECH, Prediction, decide
 from edge_ser.stream import Stream
@@ -168,6 +168,7 @@ class EmotionRecognizer:
         utterances of every emotion serve best. To undo, set :attr:`profile` to what it was before.
 
         ``label`` is one of the model's, or a word of the person's own; answers name that as soon as a second label was heard.
+        It is learnt as :meth:`label_meant` has it.
 
         Raises ConfigError for what is no word, or a profile that is full; AudioError for a recording that cannot be read, is
         silent or is answered ``no_speech``.
@@ -180,7 +181,7 @@ class EmotionRecognizer:
         {'happy': 1}
         >>> recognizer.profile = before
         """
-        require_word(label)
+        label = self.label_meant(label)
         answer = utterance if isinstance(utterance, Prediction) else self.predict(utterance)
         if answer.label == NO_SPEECH:
             raise AudioError(
@@ -191,6 +192,17 @@ class EmotionRecognizer:
             person = self.profile.person or Person(self.manifest.training["weights_sha256"])
             self.profile = replace(self.profile, person=person.hear(heard))
             return self.profile
+
+    def label_meant(self, label: str) -> str:
+        """Return the model's label, or the person's word, that ``label`` differs from by case and surrounding blanks alone.
+
+        A new word is returned without those blanks; ConfigError for what is no word.
+
+        >>> EmotionRecognizer().label_meant("Happy ")
+        'happy'
+        """
+        person = self.profile.person
+        return word_meant(label, (*self.manifest.labels, *(person.counts if person else ())))
 
     def predict_many(self, recordings: Iterable[AudioSource]) -> list[Prediction]:
         """Answer for each recording, in order; the first that cannot be answered raises AudioError."""

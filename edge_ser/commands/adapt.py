@@ -12,7 +12,7 @@ import click
 
 from edge_ser.commands._options import backend_option, model_option, require_apart
 from edge_ser.errors import AudioError, ConfigError
-from edge_ser.files import holding, is_stream, require_writable
+from edge_ser.files import is_stream, require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +57,7 @@ def command(
     edge-ser adapt happy a.wav b.wav --profile me.json, the same for the other emotions, then: edge-ser predict --profile
     me.json hello.wav
 
-    LABEL may be a word of one's own, such as tired: answers name it as soon as a second label was heard.
+    LABEL may be a word of one's own, such as tired: answers name it as soon as a second label was heard. Case does not matter.
 
     edge-ser adapt --record --profile me.json guides through it at the microphone; --show tells how well it went.
 
@@ -75,10 +75,10 @@ def command(
     if not (record or files or forget or merge or only is not None):
         _change(label, files, profile, record, source, show, forget, merge, only, model, backend)
         return
+    from edge_ser.personal.profile import changing
+
     require_writable(profile)
-    with holding(profile.with_name(f".{profile.name}.adapting")) as is_alone:
-        if not is_alone:
-            raise ConfigError(f"another process is changing {profile}; start again when it has ended")
+    with changing(profile):
         _change(label, files, profile, record, source, show, forget, merge, only, model, backend)
 
 
@@ -89,7 +89,8 @@ def _change(
     from edge_ser.personal.profile import Profile
     from edge_ser.recognizer import EmotionRecognizer
 
-    before = Profile.load_or_begin(profile)
+    begins = bool(record or files) and forget is None and merge is None and only is None
+    before = Profile.load_or_begin(profile) if begins else Profile.load(profile)
     if merge is not None:
         before = _merged(before, Profile.load(merge).person, merge)
     if forget is not None:
@@ -101,7 +102,7 @@ def _change(
     recognizer = EmotionRecognizer(model, backend=backend, profile=before)
     if record:
         try:
-            _record(recognizer, (label, *files) if label else recognizer.labels, source)
+            _record(recognizer, _meant(recognizer, label, *files) if label else list(recognizer.labels), source)
         except BaseException:  # a Ctrl-C, a microphone that is gone: the takes that were good are kept
             if recognizer.profile is not before:
                 recognizer.profile.save(profile)
@@ -123,10 +124,10 @@ def _tell(recognizer: EmotionRecognizer, profile: Path) -> None:
 
 
 def _learn(recognizer: EmotionRecognizer, files: tuple[str, ...], label: str) -> None:
-    from edge_ser.personal.person import MAX_UTTERANCES, require_word
+    from edge_ser.personal.person import MAX_UTTERANCES
 
     if files:
-        require_word(label)
+        (label,) = _meant(recognizer, label)
     known = recognizer.profile.person
     if (n := len(files) + (len(known.utterances) if known else 0)) > MAX_UTTERANCES:
         raise ConfigError(
@@ -157,14 +158,24 @@ def _without(person: Person | None, forget: str, profile: Path) -> Person | None
     return left if left.utterances else None
 
 
-def _record(recognizer: EmotionRecognizer, labels: tuple[str, ...], source: str | None) -> None:
+def _meant(recognizer: EmotionRecognizer, *labels: str) -> list[str]:
+    """Return each label once, as the model, the profile or one before has it, and tell where that is not how it was given."""
+    from edge_ser.personal.person import word_meant
+
+    found: list[str] = []
+    for label in labels:
+        meant = word_meant(recognizer.label_meant(label), found)
+        if meant != label.strip():
+            click.echo(f"{label} is taken for {meant}, which is there already")
+        found += [meant] * (meant not in found)
+    return found
+
+
+def _record(recognizer: EmotionRecognizer, labels: list[str], source: str | None) -> None:
     from edge_ser.live.guide import ENOUGH, SKIP, guide
     from edge_ser.live.keys import Keys
-    from edge_ser.personal.person import require_word
     from edge_ser.terminal import FULL, bar, columns, keyed
 
-    for label in labels:
-        require_word(label)
     is_live = sys.stderr is not None and sys.stderr.isatty()
 
     def meter(level_db: float, speaking: bool) -> None:

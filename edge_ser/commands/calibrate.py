@@ -50,10 +50,11 @@ def command(
     needed. Then: edge-ser predict --profile mic.json hello.wav
     """
     require_apart([out], [*files, model])
-    from edge_ser.errors import ConfigError
+    from edge_ser.errors import AudioError, ConfigError
     from edge_ser.frontend.features import FeatureStream
     from edge_ser.personal.microphone import SpeechListener
     from edge_ser.personal.profile import Profile
+    from edge_ser.prediction import speech_probability
     from edge_ser.recognizer import EmotionRecognizer
 
     require_writable(out)
@@ -69,7 +70,9 @@ def command(
         listener.flush()
         n_samples += features.n_samples
     measured = statistics.result(speech)
-    statistics.refuse_noise()
+    p = speech_probability(statistics.over_time(manifest.statistics_step), manifest.speech, manifest.statistics_step)
+    if p < manifest.speech["threshold"]:
+        raise AudioError(f"there probably is no speech in it (probability {p:.2f}): check the microphone and record speech")
     Profile(measured).save(out)
     to_stderr = out == STANDARD_OUTPUT
     click.echo(_report(speech, statistics, manifest, n_samples), err=to_stderr)

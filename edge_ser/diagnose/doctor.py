@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
@@ -89,7 +89,7 @@ class Diagnosis:
     """The engine that ``auto`` takes for the model that ships, on one thread."""
     microphone: str
     extras: dict[str, list[str]]
-    """Every extra and the packages of it that are missing."""
+    """Every extra and what of it is missing: packages, or a library that one of them needs."""
     problems: tuple[str, ...]
     """What should be mended, worst first."""
 
@@ -110,7 +110,8 @@ def diagnose(root: Path = ROOT) -> Diagnosis:
     engines = tuple(check_engines())
     auto = shipped_backend()
     problems = (*_engine_problems(engines), *faster_engines(engines, auto), *known_problems(machine, condition, jetson))
-    return Diagnosis(__version__, machine, condition, jetson, engines, auto, _microphone(), missing_extras(), problems)
+    microphone, useless = _microphone()
+    return Diagnosis(__version__, machine, condition, jetson, engines, auto, microphone, missing_extras(useless), problems)
 
 
 _ANSWER = """
@@ -156,8 +157,9 @@ print(json.dumps({
 """
 
 _LISTEN = """
-import json, sys
-import sounddevice
+import json
+from edge_ser.live.capture import _sounddevice
+sounddevice = _sounddevice()
 device = sounddevice.query_devices(kind="input")
 try:
     sounddevice.check_input_settings(channels=1, samplerate=16000)
@@ -217,19 +219,20 @@ def _in_child(code: str, *arguments: str) -> tuple[Any, str, str]:
         return None, f"the process died of {cause}", done.stderr
     if done.returncode > 0:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return None, last.removeprefix("edge_ser.errors.BackendError: "), done.stderr
+        return None, re.sub(r"^edge_ser\.errors\.\w+: ", "", last), done.stderr
     return json.loads(done.stdout.strip().splitlines()[-1]), "", done.stderr
 
 
-def _microphone() -> str:
-    """Return what is there to hear with, on one line."""
+def _microphone() -> tuple[str, dict[str, str]]:
+    """Return what is there to hear with, on one line, and what sounddevice lacks where it is installed and cannot be imported."""
     if installed_version("sounddevice") is None:
-        return "not looked for: sounddevice is missing; install it with: pip install 'edge-ser[mic]'"
+        return "not looked for: sounddevice is missing; install it with: pip install 'edge-ser[mic]'", {}
     found, reason, _ = _in_child(_LISTEN)
     if found is None:
-        return f"none: {reason}"
+        lacks = re.search(r"needs PortAudio.*install it with: ([^,]+)", reason)
+        return f"none: {reason}", {} if lacks is None else {"sounddevice": f"PortAudio ({lacks[1]})"}
     name, rate, count, version = found
-    return f"{name} ({rate}), one of {count} inputs; sounddevice {version}"
+    return f"{name} ({rate}), one of {count} inputs; sounddevice {version}", {}
 
 
 def read_jetson(root: Path = ROOT) -> Jetson | None:
@@ -260,8 +263,11 @@ def read_jetson(root: Path = ROOT) -> Jetson | None:
     return Jetson(l4t, jetpack, advice)
 
 
-def missing_extras(package: str = "edge-ser") -> dict[str, list[str]]:
-    """Return every extra that the package announces, and which packages of it are not installed; {} where nothing tells."""
+def missing_extras(useless: Mapping[str, str], package: str = "edge-ser") -> dict[str, list[str]]:
+    """Return every extra that the package announces, and which packages of it are not installed; {} where nothing tells.
+
+    ``useless`` names what packages lack that are installed and cannot be used.
+    """
     from packaging.requirements import Requirement
 
     try:
@@ -278,6 +284,8 @@ def missing_extras(package: str = "edge-ser") -> dict[str, list[str]]:
                         yield from missing(other)
                 elif installed_version(wanted.name) is None:
                     yield wanted.name
+                elif wanted.name in useless:
+                    yield useless[wanted.name]
 
     return {extra: list(dict.fromkeys(missing(extra))) for extra in told.get_all("Provides-Extra") or []}
 

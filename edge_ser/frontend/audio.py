@@ -27,6 +27,7 @@ from edge_ser.frontend.samples import (
     full_scale,
     is_array,
     mono,
+    warn_if_cut_off,
     warn_if_quiet,
 )
 
@@ -56,7 +57,7 @@ class AudioReader:
     Channels are averaged; int16 and int32 are scaled to full scale 1.0. ``n_samples`` is the total the blocks add up to,
     ``duration_s`` the length of the recording in seconds; both are known before the first block is read.
 
-    Raises AudioError for anything that is not readable audio: a missing, empty, unrecognised or truncated file, NaN or
+    Raises AudioError for anything that is not readable audio: a missing, empty, unrecognised or damaged file, NaN or
     infinity, samples far beyond full scale, an array of another dtype or shape, an impossible rate.
 
     >>> with AudioReader((np.zeros((48000, 2), dtype=np.int16), 48000)) as reader:
@@ -68,6 +69,7 @@ class AudioReader:
         self._file: IO[bytes] | None = None
         self._sound: Any = None
         self.name = "audio"
+        self._announced_times = 1.0
         if isinstance(source, tuple):
             self._array, self.source_rate_hz = _checked_array(source)
             self.n_source_frames: int = len(self._array)
@@ -85,7 +87,7 @@ class AudioReader:
         if is_array(source):
             raise AudioError("got an array without its rate; expected (samples, rate_hz), such as predict((samples, 16000))")
         soundfile = _soundfile()
-        self._file, self.name = open_recording(source)
+        self._file, self.name, self._announced_times = open_recording(source)
         try:
             self._sound = soundfile.SoundFile(for_libsndfile(self._file), closefd=True)
             n_channels: int = self._sound.channels
@@ -157,6 +159,7 @@ class AudioReader:
             position += len(block)
         balance.judge()
         warn_if_quiet(self.name, peak)
+        warn_if_cut_off(self.name, self.duration_s, self._announced_times)
 
     def _read(self, position: int) -> Float32Array:
         if self._sound is None:

@@ -1,5 +1,6 @@
 # ruff: noqa: SIM115 (whoever gets a file closes it)
-"""Files as people have them: what each one is, and a copy with a true header where a pipe or a killed recorder left none.
+"""Files as people have them: what each one is, whether its end is missing, and a copy with a true header where a pipe or a
+killed recorder left none.
 
 libsndfile decodes what :func:`open_recording` returns. It is always a file with a descriptor: callbacks into Python would
 swallow a Ctrl-C, and whatever else is raised in them.
@@ -9,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from edge_ser.errors import AudioError
 from edge_ser.frontend import flac
@@ -22,6 +24,10 @@ from edge_ser.frontend.mpeg import after_tags, frames_alone
 _IN_MEMORY_BYTES = 2**26
 _PART_BYTES = 2**20
 _MP3_IN_WAVE = b"\x55\x00"
+UNKNOWN_BYTES = 0x7FFF0000
+"""Recorders write this length, or more, into the header of a WAVE file before they know it."""
+_LAST_PAGE = 4  # the flag of it, in an Ogg page's header
+_LONGEST_PAGE_BYTES = 65307
 _FOREIGN = (
     (4, b"ftyp", "MP4 (M4A, 3GP, MOV)"),
     (0, b"\x1aE\xdf\xa3", "WebM or Matroska"),
@@ -88,23 +94,35 @@ def _write(raw: Any, part: bytes) -> None:
         rest = rest[raw.write(rest) :]
 
 
-def open_recording(source: Any) -> tuple[IO[bytes], str]:
-    """Return a file with a descriptor that libsndfile decodes to its true end, the caller's to close, and the source's name.
+class Recording(NamedTuple):
+    """A file that libsndfile decodes to its true end."""
 
-    ``source`` is a path, a file's bytes, or a binary file object, read from where it stands. AudioError for one that cannot be
-    read, is empty, is of a kind that is not decoded here (with the command that converts it), or ends before its header says.
+    file: IO[bytes]
+    """With a descriptor; the caller's to close."""
+    name: str
+    """Of the source."""
+    announced_times: float
+    """How many times as much sound as is there the header announces: 1 for a whole file, infinity where the end is missing and
+    nothing tells how much."""
+
+
+def open_recording(source: Any) -> Recording:
+    """Open a path, a file's bytes, or a binary file object, read from where it stands.
+
+    AudioError for one that cannot be read, is empty, or is of a kind that is not decoded here (with the command that converts
+    it).
     """
     name = str(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else str(getattr(source, "name", "audio"))
     shown = shlex.quote(name) if isinstance(source, (str, os.PathLike)) else "FILE"
     with contextlib.ExitStack() as opened:
         try:
             file = opened.enter_context(_opened(source, name))
-            content = _true_content(file, name, shown)
+            content, announced_times = _true_content(file, name, shown)
         except OSError as error:
             raise AudioError(f"cannot read {name}: {error.strerror or error}; expected an audio file") from None
         if content is file:
             opened.pop_all()
-    return content, name
+    return Recording(content, name, announced_times)
 
 
 def conversion(shown: str) -> str:
@@ -164,8 +182,8 @@ def _copied(file: Any, name: str) -> IO[bytes]:
         raise AudioError(f"cannot read {name}: {error}; expected a binary file object") from None
 
 
-def _true_content(file: IO[bytes], name: str, shown: str) -> IO[bytes]:
-    """Return ``file``, or a copy whose header states its length where its own does not."""
+def _true_content(file: IO[bytes], name: str, shown: str) -> tuple[IO[bytes], float]:
+    """Return ``file``, or a copy whose header states its length where its own does not, and :attr:`Recording.announced_times`."""
     n_bytes = file.seek(0, io.SEEK_END)
     start = after_tags(file)
     file.seek(start)
@@ -174,20 +192,32 @@ def _true_content(file: IO[bytes], name: str, shown: str) -> IO[bytes]:
         if head[position : position + len(magic)] == magic:
             raise AudioError(f"{name} is {kind}, which is not decoded here; convert it on the way: {conversion(shown)}")
     copy: IO[bytes] | None = None
+    times = 1.0
     if start == 0 and head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-        copy = _wave(file, n_bytes, name)
+        copy, times = _wave(file, n_bytes, name)
+    elif start == 0 and head[:4] == b"FORM":
+        sound = ((at, n) for kind, at, n in _chunks(file, 12, 4, "big") if kind == b"SSND" and at < n_bytes)
+        times = next((n / (n_bytes - at) for at, n in sound), 1.0)
+    elif start == 0 and head[:4] == b".snd":
+        begins, n = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
+        times = n / (n_bytes - begins) if begins < n_bytes and n < UNKNOWN_BYTES else 1.0
+    elif start == 0 and head[:4] == b"OggS":
+        times = _ogg_times(file, n_bytes)
     elif start == 0 and head[:4] == b"caff":
         copy = _core_audio(file, n_bytes)
-    elif start == 0 and flac.length_is_unknown(head):
-        n_samples = flac.samples_in(file, n_bytes)
-        if n_samples == 0:
+    elif start == 0 and flac.is_flac(head):
+        announced = flac.announced_samples(head)
+        n_samples = flac.samples_in(file, n_bytes, announced)
+        if n_samples == announced == 0:
             raise AudioError(f"{name} holds no samples: no frame of it is whole; expected some speech")
-        copy = _patched(file, *flac.with_length(head, n_samples))
+        if n_samples > 0 and (announced == 0 or n_samples < announced):
+            copy = _patched(file, *flac.with_length(head, n_samples))
+            times = max(1.0, announced / n_samples)
     elif start > 0 or head[:1] == b"\xff" or name.lower().endswith(".mp3"):  # a radio's begins in the middle of a frame
-        frames = frames_alone(file, start, n_bytes, name)
+        frames, times = frames_alone(file, start, n_bytes, name)
         copy = None if frames is None else scratch(frames)
     file.seek(0)
-    return file if copy is None else copy
+    return file if copy is None else copy, times
 
 
 def _patched(file: IO[bytes], position: int, patch: bytes) -> IO[bytes]:
@@ -210,11 +240,22 @@ def _chunks(file: IO[bytes], position: int, size_bytes: int, order: Any) -> Iter
         n = int.from_bytes(header[4:], order)
         position += len(header)
         yield header[:4], position, n
-        position += n + n % 2 if order == "little" else n
+        position += n + n % 2 if size_bytes == 4 else n
 
 
-def _wave(file: IO[bytes], n_bytes: int, name: str) -> IO[bytes] | None:
-    """Return a copy that goes to the file's end where the header of a WAVE file was never completed, and MP3 out of WAVE."""
+def _ogg_times(file: IO[bytes], n_bytes: int) -> float:
+    """Return 1 where the last page of an Ogg file is there, which is marked as such, or infinity."""
+    file.seek(max(0, n_bytes - _LONGEST_PAGE_BYTES))
+    tail = file.read()
+    last = tail.rfind(b"OggS\0")
+    return 1.0 if 0 <= last < len(tail) - 5 and tail[last + 5] & _LAST_PAGE else math.inf
+
+
+def _wave(file: IO[bytes], n_bytes: int, name: str) -> tuple[IO[bytes] | None, float]:
+    """Return a copy that goes to the file's end where the header of a WAVE file was never completed, and MP3 out of WAVE.
+
+    Behind that, how many times as many bytes as are there the header announces.
+    """
     file.seek(0)
     form, riff_bytes = file.read(4), int.from_bytes(file.read(4), "little")
     format_tag, long_bytes = b"", 0
@@ -227,16 +268,20 @@ def _wave(file: IO[bytes], n_bytes: int, name: str) -> IO[bytes] | None:
             long_bytes = int.from_bytes(file.read(8), "little")
         elif chunk == b"data":
             if format_tag == _MP3_IN_WAVE:
-                frames = frames_alone(file, start, min(n_bytes, start + n), name)
-                return None if frames is None else scratch(frames)
+                frames, times = frames_alone(file, start, min(n_bytes, start + n), name)
+                return None if frames is None else scratch(frames), times
             # An empty recording that was closed properly tells its own length right; what follows its data is no sound.
             never_closed = n == 0 and start < n_bytes and riff_bytes != n_bytes - 8
             if never_closed and form == b"RIFF":
-                return _patched(file, start - 4, b"\xff\xff\xff\xff")
+                return _patched(file, start - 4, b"\xff\xff\xff\xff"), 1.0
             if form == b"RF64" and start < n_bytes and long_bytes == 0 and n in (0, 2**32 - 1):
-                return _patched(file, 0, b"RIFF")
-            return None
-    return None
+                return _patched(file, 0, b"RIFF"), 1.0
+            if form == b"RF64" and n == 2**32 - 1:
+                n = long_bytes
+            elif n >= UNKNOWN_BYTES:
+                return None, 1.0
+            return None, n / (n_bytes - start) if start < n_bytes else 1.0
+    return None, 1.0
 
 
 def _core_audio(file: IO[bytes], n_bytes: int) -> IO[bytes] | None:

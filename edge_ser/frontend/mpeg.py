@@ -88,19 +88,20 @@ def _next_frame(file: IO[bytes], position: int, stop: int, kind: tuple[int, int,
     return None
 
 
-def frames_alone(file: IO[bytes], start: int, stop: int, name: str) -> Iterator[bytes] | None:
+def frames_alone(file: IO[bytes], start: int, stop: int, name: str) -> tuple[Iterator[bytes] | None, float]:
     """Return the stream in bytes [start, stop) of ``file`` as parts: a header that states its length, then its frames alone.
 
-    None when the file is so already, or when these are no frames of layer III (left to the decoder). AudioError for a file
-    that ends before its header says, or in the middle of which more than some bytes are no audio.
+    None when the file is so already, or when these are no frames of layer III (left to the decoder). Behind that, how many times
+    as many frames as are there its header announces; 1 if all are. AudioError where more than some bytes in the middle are no
+    audio.
     """
     first = position = _next_frame(file, start, stop, None)
     if first is None or position is None:
-        return None
+        return None, 1.0
     opening = _at(file, first, 4)
     header = frame_header(opening)
     if header is None:
-        return None
+        return None, 1.0
     runs, n_frames = [[first, first]], 0
     file.seek(position)
     while position < stop:
@@ -133,14 +134,12 @@ def frames_alone(file: IO[bytes], start: int, stop: int, name: str) -> Iterator[
     elif is_vbri:
         announced = int.from_bytes(told[_VBRI_AT + 14 : _VBRI_AT + 18], "big")
     n_audio = n_frames - (is_xing or is_vbri)
-    if announced is not None and announced > n_audio + 1:  # some count the header
-        stated_s, found_s = (n * header.n_samples / header.kind[1] for n in (announced, n_audio))
-        raise AudioError(f"{name} is truncated: its header announces {stated_s:.2f} s, {found_s:.2f} s are there")
     if is_xing and announced == n_audio:
-        return None if runs == [[0, stop]] else _parts(file, b"", runs)
+        return None if runs == [[0, stop]] else _parts(file, b"", runs), 1.0
     if is_xing or is_vbri:
         runs[0][0] += header.n_bytes
-    return _parts(file, _stating(opening, n_audio, sum(b - a for a, b in runs)), runs)
+    times = announced / n_audio if announced is not None and announced > n_audio + 1 > 1 else 1.0  # some count the header
+    return _parts(file, _stating(opening, n_audio, sum(b - a for a, b in runs)), runs), times
 
 
 def _stating(opening: bytes, n_frames: int, n_bytes: int) -> bytes:

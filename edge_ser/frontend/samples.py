@@ -21,6 +21,7 @@ MAX_CHANNELS = 64
 _RATE_RANGE_HZ = (1000, 768_000)
 _MAX_PEAK = 8.0  # decoded lossy audio overshoots 1.0 a little; int16 values in a float array overshoot it by far
 _INTEGER_SCALE = {np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
+_CUT_OFF_S = 0.01  # less is a header that counts otherwise
 _QUIET_PEAK = 10 ** (-50 / 20)  # a hundred steps of 16 bits
 _FLOAT32 = np.dtype(np.float32)
 _FLOATS = (np.dtype(np.float16), _FLOAT32, np.dtype(np.float64))
@@ -140,6 +141,18 @@ def warn_if_quiet(name: str, peak: float) -> None:
         warnings.warn(
             f"{name} is very quiet: its loudest sample lies at {20 * math.log10(peak):.0f} dB of full scale; the answer is about "
             "what little is left of the voice: raise the microphone's gain",
+            AudioWarning,
+            stacklevel=2,
+        )
+
+
+def warn_if_cut_off(name: str, duration_s: float, announced_times: float) -> None:
+    """Warn with AudioWarning when ``name`` has ``duration_s``, and its header announces more: ``announced_times`` as much."""
+    announced_s = duration_s * announced_times
+    if announced_s >= duration_s + _CUT_OFF_S:
+        whole = "its last page is missing" if math.isinf(announced_s) else f"its header announces {announced_s:.2f} s"
+        warnings.warn(
+            f"{name} is cut off: {whole}, {duration_s:.2f} s are there; the answer is about those: record or copy it again",
             AudioWarning,
             stacklevel=2,
         )

@@ -16,6 +16,7 @@ import numpy as np
 from edge_ser.arrays import AnyArray, Int16Array
 from edge_ser.errors import AudioError
 from edge_ser.frontend.audio import AudioReader, AudioStream
+from edge_ser.frontend.containers import UNKNOWN_BYTES
 from edge_ser.frontend.mpeg import frame_header
 from edge_ser.frontend.samples import MAX_CHANNELS
 
@@ -25,7 +26,6 @@ _BEGINNINGS = (
 )
 _LONGEST = 4096  # within so many bytes a recording is known, and its first samples begin
 _SHORTEST = 12
-_UNKNOWN_BYTES = 0x7FFF0000  # what recorders write into a header before they know the size, or more
 _PIECE = 1 << 16
 
 
@@ -142,7 +142,7 @@ def _wav_pcm(start: bytes) -> _Wav | None:
         kind, size = struct.unpack_from("<4sI", start, at)
         at += 8
         if kind == b"data":
-            known = 0 < size < _UNKNOWN_BYTES
+            known = 0 < size < UNKNOWN_BYTES
             return _Wav(rate_hz, channels, at, size if known else None) if 0 < channels <= MAX_CHANNELS else None
         if kind == b"fmt " and at + 16 <= len(start):
             form, n, rate, _, _, bits = struct.unpack_from("<HHIIHH", start, at)

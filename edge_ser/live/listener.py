@@ -12,7 +12,7 @@ Keys are only ever added within a version. All times ending in ``_s`` are second
                   compute_ms (from the arrival of the last audio it took to this answer)
     tone          label, confidence, probabilities: how the voice sounds of late, told when it changes
     overrun       overruns: how often audio was lost so far; told once a second at most
-    end           reason (`ended`, `interrupted` or what went wrong), duration_s, utterances, overruns
+    end           reason (`ended`, `interrupted` or what went wrong), utterances, overruns
 
 Every event begins with ``event``, its name, and ``time_s``, the audio heard so far.
 """

@@ -13,6 +13,7 @@ whose label all others contradict counts less: somebody may have been mistaken.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -92,12 +93,23 @@ class Correction:
         return found.clip(-(2**29), 2**29)
 
 
+class _View(NamedTuple):
+    """The utterances in as many coordinates as there are of them, of whose rows every A is a combination."""
+
+    design: Float64Array
+    """[m, rank + 1], the last column of ones."""
+    to_x: Float64Array
+    """[size, rank]: makes weights of x of the weights of coordinates."""
+    handicap: float
+
+
 class _Fit(NamedTuple):
     loss: float
     prior: float
-    weight: Float64Array | None
-    """[size, n], of x."""
-    bias: Float64Array
+    view: int
+    """Number of the view; -1 for the network as it is."""
+    solution: Float64Array
+    """[rank + 1, n], the last row the bias."""
     left_out: Float64Array
 
 
@@ -132,18 +144,16 @@ def learn(person: Person, model: Learnt) -> Correction | None:
     n_of = np.array([(y == c).sum() for c in y])
     weights = np.minimum(len(y) / (len(given) * n_of), 1.5)  # every label counts alike, as far as few utterances can
     own = -1 in source
-    move, without = _evidence(person, model, z, [h.label for h in heard], source)
+    (slope, constant), without = _evidence(person, model, z, [h.label for h in heard], source)
     target = np.eye(len(labels))[y][:, given]
-    within = Within(x, y)
+    views = _views(x, y)
     fits = []
     for prior in (0.0, 1.0):
         offset = (start + prior * without)[:, given]
         if not own and not person.only:
-            fits.append(_Fit(_loss(offset, target, weights), prior, None, np.zeros(len(given)), offset))
-        fits += _fits(x, prior, offset, target, weights, is_doubting=not own)
-        if within.is_there:
-            seen = _fits(within.of(x), prior, offset, target, weights, is_doubting=not own)
-            fits += [f._replace(loss=f.loss + HANDICAP, weight=within.of(f.weight.T).T) for f in seen if f.weight is not None]
+            fits.append(_Fit(_loss(offset, target, weights), prior, -1, np.zeros((1, len(given))), offset))
+        for i, view in enumerate(views):
+            fits += _fits(view, i, prior, offset, target, weights, is_doubting=not own)
     losses = np.array([f.loss for f in fits])
     share = np.exp(losses.min() - losses)
     share /= share.sum()
@@ -151,16 +161,18 @@ def learn(person: Person, model: Learnt) -> Correction | None:
     share *= 1.0 if own or person.only else (len(given) - 1) / (len(labels) - 1)
     a, b, c = np.zeros((x.shape[1], len(labels))), np.zeros(len(labels)), 0.0
     left_out = start * (1 - share.sum())
+    weight = [np.zeros((view.to_x.shape[1], len(given))) for view in views]
     for s, f in zip(share, fits, strict=True):
-        b[given] += s * f.bias
+        b[given] += s * f.solution[-1]
         c += s * f.prior
         part = start + f.prior * without
         part[:, given] = f.left_out
         left_out += s * part
-        if f.weight is not None:
-            a[:, given] += s * f.weight
-    temperature = _temperature(left_out[:, :], y, len(heard))
-    slope, constant = move
+        if f.view >= 0:
+            weight[f.view] += s * f.solution[:-1]
+    for view, of_view in zip(views, weight, strict=True):
+        a[:, given] += view.to_x @ of_view
+    temperature = _temperature(left_out, y, len(heard))
     weight_x = a.T * unit
     bias = b - weight_x @ means + c * constant
     return _quantised(
@@ -169,15 +181,28 @@ def learn(person: Person, model: Learnt) -> Correction | None:
     )  # fmt: skip
 
 
-def _fits(
-    x: Float64Array, prior: float, offset: Float64Array, target: Float64Array, weights: Float64Array, is_doubting: bool
-) -> list[_Fit]:
-    """Return a fit of every lambda; ``is_doubting`` lets an utterance whose label all others contradict count less."""
-    # [m, rank]: the utterances in coordinates of their own, of which A is a combination.
+def _views(x: Float64Array, y: AnyArray) -> list[_View]:
+    """Return the utterances [m, size] as they are and, where a label has two that differ, as :class:`Within` sees them."""
+    within = Within(x, y)
+    views = [_view(x, 0.0)]
+    if within.is_there:
+        seen = _view(within.of(x), HANDICAP)
+        views.append(seen._replace(to_x=within.of(seen.to_x.T).T))
+    return views
+
+
+def _view(x: Float64Array, handicap: float) -> _View:
     eigenvalues, vectors = np.linalg.eigh(x @ x.T)
     keep = eigenvalues > 1e-9 * max(eigenvalues[-1], 1e-9)
-    design = np.hstack([vectors[:, keep] * np.sqrt(eigenvalues[keep]), np.ones((len(x), 1))])
-    to_x = x.T @ (vectors[:, keep] / np.sqrt(eigenvalues[keep]))
+    roots, vectors = np.sqrt(eigenvalues[keep]), vectors[:, keep]
+    return _View(np.hstack([vectors * roots, np.ones((len(x), 1))]), x.T @ (vectors / roots), handicap)
+
+
+def _fits(
+    view: _View, number: int, prior: float, offset: Float64Array, target: Float64Array, weights: Float64Array, is_doubting: bool
+) -> list[_Fit]:
+    """Return a fit of every lambda; ``is_doubting`` lets an utterance whose label all others contradict count less."""
+    design = view.design
     ridges = [np.append(np.full(design.shape[1] - 1, strength), BIAS) for strength in LAMBDAS]
     solution, believed = None, weights
     if is_doubting:
@@ -187,7 +212,7 @@ def _fits(
     found: list[_Fit] = []
     for ridge in ridges:  # each begins where the one before ended, which is near
         solution, left_out = _fit(design, offset, target, believed, ridge, solution)
-        found.append(_Fit(_loss(left_out, target, weights), prior, to_x @ solution[:-1], solution[-1], left_out))
+        found.append(_Fit(_loss(left_out, target, weights) + view.handicap, prior, number, solution, left_out))
     return found
 
 
@@ -228,61 +253,68 @@ def _fit(
     design: Float64Array, offset: Float64Array, target: Float64Array, weights: Float64Array, ridge: Float64Array,
     start: Float64Array | None = None,
 ) -> tuple[Float64Array, Float64Array]:  # fmt: skip
-    """Return the solution [rank + 1, n] by Newton's method, and every utterance's scores by the others [m, n]."""
+    """Return the solution [rank + 1, n] by Newton's method, and every utterance's scores by the others [m, n].
+
+    What is added to all n scores alike changes no probability, so the ridge makes every row of the solution sum to 0: Newton's
+    method goes through the k = n - 1 contrasts that are left, and its matrices have half as many numbers for four labels.
+    """
     p, n = design.shape[1], target.shape[1]
-    solution = np.zeros((p, n)) if start is None else start
-    loss = _objective(design, offset, target, weights, ridge, solution)
+    contrasts = np.linalg.qr(np.eye(n)[:, :-1] - 1 / n)[0]
+    solution = np.zeros((p, n - 1)) if start is None else start @ contrasts
+
+    def at(solution: Float64Array) -> tuple[float, Float64Array, Float64Array]:
+        """Return the objective, the scores and their softmax."""
+        scores = offset + design @ solution @ contrasts.T
+        highest = scores.max(axis=1, keepdims=True)
+        exponentials = np.exp(scores - highest)
+        total = exponentials.sum(axis=1, keepdims=True)
+        surprise = (highest + np.log(total))[:, 0] - (scores * target).sum(axis=1)
+        return float(weights @ surprise + 0.5 * (ridge[:, None] * solution**2).sum()), scores, exponentials / total
+
+    loss, scores, probabilities = at(solution)
     for _ in range(20):
-        probabilities = _softmax(offset + design @ solution)
-        gradient = design.T @ (weights[:, None] * (probabilities - target)) + ridge[:, None] * solution
-        step = np.linalg.solve(_hessian(design, probabilities, weights, ridge), gradient.T.reshape(-1)).reshape(n, p).T
+        gradient = design.T @ (weights[:, None] * (probabilities - target)) @ contrasts + ridge[:, None] * solution
+        hessian = _hessian(design, _curvature(probabilities, weights, contrasts), ridge)
+        step = np.linalg.solve(hessian, gradient.T.reshape(-1)).reshape(n - 1, p).T
         length = 1.0
-        while (found := _objective(design, offset, target, weights, ridge, solution - length * step)) > loss and length > 1e-4:
+        while (found := at(solution - length * step))[0] > loss and length > 1e-4:
             length /= 2
-        if found > loss:
+        if found[0] > loss:
             break
         solution = solution - length * step
-        if loss - found < 1e-5:
+        gain, (loss, scores, probabilities) = loss - found[0], found
+        if gain < 1e-5:
             break
-        loss = found
-    scores = offset + design @ solution
-    probabilities = _softmax(scores)
-    inverse = np.linalg.inv(_hessian(design, probabilities, weights, ridge)).reshape(n, p, n, p)
-    # [m, n, n]: how far an utterance's scores follow its own gradient; leaving it out takes that back.
-    reach = np.einsum("iapb,ip->iab", np.einsum("ip,apbq->iaqb", design, inverse, optimize=True), design, optimize=True)
-    own = weights[:, None, None] * _curvature(probabilities)
-    taken = np.linalg.solve(np.eye(n) - own @ reach, (weights[:, None] * (probabilities - target))[..., None])
-    return solution, scores + (reach @ taken)[..., 0]
+    own = _curvature(probabilities, weights, contrasts)
+    inverse = np.linalg.inv(_hessian(design, own, ridge)).reshape(n - 1, p, -1)
+    # [m, k, k]: how far an utterance's scores follow its own gradient; leaving it out takes that back.
+    followed = (design @ inverse).reshape(n - 1, len(design), n - 1, p)
+    reach = np.einsum("aibp,ip->iab", followed, design)
+    taken = np.linalg.solve(np.eye(n - 1) - own @ reach, (weights[:, None] * (probabilities - target) @ contrasts)[..., None])
+    return solution @ contrasts.T, scores + (reach @ taken)[..., 0] @ contrasts.T
 
 
-def _curvature(probabilities: Float64Array) -> Float64Array:
-    found: Float64Array = -probabilities[:, :, None] * probabilities[:, None, :]
-    i = np.arange(probabilities.shape[1])
-    found[:, i, i] += probabilities
-    return found
+def _curvature(probabilities: Float64Array, weights: Float64Array, contrasts: Float64Array) -> Float64Array:
+    """Return the second derivatives of every utterance's cross-entropy by the contrasts of its scores, [m, k, k]."""
+    n, k = contrasts.shape
+    products = (contrasts[:, :, None] * contrasts[:, None, :]).reshape(n, k * k)
+    mean = probabilities @ contrasts
+    found: Float64Array = (probabilities @ products).reshape(-1, k, k) - mean[:, :, None] * mean[:, None, :]
+    return weights[:, None, None] * found
 
 
-def _hessian(design: Float64Array, probabilities: Float64Array, weights: Float64Array, ridge: Float64Array) -> Float64Array:
-    p = design.shape[1]
-    n = probabilities.shape[1]
-    curvature = weights[:, None, None] * _curvature(probabilities)
-    found = np.empty((n, p, n, p))
-    for a in range(n):
-        for b in range(a, n):
-            found[a, :, b] = found[b, :, a] = design.T @ (curvature[:, a, b, None] * design)
-    flat = found.reshape(n * p, n * p)
-    flat[np.diag_indices(n * p)] += np.tile(ridge, n)
+def _hessian(design: Float64Array, curvature: Float64Array, ridge: Float64Array) -> Float64Array:
+    (m, p), k = design.shape, curvature.shape[1]
+    a, b = _pairs(k)
+    blocks = (design.T @ (curvature[:, a, b, None] * design[:, None, :]).reshape(m, -1)).reshape(p, len(a), p).transpose(1, 0, 2)
+    found = np.empty((k, p, k, p))
+    found[a, :, b] = found[b, :, a] = blocks
+    flat = found.reshape(k * p, k * p)
+    flat.reshape(-1)[:: k * p + 1] += np.concatenate([ridge] * k)
     return flat
 
 
-def _objective(
-    design: Float64Array, offset: Float64Array, target: Float64Array, weights: Float64Array, ridge: Float64Array,
-    solution: Float64Array,
-) -> float:  # fmt: skip
-    scores = offset + design @ solution
-    highest = scores.max(axis=1, keepdims=True)
-    total = highest[:, 0] + np.log(np.exp(scores - highest).sum(axis=1))
-    return float(weights @ (total - (scores * target).sum(axis=1)) + 0.5 * (ridge[:, None] * solution**2).sum())
+_pairs = lru_cache(np.triu_indices)
 
 
 def _softmax(scores: Float64Array) -> Float64Array:
@@ -298,10 +330,8 @@ def _loss(scores: Float64Array, target: Float64Array, weights: Float64Array) -> 
 
 def _temperature(left_out: Float64Array, y: AnyArray, m: int) -> float:
     """Return what makes the confidence of answers to utterances left out mean frequency; 1 where there are few of them."""
-    losses = [
-        -np.log(0.98 * _softmax(left_out / t)[np.arange(m), y] + 0.02 / left_out.shape[1]).sum() + 2 * np.log(t) ** 2
-        for t in _TEMPERATURES
-    ]
+    right = _softmax(left_out / _TEMPERATURES[:, None, None])[:, np.arange(m), y]
+    losses = -np.log(0.98 * right + 0.02 / left_out.shape[1]).sum(axis=1) + 2 * np.log(_TEMPERATURES) ** 2
     return float(_TEMPERATURES[int(np.argmin(losses))])
 
 

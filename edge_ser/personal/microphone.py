@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from edge_ser.arrays import BoolArray, Float32Array, Float64Array
+from edge_ser.arrays import BoolArray, Float32Array, Float64Array, UInt16Array
 from edge_ser.errors import ConfigError
 from edge_ser.frontend.features import LOGMEL_V1, FrontEndConfig
 from edge_ser.geometry import ENCODER_FRAMES, ENCODER_STRIDE
@@ -42,9 +42,6 @@ A minute shows the microphone, but also who spoke and how: the whole way would t
 actors, as recorded and through simulated microphones."""
 
 _SILENT_STD_DB = 1.0  # speech varies by 10 dB and more in most bins, digital silence and pure tones by next to nothing
-_STEADY_STD_DB = 0.7
-"""Least standard deviation of speech frames' level. Minutes of speech in pink noise as loud as itself have 1.3 dB and more, at
--5 dB 0.9; noise alone has 0.44."""
 _MAX_VALUE = 1e6  # of an encoder vector's; real ones stay below 100
 
 
@@ -121,7 +118,7 @@ class SpeechStatistics:
         self._sum = np.zeros(encoder.front_end.n_bins, dtype=np.float64)
         self._squares = np.zeros(encoder.front_end.n_bins, dtype=np.float64)
         self._vector_sum = np.zeros(encoder.size, dtype=np.float64)
-        self._level_sum = self._level_squares = 0.0
+        self._vector_squares = np.zeros(encoder.size, dtype=np.float64)
 
     def add(self, features: Float32Array, vectors: Float32Array | None = None) -> None:
         """Count in the speech of one recording, features [T, n_bins] in dB, and its encoder vectors where they are known.
@@ -139,14 +136,12 @@ class SpeechStatistics:
             none = np.empty((len(count), self.encoder.size), dtype=np.float32)
             vectors = self.encoder.vectors(features) if count.any() else none
         vectors = vectors[count]
-        level = speech.mean(axis=1)
         self.n_frames += len(speech)
         self._sum += speech.sum(axis=0)
         self._squares += np.square(speech).sum(axis=0)
-        self._level_sum += float(level.sum())
-        self._level_squares += float(np.square(level).sum())
         self.n_vectors += len(vectors)
         self._vector_sum += vectors.sum(axis=0, dtype=np.float64)
+        self._vector_squares += np.square(vectors, dtype=np.float64).sum(axis=0)
 
     def include(self, other: SpeechStatistics) -> None:
         """Count in what another one of the same encoder has counted."""
@@ -154,9 +149,8 @@ class SpeechStatistics:
         self.n_vectors += other.n_vectors
         self._sum += other._sum
         self._squares += other._squares
-        self._level_sum += other._level_sum
-        self._level_squares += other._level_squares
         self._vector_sum += other._vector_sum
+        self._vector_squares += other._vector_squares
 
     @property
     def speech_s(self) -> float:
@@ -186,19 +180,21 @@ class SpeechStatistics:
         mean: Float32Array = (self._vector_sum / max(1, self.n_vectors)).astype(np.float32)
         return mean
 
+    def over_time(self, step: float) -> UInt16Array:
+        """Return mean and standard deviation of the speech's encoder vectors in units of ``step``, [2 · size].
+
+        It is what a model's speech detector judges an utterance by; zero before there is a vector.
+        """
+        n = max(1, self.n_vectors)
+        mean = self._vector_sum / n
+        std = np.sqrt(np.maximum(self._vector_squares / n - np.square(mean), 0))
+        found: UInt16Array = np.rint(np.concatenate([mean, std]) / step).clip(0, 65535).astype(np.uint16)
+        return found
+
     def _mean(self) -> Float64Array:
         if self.n_frames == 0:
             raise ConfigError("no speech was found in the recordings: they are empty or digital silence; expected some speech")
         return self._sum / self.n_frames
-
-    def refuse_noise(self) -> None:
-        """Raise ConfigError when the level of what counts as speech hardly varies: that is noise, and nobody spoke."""
-        variance = self._level_squares / max(1, self.n_frames) - (self._level_sum / max(1, self.n_frames)) ** 2
-        if self.n_frames and variance < _STEADY_STD_DB**2:
-            raise ConfigError(
-                f"microphone: no speech was heard, the level varies by {math.sqrt(max(variance, 0)):.2f} dB alone; that is "
-                "noise: check the microphone and record speech"
-            )
 
     def result(self, speech: Speech = "ordinary") -> Microphone:
         """Return the microphone as ``speech`` showed it; ConfigError when that was too little, or none."""

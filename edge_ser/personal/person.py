@@ -9,8 +9,9 @@ No audio is kept, and none can be made of it.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,10 +77,28 @@ def require_word(label: object) -> None:
     """
     if not isinstance(label, str) or not label.strip() or label != label.strip() or not label.isprintable():
         raise ConfigError(f"label is {label!a:.60}; expected a word, such as happy or tired")
-    if len(label) > MAX_LABEL or label in ("uncertain", "no_speech"):
+    if len(label) > MAX_LABEL or _folded(label) in ("uncertain", "no_speech"):
         raise ConfigError(
             f"label is {label[:MAX_LABEL]!r}; expected at most {MAX_LABEL} characters, not the answer uncertain or no_speech"
         )
+
+
+def word_meant(label: object, known: Iterable[str]) -> str:
+    """Return the one of ``known`` that ``label`` differs from by case and surrounding blanks alone, or the word itself.
+
+    Raises ConfigError for what is no word.
+
+    >>> word_meant(" Happy", ["sad", "happy"]), word_meant("tired ", ["sad", "happy"])
+    ('happy', 'tired')
+    """
+    word = label.strip() if isinstance(label, str) else label
+    require_word(word)
+    assert isinstance(word, str)
+    return next((other for other in known if _folded(other) == _folded(word)), word)
+
+
+def _folded(word: str) -> str:
+    return unicodedata.normalize("NFKC", word).casefold()
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +140,10 @@ class Person:
         return replace(self, utterances=(*self.utterances, *heard))
 
     def merge(self, other: Person) -> Person:
-        """Return the person with another profile's utterances of theirs; those known already come once."""
+        """Return the person with another profile's utterances of theirs; those known already come once, by the labels here."""
         other.require(self.weights_sha256)
-        return self.hear(*(h for h in other.utterances if not any(h.same(known) for known in self.utterances)))
+        renamed = [replace(h, label=word_meant(h.label, self.counts)) for h in other.utterances]
+        return self.hear(*(h for h in renamed if not any(h.same(known) for known in self.utterances)))
 
     def forget(self, number: int) -> Person:
         """Return the person without utterance ``number``, counted from 1."""

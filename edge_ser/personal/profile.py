@@ -6,8 +6,10 @@ Data only. It is written whole or not at all, and every statement in it is check
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 
 from edge_ser.arrays import AnyArray, Float32Array, Float64Array
 from edge_ser.errors import ConfigError
-from edge_ser.files import writing
+from edge_ser.files import holding, writing
 from edge_ser.model.manifest import Manifest
 from edge_ser.personal.correction import Correction, Learnt, learn
 from edge_ser.personal.microphone import Microphone
@@ -26,6 +28,7 @@ FORMAT = "edge-ser-profile"
 FORMAT_VERSION = 4
 
 _MAX_BYTES = 4_000_000
+_PATIENCE_S = 2.0  # for whoever changes the file: a correction takes a moment, adapt --record minutes
 _ARRAYS = {"statistics": "<u2", "embedding": "<i4", "logits": "<i4"}
 """What is kept of an utterance, and its type in the file."""
 
@@ -119,6 +122,23 @@ class Profile:
             None if microphone is None else _microphone(microphone),
             None if person is None else _person(person),
         )
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Keep others from changing the profile at ``path`` while the block reads, extends and saves it.
+
+    Raises ConfigError where another process is at it for more than a moment, or no file can be written there.
+    """
+    target = Path(os.path.realpath(path))
+    with contextlib.ExitStack() as held:
+        try:
+            is_alone = held.enter_context(holding(target.with_name(f".{target.name}.adapting"), _PATIENCE_S))
+        except OSError as error:
+            raise ConfigError(f"cannot write the profile {path}: {error.strerror or error}") from None
+        if not is_alone:
+            raise ConfigError(f"another process is changing {path}; start again when it has ended")
+        yield
 
 
 def _microphone(table: Any) -> Microphone:

@@ -96,7 +96,8 @@ class Conversation(Connection):
         if not isinstance(label, str):
             raise ConfigError("a correction lacks its label; expected data with a label, such as happy")
         await asyncio.to_thread(corrections.correct, self._answer, label)
-        await self._send(Event("user-event", {"name": "corrected", "data": {"label": label}}))
+        learnt = self._recognizer.label_meant(label)
+        await self._send(Event("user-event", {"name": "corrected", "data": {"label": learnt}}))
 
 
 def _is_correction(event: Event) -> bool:

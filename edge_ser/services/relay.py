@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import re
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from wyoming.asr import Transcript
@@ -36,6 +37,9 @@ from edge_ser.services.wyoming import Address
 
 MOST_UNJUDGED_BYTES = 2**24
 """Audio that may wait for being judged: 9 minutes of 16 kHz speech. An utterance beyond is passed on, and gets no answer."""
+
+LOST_S = 5.0
+"""Whoever waits so long behind an utterance, in seconds, and begins another has given up its transcript."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,17 @@ class SpeechToText:
         return reader, asyncio.StreamWriter(transport, made, reader, loop)
 
 
+@dataclass(eq=False)
+class _Place:
+    """What is known of one utterance until its transcript comes; times are of ``time.monotonic``."""
+
+    answer: asyncio.Future[Prediction | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    began: float = field(default_factory=time.monotonic)
+    ended: float = math.inf
+    due: float = math.inf
+    """When the transcript must be there."""
+
+
 class Relay(Connection):
     """One client before a recogniser of words. ``publish`` hears of every answer, ``report`` of the recogniser's faults."""
 
@@ -84,10 +99,10 @@ class Relay(Connection):
         self._unjudged_bytes = 0
         self._is_dropping = False  # the rest of this utterance is not judged
         self._answer: Prediction | None = None  # to the event that is judged
-        self._place: asyncio.Future[Prediction | None] | None = None  # of the utterance that is being said
-        self._untold: deque[asyncio.Future[Prediction | None]] = deque()  # places of utterances without transcript so far
-        self._unanswered: deque[asyncio.Future[Prediction | None]] = deque()  # places of those said to their end, for the judge
-        self._owed: set[str] = set()  # types of events that the recogniser was asked for and has not sent
+        self._place: _Place | None = None  # of the utterance that is being said
+        self._untold: deque[_Place] = deque()  # utterances without transcript so far; it comes in their order
+        self._unanswered: deque[_Place] = deque()  # those said to their end, for the judge
+        self._infos: deque[float] = deque()  # when each that the recogniser was asked for must be there
         self._is_stuck = False  # whether it does not read
         self._until = time.monotonic() + limits.idle_s  # how long the next message is waited for
 
@@ -147,15 +162,16 @@ class Relay(Connection):
         """Keep account of what the client does, and what it waits for."""
         now = time.monotonic()
         if AudioStart.is_type(event.type):
-            self._owed.add("transcript")
             self.is_speaking = True
             if self._place is None or self._place not in self._untold:  # a start over has the same transcript
                 self._place = self._new_place()
         elif Describe.is_type(event.type):
-            self._owed.add("info")
+            self._infos.append(now + self._limits.idle_s)
         if AudioStop.is_type(event.type):
             self.is_speaking, self.keeps_place_until = False, now + self._limits.idle_s
-            self._unanswered.append(self._place or self._new_place())
+            place = self._place or self._new_place()
+            place.ended, place.due = now, now + len(self._untold) * self._limits.idle_s  # those before it take their time
+            self._unanswered.append(place)
             self._place = None
         # Within an utterance only audio buys time.
         if not self.is_speaking or AudioStart.is_type(event.type):
@@ -163,12 +179,24 @@ class Relay(Connection):
         elif AudioChunk.is_type(event.type):
             self._until += min(duration_s(event), self._limits.idle_s)
 
-    def _new_place(self) -> asyncio.Future[Prediction | None]:
-        """Return where the answer to one utterance will be; a transcript takes it, in order."""
-        place: asyncio.Future[Prediction | None] = asyncio.get_running_loop().create_future()
-        if self._asr.is_tagged:
-            self._untold.append(place)
-        return place
+    def _new_place(self) -> _Place:
+        self._untold.append(_Place())
+        return self._untold[-1]
+
+    def _told(self) -> _Place | None:
+        """Return the utterance whose transcript has come, and wait for it no more; None where nobody can tell which it is.
+
+        After one that was given up it is the late transcript of that, or the one of the next.
+        """
+        place, is_sure = self._untold.popleft(), True
+        while self._untold and self._untold[0].ended < math.inf and self._untold[0].began - place.ended >= LOST_S:
+            place, is_sure = self._untold.popleft(), False
+        return place if is_sure else None
+
+    @property
+    def _owed(self) -> str:
+        """Names of what the recogniser was asked for and has not sent."""
+        return " and ".join(["info"] * bool(self._infos) + ["transcript"] * bool(self._untold))
 
     def _hear(self, event: Event, n_bytes: int) -> None:
         """Let an audio event be judged, in its turn."""
@@ -194,7 +222,7 @@ class Relay(Connection):
             with contextlib.suppress(OSError, asyncio.TimeoutError):  # the client is gone, or does not read
                 await self._judged(event)
             if isinstance(event, Event) and AudioStop.is_type(event.type):
-                self._unanswered.popleft().set_result(self._answer)
+                self._unanswered.popleft().answer.set_result(self._answer)
             self._unjudged_bytes -= n_bytes
             self._unjudged.task_done()
 
@@ -221,15 +249,16 @@ class Relay(Connection):
             event, content = message
             self._until = max(self._until, time.monotonic() + self._limits.idle_s)
             if Error.is_type(event.type):
-                self._owed.clear()
-            self._owed.discard(event.type)
+                self._infos.clear()
+            elif Info.is_type(event.type) and self._infos:
+                self._infos.popleft()
             try:
                 rewritten = await self._rewritten(event)
                 await self._send(content if rewritten is None else rewritten)
             except (AttributeError, TypeError, ValueError):  # its data is no object, or no UTF-8
                 raise self._fault(f"sent {event.type} with data that cannot be read") from None
         if self._owed and not self._reader.at_eof():
-            raise self._fault(f"closed the connection before its {' and '.join(sorted(self._owed))}")
+            raise self._fault(f"closed the connection before its {self._owed}")
 
     async def _next(self, reader: Reader) -> tuple[Event, bytes] | None:
         try:
@@ -244,22 +273,26 @@ class Relay(Connection):
         if Info.is_type(event.type):
             return Event(event.type, {**event.data, "emotion": announcement(self._recognizer).data["emotion"]})
         if self._untold and (Transcript.is_type(event.type) or Error.is_type(event.type)):
-            place = self._untold.popleft()
-            if Transcript.is_type(event.type) and place is not self._place:  # one that comes before the audio-stop has no tone
-                return _tagged(event, await place)
+            place = self._told()
+            if self._asr.is_tagged and Transcript.is_type(event.type) and place is not None and place is not self._place:
+                return _tagged(event, await place.answer)  # one that comes before the audio-stop has no tone
         return None
 
     async def _watch(self) -> None:
-        """End what does not go on."""
-        while (left_s := self._until - time.monotonic()) > 0:
-            await asyncio.sleep(left_s)
+        """End what does not go on: whatever else is sent, what the recogniser owes has its time."""
+        while True:
+            due = min([*(place.due for place in self._untold), *self._infos], default=math.inf)
+            left_s = min(due, self._until) - time.monotonic()
+            if left_s <= 0:
+                break
+            await asyncio.sleep(min(left_s, self._limits.idle_s))  # something may be asked for meanwhile
         idle = f"{self._limits.idle_s:g} s"
         if self._is_stuck:
             raise self._fault(f"did not read what it was sent for {idle}")
-        if self.is_speaking:
+        if self.is_speaking and due > time.monotonic():
             raise FarewellError("idle", f"the audio has fallen behind by {idle}; connect again")
         if self._owed:
-            raise self._fault(f"sent no {' and '.join(sorted(self._owed))} within {idle} (serve --idle)")
+            raise self._fault(f"sent no {self._owed} within {idle} (serve --idle)")
         raise FarewellError("idle", f"no message came within {idle}; connect again")
 
     def _fault(self, what: str) -> FarewellError:

@@ -233,7 +233,7 @@ def test_what_was_learnt_is_kept_where_it_is_told(module: Path, samples: Float32
             getItem: (key) => kept.get(key) ?? null,
             removeItem: (key) => kept.delete(key),
         }};
-        recognizer.adapt(samples({floats(tmp_path / "a.f32", samples)}), "sad");
+        recognizer.adapt(samples({floats(tmp_path / "a.f32", samples)}), " Sad ");
         recognizer.save("me", storage);
         const other = await Recognizer.create();
         const found = [other.restore("nobody", storage), other.restore("me", storage), other.learnt];

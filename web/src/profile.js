@@ -17,9 +17,18 @@ export const nobody = (sha256) => ({ weights_sha256: sha256, utterances: [], onl
 export function requireWord(label) {
   if (typeof label !== "string" || label === "" || label !== label.trim() || /[\p{C}\p{Zl}\p{Zp}]/u.test(label))
     throw new EdgeSerError(`the label is ${JSON.stringify(label)}; expected a word, such as happy or tired`);
-  if ([...label].length > MAX_LABEL || label === "uncertain" || label === "no_speech")
+  if ([...label].length > MAX_LABEL || ["uncertain", "no_speech"].includes(folded(label)))
     throw new EdgeSerError(`the label is ${label}; expected at most ${MAX_LABEL} characters, not the answer uncertain or no_speech`);
 }
+
+/** The one of `known` that `label` differs from by case and surrounding blanks alone, or the word itself. */
+export function wordMeant(label, known) {
+  const word = typeof label === "string" ? label.trim() : label;
+  requireWord(word);
+  return known.find((other) => folded(other) === folded(word)) ?? word;
+}
+
+const folded = (word) => word.normalize("NFKC").toLowerCase();
 
 /** Throw unless the person's utterances and words are as many as there is room for. */
 export function requireRoom(person, known) {

@@ -1,7 +1,7 @@
 import { counts, labelsOf, learn } from "./correction.js";
 import { Engine, SILENT, TOO_SHORT } from "./engine.js";
 import { EdgeSerError } from "./errors.js";
-import { nobody, read, requireRoom, requireWord, write } from "./profile.js";
+import { nobody, read, requireRoom, wordMeant, write } from "./profile.js";
 import { lengthAt16k, RATE_HZ, resampled, Resampler } from "./resampler.js";
 import { checked } from "./samples.js";
 
@@ -61,12 +61,12 @@ export class Recognizer {
 
   /** Learn that the person sounds so when they are `label`, from a prediction of this recogniser or from samples. */
   adapt(utterance, label, rateHz = RATE_HZ) {
-    requireWord(label);
+    const meant = wordMeant(label, [...this.manifest.labels, ...counts(this.#person.utterances).keys()]);
     const answer = utterance instanceof Float32Array ? this.predict(utterance, rateHz) : utterance;
     const heard = utterances.get(answer);
     if (heard === undefined) throw new EdgeSerError("adapt takes a prediction of a Recognizer, or samples and their rate");
     if (answer.label === NO_SPEECH) throw new EdgeSerError("there probably is no speech in it; nothing was learnt");
-    this.#become({ ...this.#person, utterances: [...this.#person.utterances, { label, ...heard }] });
+    this.#become({ ...this.#person, utterances: [...this.#person.utterances, { label: meant, ...heard }] });
   }
 
   /** Take back utterance `number`, counted from 1; all of them without a number. */

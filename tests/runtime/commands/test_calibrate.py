@@ -60,12 +60,17 @@ def test_calibrate_refuses_what_is_no_minute_of_speech(speech: Path, tmp_path: P
     soundfile.write(tmp_path / "hum.flac", 0.1 * np.sin(2 * np.pi * 100 * t), 16000)
     spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(320000)) / np.sqrt(np.maximum(1, np.arange(160001)))
     soundfile.write(tmp_path / "pink.flac", 4 * np.fft.irfft(spectrum), 16000)
+    soundfile.write(tmp_path / "tone.flac", 0.3 * np.sin(2 * np.pi * 440 * t), 16000)
+    swell = np.random.default_rng(0).standard_normal(320000) * (1 + 0.8 * np.sin(np.pi * t))
+    soundfile.write(tmp_path / "swell.flac", 0.1 * swell, 16000)
     for arguments, raw, message in (
         ([speech], b"", "s of speech; expected at least 10 s"),
         ([tmp_path / "silent.flac"], b"", "no speech was found"),
         ([tmp_path / "hum.flac"], b"", "silence or a steady tone"),
         ([tmp_path / "gone.flac"], b"", "cannot open"),
-        ([tmp_path / "pink.flac"], b"", "no speech was heard, the level varies by 0.4"),
+        ([tmp_path / "pink.flac"], b"", "no speech in it (probability 0.0"),
+        ([tmp_path / "tone.flac"], b"", "no speech in it (probability 0.0"),
+        ([tmp_path / "swell.flac"], b"", "no speech in it (probability 0.0"),
         (["-"], b"", "ended without a sample"),
         (["-"], b"abc", "no speech was found"),
         (["-", "--rate", "10"], b"ab", "rate of 10; expected"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from email.message import Message
 from pathlib import Path
@@ -150,4 +151,19 @@ def test_extras_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> Non
     ):
         told["Requires-Dist"] = line
     monkeypatch.setattr(doctor, "metadata", lambda package: told)
-    assert missing_extras() == {"mic": ["no-such-package"], "plot": [], "all": ["no-such-package"]}
+    assert missing_extras({}) == {"mic": ["no-such-package"], "plot": [], "all": ["no-such-package"]}
+    useless = {"numpy": "BLAS (apt install it)"}
+    found = missing_extras(useless)
+    assert (found["plot"], found["all"]) == (["BLAS (apt install it)"], ["no-such-package", "BLAS (apt install it)"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it has another command that mends it")
+def test_a_sounddevice_without_portaudio_leaves_the_extra_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "installed_version", lambda name: "1.0")
+    line, useless = doctor._microphone()
+    assert line.startswith(
+        "none: the microphone needs PortAudio (PortAudio library not found); install it with: sudo apt install"
+    )
+    assert useless == {"sounddevice": "PortAudio (sudo apt install libportaudio2)"}

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from edge_ser import ConfigError, EmotionRecognizer, Profile
 from edge_ser.cli import cli
 from edge_ser.errors import AudioError
+from edge_ser.files import holding
 from edge_ser.live.capture import Captured
 from edge_ser.live.corrections import PAUSE_S, Corrections
 from edge_ser.live.guide import ENOUGH, SENTENCES, SKIP, fault, guide, tasks
@@ -43,6 +44,29 @@ def test_corrections_teach_are_written_and_do_not_come_too_fast(tmp_path: Path) 
     with pytest.raises(ConfigError, match="expected a word"):
         corrections.correct(recognizer.predict((buzz(100), 16000)), "a\nb")
     assert recognizer.profile is before
+
+
+def test_two_learners_of_one_profile_lose_nothing(tmp_path: Path) -> None:
+    path, link = tmp_path / "me.json", tmp_path / "link.json"
+    learners = [EmotionRecognizer(min_speech=0) for _ in range(2)]
+    answers = [learner.predict((buzz(hz), 16000)) for learner, hz in zip(learners, (100, 200), strict=True)]
+    now = iter(range(0, 100, 10))
+    one = Corrections(learners[0], path, lambda: next(now))
+    assert one.correct(answers[0], "happy") == "learnt: that was happy (1 so far)"
+    link.symlink_to(path)
+    other = Corrections(learners[1], link, lambda: next(now))
+    assert other.correct(answers[1], "Tired") == "learnt: that was Tired (1 so far)"
+    assert one.correct(answers[0], "TIRED") == "learnt: that was Tired, for TIRED (2 so far)"  # happy was a slip
+    person = Profile.load(path).person
+    assert person is not None
+    assert person.counts == {"Tired": 2}
+    with holding(tmp_path / ".me.json.adapting"):
+        before = learners[1].profile
+        with pytest.raises(ConfigError, match="another process is changing"):
+            other.correct(answers[1], "sad")
+    assert learners[1].profile is before
+    assert Profile.load(path).person is not None
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.json", "me.json"]
 
 
 def test_a_profile_that_cannot_be_written_learns_nothing(tmp_path: Path) -> None:

@@ -130,6 +130,11 @@ def test_profiles_merge_without_doubles_and_utterances_are_taken_back() -> None:
         merged.forget(4)
     with pytest.raises(ConfigError, match="another model"):
         one.merge(Person("v", (heard("sad", 3),)))
+    assert one.merge(Person("w", (heard("Happy", 1), heard("SAD", 3), heard("Tired", 4)))).counts == {
+        "sad": 2,
+        "happy": 2,
+        "Tired": 1,
+    }
 
 
 @pytest.mark.parametrize("backend", ["onnx", "tflite", "native"])
@@ -177,6 +182,16 @@ def test_a_person_survives_the_file_and_serves_streams(adapted: EmotionRecognize
     assert final.probabilities == answer.probabilities
 
 
+def test_labels_that_differ_by_case_and_blanks_are_one() -> None:
+    recognizer = EmotionRecognizer(min_speech=0)
+    for label in ("Happy", " happy ", "Müde", "MU\u0308DE", "müde"):  # the fourth in letters and accents apart
+        recognizer.adapt(voice(200), label)
+    person = recognizer.profile.person
+    assert person is not None
+    assert person.counts == {"happy": 2, "Müde": 3}
+    assert recognizer.labels == (*recognizer.manifest.labels, "Müde")
+
+
 def test_threads_lose_no_utterance() -> None:
     recognizer = EmotionRecognizer(min_speech=0)
     answer = recognizer.predict(voice(200))
@@ -192,7 +207,7 @@ def test_threads_lose_no_utterance() -> None:
 
 def test_what_is_no_word_and_silence_are_refused_and_change_nothing(adapted: EmotionRecognizer) -> None:
     before = adapted.profile
-    for word in ("", " happy", "a\tb", "uncertain", "no_speech", "x" * 41):
+    for word in ("", " ", "a\tb", "uncertain", "No_Speech ", "x" * 41):
         with pytest.raises(ConfigError, match="label is"):
             adapted.adapt(voice(100), word)
     with pytest.raises(AudioError, match="is silent"):

@@ -107,8 +107,8 @@ def test_a_house_says_that_was_happy_and_the_profile_learns(
         assert "nothing was answered yet" in learning.note("MQTT: ")
         assert not path.exists()
         learning.hear()
-        home.client.publish("kitchen/correct", "happy", qos=1)
-        assert "learnt: that was happy (1 so far)" in learning.note("MQTT: ")
+        home.client.publish("kitchen/correct", "Happy ", qos=1)
+        assert "learnt: that was happy, for Happy (1 so far)" in learning.note("MQTT: ")
         assert counts() == {"happy": 1}
         whole = path.read_bytes()
         home.client.publish("kitchen/correct", "sad", qos=1)

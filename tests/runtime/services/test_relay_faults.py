@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import soundfile
 from wyoming.asr import Transcript
+from wyoming.audio import AudioStop
 from wyoming.client import AsyncClient
 from wyoming.error import Error
 from wyoming.event import Event
-from wyoming.info import Describe
+from wyoming.info import Describe, Info
 
 from edge_ser import EmotionRecognizer
 from edge_ser.services.wyoming import is_same, parse_uri
@@ -93,6 +94,29 @@ def test_a_fault_of_the_recogniser_is_one_event_and_one_line(
             async with AsyncClient.from_uri(relay.uri) as client:
                 await say(client, samples, rate_hz)
                 assert (await both(client))[0] == Transcript("turn on the light").event()
+
+    asyncio.run(talk())
+
+
+def test_a_transcript_that_never_comes_ends_it_whatever_else_is_said(recognizer: EmotionRecognizer) -> None:
+    async def hang(heard: Event, writer: asyncio.StreamWriter) -> None:
+        """Answer all but audio."""
+        if heard.type == "describe":
+            writer.write(message(Info().event()))
+
+    async def talk() -> None:
+        async with (
+            StandIn(hang) as asr,
+            before(asr.uri, recognizer, idle_s=0.5) as relay,
+            AsyncClient.from_uri(relay.uri) as client,
+        ):
+            for one in (start_with(), chunk_with(), AudioStop().event()):
+                await client.write_event(one)
+            answered = await event(client)
+            while answered.type != "error":  # the client, and the recogniser, go on
+                await client.write_event(Describe().event())
+                answered = await event(client)
+            assert Error.from_event(answered).text.endswith("transcript within 0.5 s (serve --idle)")
 
     asyncio.run(talk())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -178,6 +179,39 @@ def test_the_next_utterance_may_have_begun(recognizer: EmotionRecognizer, speech
     asyncio.run(talk())
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_an_utterance_without_a_transcript_shifts_no_tone(
+    recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    samples, rate_hz = soundfile.read(speech, dtype="int16")
+    sounding(monkeypatch, recognizer, ["angry", "neutral", "happy"])
+    monkeypatch.setattr("edge_ser.services.relay.LOST_S", 0.0)  # whoever begins another has given up
+    stops = 0
+
+    async def reply(heard: Event, writer: asyncio.StreamWriter) -> None:
+        """Leave the first utterance without a transcript, or send it with that of the second."""
+        nonlocal stops
+        stops += heard.type == "audio-stop"
+        if heard.type == "audio-stop" and stops > 1:
+            writer.writelines(map(message, (plain(1) if late and stops == 2 else []) + plain(stops)))
+
+    async def talk() -> None:
+        async with (
+            StandIn(reply) as asr,
+            before(asr.uri, recognizer, tag=True) as relay,
+            AsyncClient.from_uri(relay.uri) as client,
+        ):
+            await say(client, samples, rate_hz)
+            assert (await event(client)).data["data"]["label"] == "angry"
+            await say(client, samples, rate_hz)
+            # Of which of the two it is nobody can tell.
+            assert await texts_of(client, 1 + late) == (["text 1"] if late else []) + ["text 2"]
+            await say(client, samples, rate_hz)
+            assert await texts_of(client, 1) == ["[happy] text 3"]
+
+    asyncio.run(talk())
+
+
 def test_a_transcript_before_the_audio_stop_takes_no_other_place(
     recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +250,7 @@ def test_audio_that_comes_too_fast_keeps_its_place(
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
     sounding(monkeypatch, recognizer, ["angry"])
+    monkeypatch.setattr("edge_ser.services.relay.LOST_S", math.inf)  # the client waits for the judge, not for the transcript
     may_judge = judging_when_told(recognizer, monkeypatch)
     chunk = chunk_with(bytes(range(256)) * 2**11)
 

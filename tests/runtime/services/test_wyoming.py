@@ -249,8 +249,8 @@ def test_a_client_puts_its_answer_right(serve: Callable[..., Server], speech: Pa
             for wrong in wrongs:
                 await client.write_event(correct(wrong))
                 assert "lacks its label" in (await complaint(client)).text
-            await client.write_event(correct({"label": "tired"}))
-            assert (await event(client)).data == {"name": "corrected", "data": {"label": "tired"}}
+            await client.write_event(correct({"label": "Sad"}))
+            assert (await event(client)).data == {"name": "corrected", "data": {"label": "sad"}}
             await client.write_event(correct({"label": "sad"}))
             assert "within 2 s" in (await complaint(client)).text
             await ask(client, samples, rate_hz)
@@ -258,4 +258,4 @@ def test_a_client_puts_its_answer_right(serve: Callable[..., Server], speech: Pa
     asyncio.run(talk())
     person = Profile.load(path).person
     assert person is not None
-    assert person.counts == {"tired": 1}
+    assert person.counts == {"sad": 1}
