@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.needs import refuse
+
 if TYPE_CHECKING:
     from tests.runtime.services.mqtt_broker import Home, Mosquitto
 
@@ -82,7 +84,7 @@ def native_library() -> Path:
 
     found = library_path()
     if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no libeser.so (install a C compiler, then: make native)")
+        refuse("no libeser.so (install a C compiler, then: make native)")
     return found
 
 
@@ -231,7 +233,7 @@ def tiny_model(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def make_broker(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
     program = shutil.which("mosquitto", path=f"{os.environ.get('PATH')}:/usr/sbin:/usr/local/sbin")
     if program is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("mosquitto is not installed")
+        refuse("mosquitto is not installed")
     from tests.runtime.services.mqtt_broker import Mosquitto
 
     made: list[Mosquitto] = []

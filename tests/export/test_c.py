@@ -28,7 +28,7 @@ from edge_ser_export.verification import Agreement, agree
 from edge_ser_train.method.run import MODEL
 from edge_ser_train.method.weights import load_tensors, save_tensors
 from tests.exporting import export_run
-from tests.firmware.targets import tool
+from tests.needs import tool
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import extract
 from edge_ser.model.c_source import source_of
 from edge_ser.model.manifest import read_model_file, shipped_model_path
-from tests.firmware.targets import tool
+from tests.needs import tool
 
 if TYPE_CHECKING:
     from edge_ser_export.c_library import CModel
