@@ -9,10 +9,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from click.testing import CliRunner
 
 from edge_ser import EmotionRecognizer
-from edge_ser.cli import cli
 from edge_ser.engines import open_backend
 from edge_ser.errors import ExportError, RunError
 from edge_ser.frontend.audio import AudioReader
@@ -26,8 +24,8 @@ from edge_ser_train.method.inference import infer
 from edge_ser_train.method.loop import Trainer
 from edge_ser_train.method.run import REPORT, describe_data, record_run, write_atomic
 from edge_ser_train.method.weights import load_run
-from tests.conftest import TINY_SETTINGS
 from tests.exporting import export_run
+from tests.training import TINY_SETTINGS, edge_ser
 
 
 def test_torch_checkpoint_and_onnx_agree_on_real_clips(tiny_data: Path, tmp_path: Path, real_clips: list[Path]) -> None:
@@ -113,8 +111,7 @@ def test_the_graph_is_the_designs(tiny_model: Path) -> None:
 
 
 def test_scores_of_these_weights_travel_in_the_manifest(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
-    arguments = ["evaluate", str(tiny_run), "--data", str(tiny_data), "--corpus", "tiny", "--split", "test"]
-    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    edge_ser("evaluate", tiny_run, "--data", tiny_data, "--corpus", "tiny", "--split", "test")
     kept = tiny_run / "evaluation-tiny-test.json"
     try:
         export_run(tiny_run, {"onnx": tmp_path / "scored.onnx"})

@@ -14,11 +14,9 @@ import onnx
 import pytest
 import soundfile
 import torch
-from click.testing import CliRunner
 
 from edge_ser import EmotionRecognizer
 from edge_ser.arrays import Float32Array
-from edge_ser.cli import cli
 from edge_ser.engines import open_backend
 from edge_ser.errors import BackendError, ExportError, ModelFileError
 from edge_ser.model.manifest import read_model_file
@@ -33,6 +31,7 @@ from edge_ser_train.method.inference import infer
 from edge_ser_train.method.weights import load_run
 from tests.conftest import ROOT
 from tests.exporting import export_run
+from tests.training import edge_ser
 
 FORMATS = ("onnx", "tflite")
 
@@ -158,16 +157,12 @@ def test_the_same_run_gives_the_same_bytes(
 
 
 def test_the_command_reports_and_the_suffix_decides(learnt: Path, tmp_path: Path) -> None:
-    both = CliRunner().invoke(
-        cli, ["export", str(learnt), "--int8", "--format", "onnx,tflite", "-o", str(tmp_path / "m")], catch_exceptions=False
-    )
-    assert both.exit_code == 0, both.output
+    both = edge_ser("export", learnt, "--int8", "--format", "onnx,tflite", "-o", tmp_path / "m")
     for word in ("m.onnx", "m.tflite", "same label", "UA", "float ONNX", "streamed against whole: 0", "gru ih", "3 s", "14 s"):
-        assert word in both.stdout
+        assert word in both
     report = json.loads((tmp_path / "m.report.json").read_text())
     assert [r["file"] for r in report] == ["m.onnx", "m.tflite"]
-    one = CliRunner().invoke(cli, ["export", str(learnt), "-o", str(tmp_path / "one.tflite")], catch_exceptions=False)
-    assert "one.tflite" in one.stdout
+    assert "one.tflite" in edge_ser("export", learnt, "-o", tmp_path / "one.tflite")
     assert read_model_file(tmp_path / "one.tflite").manifest.quantization["scheme"] == "float32"
 
 

@@ -19,7 +19,7 @@ from edge_ser_train.method.config import load_config, load_preset
 from edge_ser_train.method.run import describe_data, open_run, record_run
 from edge_ser_train.method.weights import load_tensors
 from tests.commanding import COMMAND
-from tests.conftest import TINY_SETTINGS
+from tests.training import TINY_SETTINGS, setting
 
 
 def kept_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -99,9 +99,7 @@ def test_two_processes_train_what_one_trains(
     one = train_tiny(tmp_path / "one", preset, *settings)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     command += [str(Path(sys.executable).parent / "edge-ser"), "train", "--data", str(tiny_data), "--corpus", "tiny"]
-    command += ["--preset", preset, "--out", str(tmp_path / "two")]
-    for setting in (*TINY_SETTINGS, *settings):
-        command += ["--set", setting]
+    command += ["--preset", preset, "--out", str(tmp_path / "two"), *setting(*TINY_SETTINGS, *settings)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     both = [load_tensors(folder / runs.CHECKPOINT)[0] for folder in (one, tmp_path / "two")]
