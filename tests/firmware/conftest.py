@@ -46,7 +46,7 @@ def integers(learnt: Path, speech: Path) -> tuple[EmotionNet, QuantizedNet]:
 
     net = load_run(learnt).net
     with AudioReader(speech) as reader:
-        features = extract(np.concatenate(list(reader.blocks())))
+        features = extract(reader.samples())
     noise = (20 * np.random.default_rng(0).standard_normal((300, 128)) - 40).astype(np.float32)
     return net, quantize(net, activation_ranges(net, [features, noise]))
 

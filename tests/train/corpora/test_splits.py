@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from edge_ser.errors import CorpusError
-from edge_ser_train.corpora.clips import Clip
-from edge_ser_train.corpora.splits import PARTS, Split, check_leaks, find_leaks, load_split, make_splits, relabel, training_split
+from edge_ser_train.corpora.clips import PARTS, Clip
+from edge_ser_train.corpora.splits import Split, check_leaks, find_leaks, load_split, make_splits, relabel, training_split
 from edge_ser_train.corpora.tables import read_corpus
 from edge_ser_train.paper.experiments import PLANS
 from tests.training import TINY_SETTINGS, edge_ser, refused, setting

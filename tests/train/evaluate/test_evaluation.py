@@ -16,7 +16,7 @@ from edge_ser.errors import CorpusError, EdgeSerError, RunError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import extract
 from edge_ser.model.manifest import shipped_model_path
-from edge_ser_train.corpora.splits import PARTS
+from edge_ser_train.corpora.clips import PARTS
 from edge_ser_train.corpora.tables import read_corpus
 from edge_ser_train.evaluate.adaptation import adaptation
 from edge_ser_train.evaluate.conditions import CONDITIONS, add_noise, coloured_noise, cut, level, telephone
@@ -239,7 +239,7 @@ def test_conditions_do_what_they_say(speech: Path) -> None:
 
 def test_codecs_keep_the_length_and_lose_more_at_fewer_bits(speech: Path) -> None:
     with AudioReader(speech, 16000) as reader:
-        samples = np.concatenate(list(reader.blocks()))
+        samples = reader.samples()
     error = {}
     for name in ("Opus, 6 kbit/s", "Opus, 16 kbit/s", "MP3, 23 kbit/s"):
         back = CONDITIONS[name](samples, np.random.default_rng(0))
