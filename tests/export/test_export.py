@@ -11,13 +11,11 @@ import pytest
 import torch
 
 from edge_ser import EmotionRecognizer
-from edge_ser.engines import open_backend
 from edge_ser.errors import ExportError, RunError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import FRONT_ENDS, extract_blocks
 from edge_ser.model.manifest import read_model_file
 from edge_ser_export import formats, onnx_graph
-from edge_ser_export.verification import run_in_parts
 from edge_ser_train.corpora.splits import training_split
 from edge_ser_train.method.config import load_preset
 from edge_ser_train.method.inference import infer
@@ -74,16 +72,6 @@ def test_what_confidence_rests_on_travels_in_the_manifest(tiny_run: Path, tiny_m
     for name, decimals in (("speech_mean", 2), ("speech_std", 2), ("speech_vector", 2), ("ordinary_vector", 2)):
         kept, measured = getattr(manifest, name), getattr(trained, name).numpy()
         np.testing.assert_allclose(kept, measured, atol=0.501 * 10.0**-decimals)
-
-
-def test_streaming_equals_offline_exactly(tiny_model: Path) -> None:
-    backend = open_backend(read_model_file(tiny_model))
-    rng = np.random.default_rng(0)
-    for n_frames in (49, 100, 777, 1400):
-        features = (20 * rng.standard_normal((n_frames, 128)) - 40).astype(np.float32)
-        whole = backend.run(features).logits
-        for _ in range(3):
-            assert np.array_equal(run_in_parts(backend, features, rng), whole)
 
 
 def test_the_same_run_gives_the_same_bytes(tiny_run: Path, tiny_model: Path, tmp_path: Path) -> None:

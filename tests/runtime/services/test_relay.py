@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import soundfile
@@ -25,12 +23,6 @@ from edge_ser.services.wyoming import parse_uri
 from tests.runtime.services.mqtt_broker import Home, Mosquitto
 from tests.runtime.services.speech_to_text import INFO, StandIn, before, both, framed, judging_when_told, message, say
 from tests.runtime.services.wyoming_clients import ANSWER_S, STOP, Server, chunk_with, event, start_with, told
-
-
-@pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
-
 
 REPLIES: dict[str, list[bytes]] = {
     "plain": [message(Transcript("turn on the light").event())],
@@ -102,15 +94,8 @@ def test_the_transcript_waits_for_no_judgement(
     recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
-    may_judge = threading.Event()
     judged = recognizer.predict(speech)
-    stream = recognizer.stream
-
-    def slow(*given: Any) -> Any:
-        assert may_judge.wait(ANSWER_S)
-        return stream(*given)
-
-    monkeypatch.setattr(recognizer, "stream", slow)
+    may_judge = judging_when_told(recognizer, monkeypatch)
 
     async def talk() -> None:
         async with StandIn() as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:

@@ -22,11 +22,6 @@ from tests.runtime.services.speech_to_text import StandIn, before, both, hear_an
 from tests.runtime.services.wyoming_clients import Server, chunk_with, ended, event, start_with
 
 
-@pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
-
-
 async def close(heard: Event, writer: asyncio.StreamWriter) -> None:
     if heard.type == "audio-stop":
         writer.close()

@@ -22,11 +22,6 @@ from tests.runtime.services.speech_to_text import StandIn, before, both, framed,
 from tests.runtime.services.wyoming_clients import ANSWER_S, STOP, chunk_with, event, start_with
 
 
-@pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
-
-
 def test_the_tone_stands_in_the_text_where_asked_for(recognizer: EmotionRecognizer, speech: Path) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
     answer = recognizer.predict(speech)

@@ -35,11 +35,6 @@ from tests.runtime.services.wyoming_clients import (
 )
 
 
-@pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
-
-
 def test_an_utterance_is_answered_as_predict_answers_it(server: Server, recognizer: EmotionRecognizer, speech: Path) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
     stereo = np.stack([samples, samples[::-1]], axis=1)

@@ -22,12 +22,6 @@ from edge_ser import EmotionRecognizer
 from edge_ser.services.connection import MAX_PART_BYTES
 from tests.runtime.services.wyoming_clients import STOP, Server, ask, chunk_with, complaint, ended, event, start_with, told
 
-
-@pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
-
-
 NOT_WYOMING = {
     "text": b"GET / HTTP/1.1\r\n\r\n",
     "bytes": bytes(range(256)) * 4 + b"\n",
