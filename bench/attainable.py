@@ -41,7 +41,7 @@ def single_convolution(channels_in: int, channels_out: int, height: int, width: 
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    session = _session(model.SerializeToString())
+    session = one_thread(model.SerializeToString())
     x = rng.integers(0, 256, shapes["x"]).astype(np.uint8)
     return lambda: session.run(None, {"x": x}), channels_out * height * width * channels_in * 9
 
@@ -51,7 +51,7 @@ def encoder(model: Path, folder: Path, features: Float32Array) -> Callable[[], o
     loaded = onnx.load(model)
     part = folder / "encoder.onnx"
     onnx.utils.extract_model(str(model), str(part), [i.name for i in loaded.graph.input], ["encoded"], check_model=False)
-    session = _session(part.read_bytes())
+    session = one_thread(part.read_bytes())
     feed = {
         i.name: np.zeros([d if isinstance(d, int) else 0 for d in i.shape], dtype=_DTYPES[i.type])
         for i in session.get_inputs()
@@ -80,7 +80,8 @@ def encoder_macs(n_frames: int, n_bins: int) -> int:
     return macs
 
 
-def _session(content: bytes) -> Any:
+def one_thread(content: bytes) -> Any:
+    """Return a session of ONNX Runtime on one thread of the CPU."""
     import onnxruntime as ort  # after edge_ser, which keeps it from reporting to its makers
 
     options = ort.SessionOptions()

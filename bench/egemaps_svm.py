@@ -33,7 +33,8 @@ from edge_ser_train.corpora.clips import Clip, class_numbers
 from edge_ser_train.corpora.splits import check_leaks
 from edge_ser_train.corpora.tables import read_corpus
 from edge_ser_train.method.dataset import audio_digests, default_cache_dir
-from edge_ser_train.metrics import confusion_matrix, confusion_per_speaker, unweighted_accuracy
+from edge_ser_train.metrics import confusion_per_speaker
+from edge_ser_train.paper.baselines import fit_svm
 from edge_ser_train.paper.cells import Cell, plan_cells, record
 from edge_ser_train.paper.experiments import PLANS
 from edge_ser_train.paper.results import read_cells
@@ -68,8 +69,7 @@ def _extract(clips: Sequence[Clip]) -> Float32Array:
     rows = []
     for clip in tqdm(clips, desc=f"eGeMAPS of {clips[0].corpus}", unit="clip", disable=None):
         with AudioReader(clip.path, RATE_HZ) as reader:
-            samples = np.concatenate(list(reader.blocks()))
-        row = smile.process_signal(samples, RATE_HZ).to_numpy(dtype=np.float32)[0]
+            row = smile.process_signal(reader.samples(), RATE_HZ).to_numpy(dtype=np.float32)[0]
         if not np.isfinite(row).all():
             raise AudioError(f"{clip.path}: openSMILE gives {np.sum(~np.isfinite(row))} functionals that are no number")
         rows.append(row)
@@ -83,14 +83,10 @@ def _save(file: Path, table: Float32Array) -> None:
 
 
 def score_cell(cell: Cell, x_of: Mapping[str, Float32Array]) -> tuple[list[str], dict[str, Any]]:
-    """Fit on train, choose C by dev UA (the smaller one of equals), look at test once; return leaks and what was measured.
+    """Fit and choose on train and dev, look at test once; return leaks and what was measured.
 
     ``x_of`` maps a clip's key to its functionals [88].
     """
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
-
     start = time.perf_counter()
     parts = cell.split.parts()
     n = len(cell.labels)
@@ -98,13 +94,7 @@ def score_cell(cell: Cell, x_of: Mapping[str, Float32Array]) -> tuple[list[str],
     y = {part: class_numbers(clips, cell.labels) for part, clips in parts.items()}
     digests = audio_digests([c for clips in parts.values() for c in clips], [row for part in parts for row in x[part]])
     leaks = check_leaks(cell.split, digests, lambda line: None)
-    best: tuple[float, float, Any] = (-1.0, 0.0, None)
-    for c in C_GRID:
-        svm = make_pipeline(StandardScaler(), SVC(kernel="linear", C=c, class_weight="balanced", break_ties=True))
-        svm.fit(x["train"], y["train"])
-        ua = float(unweighted_accuracy(confusion_matrix(y["dev"], svm.predict(x["dev"]), n)))
-        best = max(best, (ua, c, svm), key=lambda entry: entry[0])
-    dev_ua, c, svm = best
+    dev_ua, c, svm = fit_svm(x, y, "linear", C_GRID)
     predicted = svm.decision_function(x["test"]).argmax(axis=1)
     per_speaker = confusion_per_speaker(y["test"], predicted, [c.speaker for c in parts["test"]], n)
     measured = {

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from attainable import one_thread
 from torch import Tensor, nn
 
 from edge_ser.arrays import Float32Array
@@ -94,7 +95,6 @@ def wav2vec2_int8(n_samples: int, folder: Path) -> tuple[Answer, int]:
 
     ONNX Runtime on one thread, its dynamic int8 for the matrix products; the convolutions stay float, and would take as long.
     """
-    import onnxruntime as ort
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     torch.manual_seed(0)
@@ -106,9 +106,7 @@ def wav2vec2_int8(n_samples: int, folder: Path) -> tuple[Answer, int]:
         torch.onnx.export(net, (torch.zeros(1, n_samples),), str(exported), dynamo=True, external_data=False)
         quantize_dynamic(exported, quantised, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
     logging.disable(logging.NOTSET)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(quantised), options, providers=["CPUExecutionProvider"])
+    session = one_thread(quantised.read_bytes())
     name = session.get_inputs()[0].name
 
     def answer(samples: Float32Array) -> Any:

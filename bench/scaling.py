@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from edge_ser import EmotionRecognizer
+from edge_ser.arrays import Int16Array
 from edge_ser.diagnose.benchmark.clips import RATE_HZ, speech_like
 from edge_ser.diagnose.machine import memory_mb
 
 SPEECH = Path(__file__).parents[1] / "tests" / "golden" / "synthetic_speech.flac"
 CHUNK_MS = 20
 UTTERANCE_S = 3.0
+EDGE_SER = [sys.executable, "-c", "from edge_ser.cli import main; main()"]
 
 
 def lengths(seconds: Sequence[float], rounds: int) -> dict[float, float]:
@@ -61,7 +63,7 @@ def folder_of_clips(folder: Path, n: int, jobs: int) -> float:
         soundfile.write(clips / "00000.wav", speech_like(3), RATE_HZ)
         for i in range(1, n):
             os.link(clips / "00000.wav", clips / f"{i:05}.wav")
-    command = [sys.executable, "-c", "from edge_ser.cli import main; main()", "predict", str(clips), "--jobs", str(jobs)]
+    command = [*EDGE_SER, "predict", str(clips), "--jobs", str(jobs)]
     start = time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
@@ -118,9 +120,9 @@ def _recording(path: str) -> dict[str, float]:
 
 def _segments(path: str) -> dict[str, float]:
     lines = Path(path).with_suffix(".jsonl")
-    command = [sys.executable, "-c", "from edge_ser.cli import main; main()", "predict", path, "--segments"]
+    command = [*EDGE_SER, "predict", path, "--segments", "--format", "jsonl", "-o", str(lines)]
     start = time.perf_counter()
-    process = subprocess.Popen([*command, "--format", "jsonl", "-o", str(lines)], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"{' '.join(command)} ended with status {status}")
@@ -128,11 +130,14 @@ def _segments(path: str) -> dict[str, float]:
     return {"s": time.perf_counter() - start, "peak_mb": used.ru_maxrss * 1024 / 1e6, "utterances": utterances}
 
 
+def _chunks() -> list[Int16Array]:
+    """Return an utterance as a microphone gives it."""
+    speech, size = speech_like(UTTERANCE_S), RATE_HZ * CHUNK_MS // 1000
+    return [speech[i : i + size] for i in range(0, len(speech), size)]
+
+
 def _one_stream(rounds: int) -> dict[str, float]:
-    recognizer = EmotionRecognizer()
-    size = RATE_HZ * CHUNK_MS // 1000
-    speech = speech_like(UTTERANCE_S)
-    chunks = [speech[i : i + size] for i in range(0, len(speech), size)]
+    recognizer, chunks = EmotionRecognizer(), _chunks()
     times = []
     stream = recognizer.stream()
     for _ in range(20 * rounds):
@@ -152,10 +157,7 @@ def _one_stream(rounds: int) -> dict[str, float]:
 
 
 def _streams(n: int, seconds: float, begin: float) -> dict[str, list[float]]:
-    recognizer = EmotionRecognizer()
-    size = RATE_HZ * CHUNK_MS // 1000
-    speech = speech_like(UTTERANCE_S)
-    chunks = [speech[i : i + size] for i in range(0, len(speech), size)]
+    recognizer, chunks = EmotionRecognizer(), _chunks()
     running = [recognizer.stream() for _ in range(n)]
     position = [i * len(chunks) // n for i in range(n)]
     late, answers = [], []

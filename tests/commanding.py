@@ -69,3 +69,9 @@ def complaint(done: subprocess.CompletedProcess[bytes], status: int = 1) -> str:
     lines = [line for line in text.splitlines() if line.startswith("edge-ser: error: ")]
     assert len(lines) == 1, text
     return lines[0]
+
+
+def python(code: str, *arguments: object) -> str:
+    """Return what a program prints in a process of its own, where nothing is imported yet."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.needs import refuse
+
 if TYPE_CHECKING:
     from tests.runtime.services.mqtt_broker import Home, Mosquitto
 
@@ -27,14 +29,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
-TINY_SETTINGS = (
-    "optimizer.max_steps=6",
-    "optimizer.batch_size=8",
-    "selection.every_steps=2",
-    "selection.after_step=1",
-    "loss.warmup_steps=2",
-    "precision=float32",  # on any processor
-)
 
 
 def write_corpus(folder: Path, n_speakers: int = 6, per_label: int = 2) -> Path:
@@ -82,7 +76,7 @@ def native_library() -> Path:
 
     found = library_path()
     if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no libeser.so (install a C compiler, then: make native)")
+        refuse("no libeser.so (install a C compiler, then: make native)")
     return found
 
 
@@ -147,16 +141,11 @@ def iemocap_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def train_tiny(tiny_data: Path) -> Callable[..., Path]:
     """A function that trains on the miniature corpus through the command line and returns the run's folder."""
-    from click.testing import CliRunner
-
-    from edge_ser.cli import cli
+    from tests.training import TINY_SETTINGS, edge_ser, setting
 
     def train(out: Path, preset: str = "edge", *settings: str) -> Path:
-        arguments = ["train", "--data", str(tiny_data), "--corpus", "tiny", "--preset", preset, "--out", str(out)]
-        for setting in (*TINY_SETTINGS, *settings):
-            arguments += ["--set", setting]
-        result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
-        assert result.exit_code == 0, result.output
+        where = ("--data", tiny_data, "--corpus", "tiny", "--preset", preset, "--out", out)
+        edge_ser("train", *where, *setting(*TINY_SETTINGS, *settings))
         return out
 
     return train
@@ -182,6 +171,7 @@ def learnt(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edge_ser_train.method.dequantize import read_network
     from edge_ser_train.method.run import REPORT, describe_data, record_run
     from edge_ser_train.method.weights import save_model
+    from tests.training import TINY_SETTINGS
 
     folder = tmp_path_factory.mktemp("runs") / "learnt"
     folder.mkdir()
@@ -231,7 +221,7 @@ def tiny_model(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def make_broker(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
     program = shutil.which("mosquitto", path=f"{os.environ.get('PATH')}:/usr/sbin:/usr/local/sbin")
     if program is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("mosquitto is not installed")
+        refuse("mosquitto is not installed")
     from tests.runtime.services.mqtt_broker import Mosquitto
 
     made: list[Mosquitto] = []

@@ -187,11 +187,7 @@ def check_engines() -> Iterator[EngineCheck]:
         logits = found["logits"]
         reference = reference or logits
         yield EngineCheck(
-            backend=backend,
-            provider=provider,
-            package=package,
-            works=True,
-            reason="",
+            *(backend, provider, package, True, ""),
             label=found["label"],
             same_label=logits.index(max(logits)) == reference.index(max(reference)),
             logit_error=max(abs(a - b) for a, b in zip(logits, reference, strict=True)),

@@ -24,6 +24,7 @@ from edge_ser.model.scores import SCORE_FIELDS
 from edge_ser_export.c_library import compiler
 from edge_ser_export.c_source import require_c
 from edge_ser_export.formats import FORMATS, INTEGERS_ONLY
+from edge_ser_train.corpora.clips import class_numbers
 from edge_ser_train.corpora.splits import load_split, relabel, split_title
 from edge_ser_train.corpora.tables import corpus_facts, read_corpus
 from edge_ser_train.method.copies import load_copies
@@ -138,7 +139,7 @@ def _clips_of_run(run: Path, trained: TrainedModel, data: Path | None) -> Clips:
         raise ExportError(f"{error}; {hint}") from None
     train = load_features(split.train, trained.front_end, None)
     dev = load_features(split.dev, trained.front_end, None)
-    y = np.array([trained.labels.index(c.emotion) for c in split.dev], dtype=np.int64)
+    y = class_numbers(split.dev, trained.labels)
     verified = _spread([len(x) for x in dev], N_VERIFICATION)
     chosen = _spread([len(x) for x in train], N_CALIBRATION)
     calibration = [train[i] for i in chosen]

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from edge_ser import EmotionRecognizer
 from edge_ser.arrays import AnyArray
-from edge_ser.cli import cli
 from edge_ser.engines import Backend
 from edge_ser.engines.clib import Result
 from edge_ser.errors import ExportError
@@ -28,7 +26,8 @@ from edge_ser_export.verification import Agreement, agree
 from edge_ser_train.method.run import MODEL
 from edge_ser_train.method.weights import load_tensors, save_tensors
 from tests.exporting import export_run
-from tests.firmware.targets import tool
+from tests.needs import tool
+from tests.training import edge_ser
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +120,10 @@ def test_the_manifest_travels_as_a_string(exported: tuple[Path, FileReport]) -> 
 @pytest.mark.slow
 def test_the_command_writes_all_formats_beside_one_another(learnt: Path, tiny_data: Path, tmp_path: Path) -> None:
     tool("cc")
-    arguments = ["export", str(learnt), "--int8", "--data", str(tiny_data), "--format", "onnx,c", "-o", str(tmp_path / "m")]
-    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    said = edge_ser("export", learnt, "--int8", "--data", tiny_data, "--format", "onnx,c", "-o", tmp_path / "m")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["eser_model.c", "eser_model.h", "m", "m.onnx", "m.report.json"]
     for word in ("m.onnx", "against int8 ONNX: same label", "constants", "state", "streamed against whole: 0"):
-        assert word in done.stdout
+        assert word in said
     report = json.loads((tmp_path / "m.report.json").read_text())
     assert [(r["file"], r["format"]) for r in report] == [("m.onnx", "onnx"), ("m", "c")]
     # Into a folder that holds an older export and something else.

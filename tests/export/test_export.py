@@ -9,25 +9,21 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from click.testing import CliRunner
 
 from edge_ser import EmotionRecognizer
-from edge_ser.cli import cli
-from edge_ser.engines import open_backend
 from edge_ser.errors import ExportError, RunError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import FRONT_ENDS, extract_blocks
 from edge_ser.model.manifest import read_model_file
 from edge_ser_export import formats, onnx_graph
-from edge_ser_export.verification import run_in_parts
 from edge_ser_train.corpora.splits import training_split
 from edge_ser_train.method.config import load_preset
 from edge_ser_train.method.inference import infer
 from edge_ser_train.method.loop import Trainer
 from edge_ser_train.method.run import REPORT, describe_data, record_run, write_atomic
 from edge_ser_train.method.weights import load_run
-from tests.conftest import TINY_SETTINGS
 from tests.exporting import export_run
+from tests.training import TINY_SETTINGS, edge_ser
 
 
 def test_torch_checkpoint_and_onnx_agree_on_real_clips(tiny_data: Path, tmp_path: Path, real_clips: list[Path]) -> None:
@@ -78,16 +74,6 @@ def test_what_confidence_rests_on_travels_in_the_manifest(tiny_run: Path, tiny_m
         np.testing.assert_allclose(kept, measured, atol=0.501 * 10.0**-decimals)
 
 
-def test_streaming_equals_offline_exactly(tiny_model: Path) -> None:
-    backend = open_backend(read_model_file(tiny_model))
-    rng = np.random.default_rng(0)
-    for n_frames in (49, 100, 777, 1400):
-        features = (20 * rng.standard_normal((n_frames, 128)) - 40).astype(np.float32)
-        whole = backend.run(features).logits
-        for _ in range(3):
-            assert np.array_equal(run_in_parts(backend, features, rng), whole)
-
-
 def test_the_same_run_gives_the_same_bytes(tiny_run: Path, tiny_model: Path, tmp_path: Path) -> None:
     export_run(tiny_run, {"onnx": tmp_path / "again.onnx"})
     assert (tmp_path / "again.onnx").read_bytes() == tiny_model.read_bytes()
@@ -113,8 +99,7 @@ def test_the_graph_is_the_designs(tiny_model: Path) -> None:
 
 
 def test_scores_of_these_weights_travel_in_the_manifest(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
-    arguments = ["evaluate", str(tiny_run), "--data", str(tiny_data), "--corpus", "tiny", "--split", "test"]
-    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    edge_ser("evaluate", tiny_run, "--data", tiny_data, "--corpus", "tiny", "--split", "test")
     kept = tiny_run / "evaluation-tiny-test.json"
     try:
         export_run(tiny_run, {"onnx": tmp_path / "scored.onnx"})

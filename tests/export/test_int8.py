@@ -4,21 +4,19 @@ import errno
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import onnx
 import pytest
 import soundfile
 import torch
-from click.testing import CliRunner
 
 from edge_ser import EmotionRecognizer
 from edge_ser.arrays import Float32Array
-from edge_ser.cli import cli
 from edge_ser.engines import open_backend
 from edge_ser.errors import BackendError, ExportError, ModelFileError
 from edge_ser.model.manifest import read_model_file
@@ -33,12 +31,14 @@ from edge_ser_train.method.inference import infer
 from edge_ser_train.method.weights import load_run
 from tests.conftest import ROOT
 from tests.exporting import export_run
+from tests.training import edge_ser
 
 FORMATS = ("onnx", "tflite")
+Exported: TypeAlias = "tuple[dict[str, Path], list[FileReport]]"
 
 
 @pytest.fixture(scope="module")
-def exported(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], list[FileReport]]:
+def exported(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("int8")
     outputs = {name: folder / f"m.{name}" for name in FORMATS}
     return outputs, export_run(learnt, outputs, int8=True, report=folder / "report.json")
@@ -98,16 +98,16 @@ def test_the_float_tflite_file_is_the_network(learnt: Path, tmp_path: Path) -> N
     assert EmotionRecognizer(tmp_path / "m.tflite").manifest.quantization["scheme"] == "float32"
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_streaming_equals_offline_exactly(exported: tuple[dict[str, Path], list[FileReport]], name: str) -> None:
-    backend = open_backend(read_model_file(exported[0][name]))
+@pytest.mark.parametrize("name", [*FORMATS, "float"])
+def test_streaming_equals_offline_exactly(exported: Exported, tiny_model: Path, name: str) -> None:
+    backend = open_backend(read_model_file(exported[0].get(name, tiny_model)))
     rng = np.random.default_rng(0)
     for n_frames in (49, 100, 777, 1400):
         features = (20 * rng.standard_normal((n_frames, 128)) - 40).astype(np.float32)
         assert np.array_equal(run_in_parts(backend, features, rng), backend.run(features).logits)
 
 
-def test_what_is_said_of_coverage_is_so(learnt: Path, exported: tuple[dict[str, Path], list[FileReport]]) -> None:
+def test_what_is_said_of_coverage_is_so(learnt: Path, exported: Exported) -> None:
     trained = load_run(learnt)
     layers = coverage(trained.net, head_macs_int8=False)
     # Every trained number but batch normalisation's shifts, which the biases absorb, and the features' mean and std.
@@ -148,9 +148,7 @@ def test_integers_are_within_half_a_step(learnt: Path) -> None:
         assert 2 * 255 * int(np.abs(conv.weight).max()) < 2**15
 
 
-def test_the_same_run_gives_the_same_bytes(
-    learnt: Path, exported: tuple[dict[str, Path], list[FileReport]], tmp_path: Path
-) -> None:
+def test_the_same_run_gives_the_same_bytes(learnt: Path, exported: Exported, tmp_path: Path) -> None:
     outputs = {name: tmp_path / f"m.{name}" for name in FORMATS}
     export_run(learnt, outputs, int8=True)
     for name, path in outputs.items():
@@ -158,16 +156,12 @@ def test_the_same_run_gives_the_same_bytes(
 
 
 def test_the_command_reports_and_the_suffix_decides(learnt: Path, tmp_path: Path) -> None:
-    both = CliRunner().invoke(
-        cli, ["export", str(learnt), "--int8", "--format", "onnx,tflite", "-o", str(tmp_path / "m")], catch_exceptions=False
-    )
-    assert both.exit_code == 0, both.output
+    both = edge_ser("export", learnt, "--int8", "--format", "onnx,tflite", "-o", tmp_path / "m")
     for word in ("m.onnx", "m.tflite", "same label", "UA", "float ONNX", "streamed against whole: 0", "gru ih", "3 s", "14 s"):
-        assert word in both.stdout
+        assert word in both
     report = json.loads((tmp_path / "m.report.json").read_text())
     assert [r["file"] for r in report] == ["m.onnx", "m.tflite"]
-    one = CliRunner().invoke(cli, ["export", str(learnt), "-o", str(tmp_path / "one.tflite")], catch_exceptions=False)
-    assert "one.tflite" in one.stdout
+    assert "one.tflite" in edge_ser("export", learnt, "-o", tmp_path / "one.tflite")
     assert read_model_file(tmp_path / "one.tflite").manifest.quantization["scheme"] == "float32"
 
 
@@ -229,7 +223,7 @@ def test_runs_of_another_loss_are_not_exported(train_tiny: Callable[..., Path], 
     ],
 )
 def test_an_edited_tflite_file_is_refused(
-    exported: tuple[dict[str, Path], list[FileReport]], tmp_path: Path, change: Callable[[bytes], bytes], message: str
+    exported: Exported, tmp_path: Path, change: Callable[[bytes], bytes], message: str
 ) -> None:
     path = tmp_path / "edited.tflite"
     content = exported[0]["tflite"].read_bytes()
@@ -240,9 +234,7 @@ def test_an_edited_tflite_file_is_refused(
         read_model_file(path)
 
 
-def test_noise_for_a_tflite_file_is_refused_in_one_line(
-    exported: tuple[dict[str, Path], list[FileReport]], tmp_path: Path
-) -> None:
+def test_noise_for_a_tflite_file_is_refused_in_one_line(exported: Exported, tmp_path: Path) -> None:
     content = bytearray(exported[0]["tflite"].read_bytes())
     rng = np.random.default_rng(0)
     path = tmp_path / "noise.tflite"
@@ -258,9 +250,7 @@ def test_noise_for_a_tflite_file_is_refused_in_one_line(
                 read_model_file(path)
 
 
-def test_engine_and_file_must_fit(
-    exported: tuple[dict[str, Path], list[FileReport]], speech: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_engine_and_file_must_fit(exported: Exported, speech: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = exported[0]
     answers = [EmotionRecognizer(files[name], backend=name).predict(speech) for name in FORMATS]
     np.testing.assert_allclose(answers[0].logits, answers[1].logits, atol=0.1)
@@ -271,25 +261,6 @@ def test_engine_and_file_must_fit(
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(BackendError, match=r"pip install 'edge-ser\[tflite\]'"):
         EmotionRecognizer(files["tflite"])
-
-
-def test_threads_share_a_recognizer(exported: tuple[dict[str, Path], list[FileReport]], real_clips: list[Path]) -> None:
-    recognizer = EmotionRecognizer(exported[0]["tflite"])
-    clips = real_clips[:6]
-    alone = [recognizer.predict(p).logits for p in clips]
-    found: dict[int, list[Float32Array]] = {}
-
-    def answer(number: int) -> None:
-        found[number] = [recognizer.predict(p).logits for p in clips]
-
-    threads = [threading.Thread(target=answer, args=(i,)) for i in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for logits in found.values():
-        for a, b in zip(alone, logits, strict=True):
-            assert np.array_equal(a, b)
 
 
 def test_the_shipped_files_are_int8_small_and_one_model(data_dir: Path) -> None:
@@ -309,9 +280,7 @@ def test_the_shipped_files_are_int8_small_and_one_model(data_dir: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime 2.14 is for Python up to 3.11")
-def test_tflite_runtime_2_14_answers_the_same(
-    exported: tuple[dict[str, Path], list[FileReport]], data_dir: Path, tmp_path: Path
-) -> None:
+def test_tflite_runtime_2_14_answers_the_same(exported: Exported, data_dir: Path, tmp_path: Path) -> None:
     """In an environment of its own: numpy < 2, no LiteRT, the engine that takes per-channel matrices for per-tensor ones."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv/bin/python"

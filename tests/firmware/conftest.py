@@ -13,7 +13,7 @@ from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import extract
 from edge_ser.model.c_source import source_of
 from edge_ser.model.manifest import read_model_file, shipped_model_path
-from tests.firmware.targets import tool
+from tests.needs import tool
 
 if TYPE_CHECKING:
     from edge_ser_export.c_library import CModel
@@ -46,7 +46,7 @@ def integers(learnt: Path, speech: Path) -> tuple[EmotionNet, QuantizedNet]:
 
     net = load_run(learnt).net
     with AudioReader(speech) as reader:
-        features = extract(np.concatenate(list(reader.blocks())))
+        features = extract(reader.samples())
     noise = (20 * np.random.default_rng(0).standard_normal((300, 128)) - 40).astype(np.float32)
     return net, quantize(net, activation_ranges(net, [features, noise]))
 

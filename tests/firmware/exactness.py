@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_ser.model.c_source import source_of
-from tests.firmware.targets import CLIP_S, EXAMPLES, ROOT, TARGETS, Board, Linux, RiscV, execute, missing
+from tests.firmware.targets import CLIP_S, EXAMPLES, ROOT, TARGETS, Board, Linux, RiscV, execute
+from tests.needs import missing
 
 PROGRAM = Path(__file__).with_suffix(".c")
 SPEECH = ROOT / "tests" / "golden" / "synthetic_speech.flac"

@@ -12,7 +12,8 @@ import pytest
 
 from edge_ser import EmotionRecognizer
 from edge_ser._version import __version__
-from tests.firmware.targets import EXAMPLES, ROOT, execute, make, need
+from tests.firmware.targets import EXAMPLES, ROOT, execute, make
+from tests.needs import need
 
 CSRC = ROOT / "edge_ser" / "csrc"
 COMPONENT = EXAMPLES / "component"

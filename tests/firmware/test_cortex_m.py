@@ -10,7 +10,8 @@ import pytest
 
 from tests.firmware import table
 from tests.firmware.exactness import COLUMNS, hashes
-from tests.firmware.targets import BOARDS, EXAMPLES, TARGETS, Board, Linux, RiscV, execute, make, need
+from tests.firmware.targets import BOARDS, EXAMPLES, TARGETS, Board, Linux, RiscV, execute, make
+from tests.needs import need
 
 pytestmark = pytest.mark.slow
 

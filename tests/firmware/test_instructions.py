@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_ser.engines.clib import SOURCES
-from tests.firmware.targets import refuse, tool
+from tests.needs import refuse, tool
 
 HERE = Path(__file__).parent
 COMPILER = "12"

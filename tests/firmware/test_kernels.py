@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_ser.engines.clib import SOURCES
-from tests.firmware.targets import tool
+from tests.needs import tool
 
 PROGRAM = Path(__file__).with_name("kernels.c")
 SANITISED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")

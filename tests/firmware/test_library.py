@@ -20,8 +20,9 @@ from edge_ser_export.c_library import CModel
 from edge_ser_export.quantize import QuantizedNet
 from edge_ser_train.method.model import EmotionNet
 from tests.firmware import reference
-from tests.firmware.targets import execute, tool
+from tests.firmware.targets import execute
 from tests.golden.make_c_tables import TABLES, tables
+from tests.needs import tool
 
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror")
 LIBC = {"math.h", "stddef.h", "stdint.h", "string.h"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,9 @@ import pytest
 
 from edge_ser.engines.clib import SOURCES
 from edge_ser_export.c_library import CModel, build
-from tests.firmware.targets import ROOT, execute, tool
+from tests.firmware.targets import ROOT, execute
 from tests.firmware.test_library import speech_of
+from tests.needs import refuse, tool
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_libfuzzer_under_sanitisers(fuzzer: Callable[..., Path], tmp_path: Path)
     probe = (tool("clang"), "-xc", "-fsanitize=fuzzer,address,undefined", "-", "-o", tmp_path / "probe")
     source = "int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d == 0 && n == 0; }"
     if subprocess.run(probe, input=source, capture_output=True, text=True, check=False).returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("clang has no libFuzzer (apt install libclang-rt-14-dev)")
+        refuse("clang has no libFuzzer (apt install libclang-rt-14-dev)")
     (tmp_path / "corpus").mkdir()
     for i in range(4):
         (tmp_path / "corpus" / str(i)).write_bytes(np.random.default_rng(i).bytes(20000))

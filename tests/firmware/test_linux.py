@@ -17,7 +17,8 @@ from edge_ser.engines.clib import library_path
 from edge_ser.model.manifest import shipped_model_path
 from edge_ser_export.c_library import CModel
 from tests.firmware import emulated
-from tests.firmware.targets import A53, A76, EXAMPLES, LINUXES, Linux, execute, make, need, refuse
+from tests.firmware.targets import A53, A76, EXAMPLES, LINUXES, Linux, execute, make
+from tests.needs import need, refuse
 
 SAID = re.compile(
     r"said (\d+\.\d\d)-(\d+\.\d\d) s: (\w+) (\d+) % \(neutral (\d+), angry (\d+), happy (\d+), sad (\d+)\)( no speech)?"

@@ -16,7 +16,8 @@ from edge_ser.personal.c_source import PERSON_FORMAT, write_person
 from edge_ser.personal.correction import heard_of
 from edge_ser.personal.profile import Profile
 from edge_ser_export.c_library import CModel
-from tests.firmware.targets import BOARDS, LINUXES, Linux, execute, need
+from tests.firmware.targets import BOARDS, LINUXES, Linux, execute
+from tests.needs import need
 
 
 def buzz(hz: float, seconds: float = 1.0) -> tuple[np.ndarray, int]:

@@ -20,7 +20,8 @@ from edge_ser.model.c_source import source_of
 from tests.conftest import ROOT
 from tests.firmware import emulated
 from tests.firmware.exactness import hashes
-from tests.firmware.targets import LINUXES, Linux, need, refuse
+from tests.firmware.targets import LINUXES, Linux
+from tests.needs import need, refuse
 
 pytestmark = pytest.mark.slow
 WINE = shutil.which("wine64", path=f"{os.environ.get('PATH', '')}:/usr/lib/wine")

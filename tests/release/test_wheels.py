@@ -15,7 +15,7 @@ import pytest
 from edge_ser.engines import clib
 from release.wheels import TARGETS, machine_of
 from tests.conftest import ROOT
-from tests.firmware.targets import need
+from tests.needs import need
 
 pytestmark = pytest.mark.slow
 

@@ -6,6 +6,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from edge_ser import EmotionRecognizer
+
+
+@pytest.fixture(scope="session")
+def recognizer() -> EmotionRecognizer:
+    """The model that ships; tests leave it as it is."""
+    return EmotionRecognizer()
+
 
 @pytest.fixture
 def talk(data_dir: Path, tmp_path: Path) -> Path:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,14 +84,8 @@ def test_the_middle_of_a_long_recording_is_judged(recognizer: EmotionRecognizer)
 
 def test_one_recognizer_serves_many_threads(recognizer: EmotionRecognizer, speech: Path) -> None:
     expected = recognizer.predict(speech).logits
-    answers: list[np.ndarray] = []
-    threads = [threading.Thread(target=lambda: answers.append(recognizer.predict(speech).logits)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == 8
-    assert all(np.array_equal(a, expected) for a in answers)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(np.array_equal(answer.logits, expected) for answer in pool.map(recognizer.predict, [speech] * 8))
 
 
 @pytest.mark.parametrize("parts", [[49], [65, 81], [49, 49, 161], [1025]])

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,22 +144,18 @@ def test_a_profile_and_a_confidence_limit_hold_for_streams_too(clips: list[tuple
     assert same(final, recognizer.predict((samples, rate)))
 
 
-def test_streams_of_one_recognizer_run_side_by_side(recognizer: EmotionRecognizer, clips: list[tuple[AnyArray, int]]) -> None:
-    found: dict[int, Prediction] = {}
+def test_threads_share_a_recognizer(recognizer: EmotionRecognizer, clips: list[tuple[AnyArray, int]]) -> None:
+    expected = [recognizer.predict(clip) for clip in clips[:6]]
 
-    def listen(i: int) -> None:
+    def answers(i: int) -> list[Prediction]:
         with recognizer.stream(clips[i][1]) as stream:
             for chunk in cut(clips[i][0], [700 + 100 * i]):
                 stream.feed(chunk)
-            found[i] = stream.finish()
+            return [stream.finish(), recognizer.predict(clips[i])]
 
-    threads = [threading.Thread(target=listen, args=(i,)) for i in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 6
-    assert all(same(found[i], recognizer.predict(clips[i])) for i in found)
+    with ThreadPoolExecutor(6) as pool:
+        for found, one in zip(pool.map(answers, range(6)), expected, strict=True):
+            assert all(same(answer, one) for answer in found)
 
 
 def test_bytes_are_int16(clips: list[tuple[AnyArray, int]]) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
-import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +16,7 @@ import soundfile
 
 from edge_ser.arrays import Float32Array
 from tests.conftest import ROOT
-
-_PACKAGES = {"node": "nodejs"}
-
-
-def need(*tools: str) -> None:
-    """Refuse the test where a tool is missing; a skip, but in CI a failure."""
-    absent = [_PACKAGES.get(tool, tool) for tool in tools if shutil.which(tool) is None]
-    if absent:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(
-            f"{', '.join(absent)} not installed (apt install {' '.join(absent)})"
-        )
-
-
-def need_module(name: str) -> None:
-    """Refuse the test where a Python package is missing."""
-    if find_spec(name) is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} not installed (pip install {name})")
+from tests.needs import need_module
 
 
 @pytest.fixture(scope="session")

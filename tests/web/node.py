@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_ser.arrays import AnyArray
-from tests.web.conftest import need
+from tests.needs import need
 
 TIMEOUT_S = 240
 

@@ -10,7 +10,7 @@ from edge_ser.model.c_source import source_of
 from tests.firmware.exactness import PROGRAM, clip_source, hashes
 from tests.firmware.targets import LINUXES
 from tests.firmware.test_kernels import PROGRAM as KERNELS
-from tests.web.conftest import need_module
+from tests.needs import need_module
 from tests.web.node import run_wasi
 from web.build import compiled
 

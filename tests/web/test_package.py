@@ -15,7 +15,8 @@ from edge_ser._version import __version__
 from edge_ser.arrays import Float32Array
 from edge_ser.personal.profile import Profile
 from tests.conftest import ROOT
-from tests.web.conftest import build, need
+from tests.needs import need
+from tests.web.conftest import build
 from tests.web.node import floats, run_script
 
 

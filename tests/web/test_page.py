@@ -16,7 +16,7 @@ import soundfile
 
 from edge_ser import EmotionRecognizer
 from edge_ser.arrays import Float32Array
-from tests.web.conftest import need, need_module
+from tests.needs import need, need_module
 
 pytestmark = pytest.mark.slow
 TIMEOUT_MS = 120_000

@@ -21,13 +21,13 @@ def matched(a: Report, b: Report) -> Report:
     """
     if len(a.results) == len(b.results) == 1:
         return b
-    keys = [(r.subject.name, r.subject.backend, r.subject.threads, r.subject.provider) for r in b.results]
-    of = dict(zip(keys, b.results, strict=True))
-    wanted = [(r.subject.name, r.subject.backend, r.subject.threads, r.subject.provider) for r in a.results]
-    missing = [key for key in wanted if key not in of]
-    if missing:
-        name, backend, threads, provider = missing[0]
-        raise ConfigError(f"only the first benchmark measured {name} with {backend}, {threads} threads, {provider}")
+    wanted, there = (
+        [(r.subject.name, r.subject.backend, r.subject.threads, r.subject.provider) for r in report.results] for report in (a, b)
+    )
+    of = dict(zip(there, b.results, strict=True))
+    for key in wanted:
+        if key not in of:
+            raise ConfigError("only the first benchmark measured {} with {}, {} threads, {}".format(*key))
     return Report(**{**vars(b), "results": tuple(of[key] for key in wanted)})
 
 
@@ -61,14 +61,9 @@ def _series(a: Result, b: Result) -> Iterator[tuple[str, Timing, Timing]]:
     of_b = {f"{case.seconds:.3g}": case for case in b.cases}
     for case in a.cases:
         other = of_b.get(f"{case.seconds:.3g}")
-        if other is None:
-            continue
-        yield f"{case.seconds:.3g} s, file to answer", case.answer, other.answer
-        yield "  of it on a processor", case.answer_cpu, other.answer_cpu
-        for stage, timing in case.stages.items():
-            yield f"  {stage.replace('_', ' ')}", timing, other.stages[stage]
-        if case.stream_answer is not None and other.stream_answer is not None:
-            yield "  stream, end to answer", case.stream_answer, other.stream_answer
+        if other is not None:
+            rows = dict(other.rows())
+            yield from ((name, timing, rows[name]) for name, timing in case.rows() if name in rows)
     if a.start is not None and b.start is not None:
         for name, timing in a.start.series.items():
             yield name.replace("_", " "), timing, b.start.series[name]
@@ -92,9 +87,8 @@ def _differences(a: Report, b: Report) -> Iterator[str]:
         slowed = report.after.throttling
         if slowed:
             yield f"{name} was slowed down: {', '.join(slowed)}"
-        busiest = max((c.load for c in (report.before, report.after) if c.load is not None), default=0.0)
-        if busiest > report.machine.cores:
-            yield f"{name} was measured on a busy machine: load {busiest:.1f} on {report.machine.cores} cores"
+        if report.overload is not None:
+            yield f"{name} was measured on a busy machine: load {report.overload:.1f} on {report.machine.cores} cores"
 
 
 def _shown(value: object) -> str:

@@ -16,11 +16,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge_ser.diagnose.benchmark.results import STAGES, START_SERIES, Report, Result, Timing
+from edge_ser.diagnose.benchmark.results import STAGES, START_SERIES, STATISTICS, Report, Result, Timing
 from edge_ser.errors import ConfigError, did_you_mean
 
 SERIES = ("answer", "answer_cpu", *STAGES, "stream_answer", *START_SERIES)
-STATISTICS = ("first", "min", "mean", "p50", "p90", "p99", "max")
 FIGURES = {"rtf": "", "stream_cpu": "%", "idle_cpu": "%", "steady_memory": "MB", "peak_memory": "MB", "size": "MB"}
 """Single figures and their units."""
 

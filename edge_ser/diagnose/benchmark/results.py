@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from edge_ser.files import writing
 FORMAT = "edge-ser-benchmark"
 FORMAT_VERSION = 1
 
+STATISTICS = ("first", "min", "mean", "p50", "p90", "p99", "max")
 STAGES = ("audio", "front_end", "network", "decision")
 START_SERIES = ("cold_start", "import", "load", "first_answer")
 
@@ -101,6 +103,14 @@ class Case:
             return None
         return statistics.median(self.stream_feed.times_ms) / 10 / self.seconds
 
+    def rows(self) -> Iterator[tuple[str, Timing]]:
+        """Yield what was timed, by the names that people read."""
+        yield f"{self.seconds:.3g} s, file to answer", self.answer
+        yield "  of it on a processor", self.answer_cpu
+        yield from ((f"  {name.replace('_', ' ')}", timing) for name, timing in self.stages.items())
+        if self.stream_answer is not None:
+            yield "  stream, end to answer", self.stream_answer
+
 
 @dataclass(frozen=True)
 class Start:
@@ -163,6 +173,12 @@ class Report:
     rounds: int
     stopped_because: str
     results: tuple[Result, ...]
+
+    @property
+    def overload(self) -> float | None:
+        """The machine's load before or after, the higher one, where more processes wanted a core than there are cores."""
+        busiest = max((c.load for c in (self.before, self.after) if c.load is not None), default=0.0)
+        return busiest if busiest > self.machine.cores else None
 
 
 def to_json(report: Report) -> str:

@@ -6,11 +6,9 @@ import textwrap
 from collections.abc import Iterator
 
 from edge_ser.diagnose.benchmark.histogram import SPARK_WIDTH, sparkline
-from edge_ser.diagnose.benchmark.results import Report, Result, Start, Subject, Timing
+from edge_ser.diagnose.benchmark.results import STATISTICS, Report, Result, Start, Subject, Timing
 from edge_ser.diagnose.machine import Condition, Machine
 from edge_ser.terminal import WIDE, keyed
-
-STATISTICS = ("first", "min", "mean", "p50", "p90", "p99", "max")
 
 _NOT_TOLD = "not told"
 
@@ -44,8 +42,7 @@ def format_report(report: Report, width: int = WIDE) -> str:
     lines = [f"edge-ser {report.edge_ser}"]
     for line in (*machine_lines(report.machine), *condition_lines(report.before, report.after)):
         lines += wrapped(line)
-    busiest = max((c.load for c in (report.before, report.after) if c.load is not None), default=0.0)
-    if busiest > report.machine.cores:
+    if report.overload is not None:
         lines += wrapped("THE MACHINE IS BUSY: compare what was measured together here, and no times")
     rounds = f"{report.warm_up_rounds} rounds of warm-up, then {report.rounds} rounds, {report.stopped_because}"
     lines += ["", *wrapped(rounds)]
@@ -54,12 +51,7 @@ def format_report(report: Report, width: int = WIDE) -> str:
     for result in report.results:
         lines += ["", *(part for line in subject_lines(result.subject) for part in wrapped(line)), ""]
         lines.append(f"{'ms':<{_NAME_WIDTH}}" + "".join(f"{name:>9}" for name in names))
-        for case in result.cases:
-            lines.append(row(f"{case.seconds:.3g} s, file to answer", case.answer))
-            lines.append(row("  of it on a processor", case.answer_cpu))
-            lines += [row(f"  {name.replace('_', ' ')}", timing) for name, timing in case.stages.items()]
-            if case.stream_answer is not None:
-                lines.append(row("  stream, end to answer", case.stream_answer))
+        lines += [row(*timed) for case in result.cases for timed in case.rows()]
         if result.start is not None:
             named = {**result.start.series, f"cold start, {result.start.seconds:.3g} s": result.start.series["cold_start"]}
             lines += [row(name.replace("_", " "), timing) for name, timing in named.items() if name != "cold_start"]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import subprocess
-import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,36 +88,6 @@ def test_the_encoder_in_parts_equals_the_encoder_at_once(native_library: Path, p
         late, alone = backend.judge(whole[skipped:]), backend.run(features[16 * skipped :])
         assert np.array_equal(late.logits, alone.logits), "the forward state of a stream is none of a later window's"
         assert np.array_equal(late.embedding, alone.embedding)
-
-
-def test_threads_share_a_recognizer(recognizer: EmotionRecognizer, speech: Path) -> None:
-    expected = recognizer.predict(speech).logits
-    found: list[bool] = []
-
-    def answer() -> None:
-        found.extend(np.array_equal(recognizer.predict(speech).logits, expected) for _ in range(5))
-
-    workers = [threading.Thread(target=answer) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert found == [True] * 20
-
-
-def test_it_needs_neither_scipy_nor_onnx_runtime(native_library: Path) -> None:
-    code = (
-        "import sys, numpy as np\n"
-        "from edge_ser import EmotionRecognizer\n"
-        "r = EmotionRecognizer(backend='native')\n"
-        "r.predict((0.1 * np.sin(np.arange(16000)), 16000))\n"
-        "with r.stream() as s:\n"
-        "    s.feed(0.1 * np.sin(np.arange(16000)))\n"
-        "    s.finish()\n"
-        "print([n for n in ('scipy', 'onnxruntime', 'soxr') if n in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert done.stdout.decode().strip() == "[]"
 
 
 @pytest.mark.parametrize(

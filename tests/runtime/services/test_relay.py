@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import soundfile
@@ -24,13 +22,7 @@ from edge_ser.services.relay import MOST_UNJUDGED_BYTES, SpeechToText
 from edge_ser.services.wyoming import parse_uri
 from tests.runtime.services.mqtt_broker import Home, Mosquitto
 from tests.runtime.services.speech_to_text import INFO, StandIn, before, both, framed, judging_when_told, message, say
-from tests.runtime.services.wyoming_clients import ANSWER_S, STOP, Server, chunk_with, event, start_with, told
-
-
-@pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
-
+from tests.runtime.services.wyoming_clients import ANSWER_S, STOP, Server, chunk_with, event, in_a_loop, start_with, told
 
 REPLIES: dict[str, list[bytes]] = {
     "plain": [message(Transcript("turn on the light").event())],
@@ -53,7 +45,8 @@ REPLIES: dict[str, list[bytes]] = {
 
 
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=list(REPLIES))
-def test_what_the_recogniser_says_comes_back_byte_for_byte(
+@in_a_loop
+async def test_what_the_recogniser_says_comes_back_byte_for_byte(
     recognizer: EmotionRecognizer, speech: Path, reply: list[bytes]
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
@@ -63,101 +56,82 @@ def test_what_the_recogniser_says_comes_back_byte_for_byte(
             writer.writelines(reply)
             writer.close()  # as many services do after each command
 
-    async def talk() -> None:
-        async with StandIn(answer) as asr, before(asr.uri, recognizer) as relay:
-            reader, writer = await SpeechToText(relay.uri, parse_uri(relay.uri), False).connect()
-            for one in framed(samples, rate_hz):
-                await async_write_event(one, writer)
-            came: list[tuple[Event, bytes]] = []
-            tones: list[tuple[Event, bytes]] = []
-            while (received := await asyncio.wait_for(reader.message(), ANSWER_S)) is not None:
-                one, content = received
-                (tones if one.type == "user-event" else came).append((one, content))
-            writer.close()
-            assert [content for _, content in came] == reply
-            assert [one.data for one, _ in tones] == [{"name": "emotion", "data": told(recognizer.predict(speech))}]
-            assert relay.published.get_nowait().label == recognizer.predict(speech).label
-            assert relay.notes == []
-
-    asyncio.run(talk())
+    async with StandIn(answer) as asr, before(asr.uri, recognizer) as relay:
+        reader, writer = await SpeechToText(relay.uri, parse_uri(relay.uri), False).connect()
+        for one in framed(samples, rate_hz):
+            await async_write_event(one, writer)
+        came: list[tuple[Event, bytes]] = []
+        tones: list[tuple[Event, bytes]] = []
+        while (received := await asyncio.wait_for(reader.message(), ANSWER_S)) is not None:
+            one, content = received
+            (tones if one.type == "user-event" else came).append((one, content))
+        writer.close()
+        assert [content for _, content in came] == reply
+        assert [one.data for one, _ in tones] == [{"name": "emotion", "data": told(recognizer.predict(speech))}]
+        assert relay.published.get_nowait().label == recognizer.predict(speech).label
+        assert relay.notes == []
 
 
-def test_the_recogniser_hears_what_was_sent_each_message_before_the_next(recognizer: EmotionRecognizer, speech: Path) -> None:
+@in_a_loop
+async def test_the_recogniser_hears_what_was_sent_each_message_before_the_next(
+    recognizer: EmotionRecognizer, speech: Path
+) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
-
-    async def talk() -> None:
-        async with StandIn() as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
-            for _ in range(2):  # one connection, two commands
-                for one in framed(samples, rate_hz):
-                    await client.write_event(one)
-                    assert await asyncio.wait_for(asr.heard.get(), ANSWER_S) == one
-                transcript, tone = await both(client)
-                assert transcript == Transcript("turn on the light").event()
-                assert tone == told(recognizer.predict(speech))
-
-    asyncio.run(talk())
+    async with StandIn() as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
+        for _ in range(2):  # one connection, two commands
+            for one in framed(samples, rate_hz):
+                await client.write_event(one)
+                assert await asyncio.wait_for(asr.heard.get(), ANSWER_S) == one
+            transcript, tone = await both(client)
+            assert transcript == Transcript("turn on the light").event()
+            assert tone == told(recognizer.predict(speech))
 
 
-def test_the_transcript_waits_for_no_judgement(
+@in_a_loop
+async def test_the_transcript_waits_for_no_judgement(
     recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
-    may_judge = threading.Event()
     judged = recognizer.predict(speech)
-    stream = recognizer.stream
-
-    def slow(*given: Any) -> Any:
-        assert may_judge.wait(ANSWER_S)
-        return stream(*given)
-
-    monkeypatch.setattr(recognizer, "stream", slow)
-
-    async def talk() -> None:
-        async with StandIn() as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
-            await say(client, samples, rate_hz)
-            assert await event(client) == Transcript("turn on the light").event()
-            assert not may_judge.is_set(), "not a sample was judged"
-            may_judge.set()
-            assert (await event(client)).data["data"] == told(judged)
-            assert relay.published.get_nowait().label == judged.label
-
-    asyncio.run(talk())
+    may_judge = judging_when_told(recognizer, monkeypatch)
+    async with StandIn() as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
+        await say(client, samples, rate_hz)
+        assert await event(client) == Transcript("turn on the light").event()
+        assert not may_judge.is_set(), "not a sample was judged"
+        may_judge.set()
+        assert (await event(client)).data["data"] == told(judged)
+        assert relay.published.get_nowait().label == judged.label
 
 
-def test_who_leaves_with_the_transcript_is_judged_all_the_same(
+@in_a_loop
+async def test_who_leaves_with_the_transcript_is_judged_all_the_same(
     recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
     may_judge = judging_when_told(recognizer, monkeypatch)
-
-    async def talk() -> None:
-        async with StandIn() as asr, before(asr.uri, recognizer) as relay:
-            async with AsyncClient.from_uri(relay.uri) as client:
-                await say(client, samples, rate_hz)
-                assert Transcript.is_type((await event(client)).type)
-            may_judge.set()
-            answer = await asyncio.wait_for(relay.published.get(), ANSWER_S)
-            assert answer.duration_s == pytest.approx(len(samples) / rate_hz)
-            async with AsyncClient.from_uri(relay.uri) as client:  # and who leaves before it is no fault of anybody
-                await client.write_event(start_with())
-            while await asyncio.wait_for(asr.heard.get(), ANSWER_S) is not None:
-                pass
-            assert relay.notes == []
-
-    asyncio.run(talk())
+    async with StandIn() as asr, before(asr.uri, recognizer) as relay:
+        async with AsyncClient.from_uri(relay.uri) as client:
+            await say(client, samples, rate_hz)
+            assert Transcript.is_type((await event(client)).type)
+        may_judge.set()
+        answer = await asyncio.wait_for(relay.published.get(), ANSWER_S)
+        assert answer.duration_s == pytest.approx(len(samples) / rate_hz)
+        async with AsyncClient.from_uri(relay.uri) as client:  # and who leaves before it is no fault of anybody
+            await client.write_event(start_with())
+        while await asyncio.wait_for(asr.heard.get(), ANSWER_S) is not None:
+            pass
+        assert relay.notes == []
 
 
-def test_home_assistant_finds_a_speech_to_text_service(recognizer: EmotionRecognizer) -> None:
-    async def talk() -> None:
-        async with StandIn() as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
-            await client.write_event(Describe().event())
-            announced = await event(client)
-            assert Info.from_event(announced) == Info.from_event(INFO)
-            (program,) = announced.data.pop("emotion")
-            assert program["models"][0]["labels"] == list(recognizer.labels)
-            assert announced.data == INFO.data
-
-    asyncio.run(talk())
+@in_a_loop
+async def test_home_assistant_finds_a_speech_to_text_service(recognizer: EmotionRecognizer) -> None:
+    async with StandIn() as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
+        await client.write_event(Describe().event())
+        announced = await event(client)
+        assert Info.from_event(announced) == Info.from_event(INFO)
+        (program,) = announced.data.pop("emotion")
+        assert program["models"][0]["labels"] == list(recognizer.labels)
+        assert announced.data == INFO.data
 
 
 @pytest.mark.parametrize(
@@ -169,42 +143,37 @@ def test_home_assistant_finds_a_speech_to_text_service(recognizer: EmotionRecogn
     ],
     ids=["silence", "8 bits", "a stop alone"],
 )
-def test_audio_that_cannot_be_judged_is_heard_all_the_same(
+@in_a_loop
+async def test_audio_that_cannot_be_judged_is_heard_all_the_same(
     recognizer: EmotionRecognizer, expected: str, sent: list[Event]
 ) -> None:
-    async def talk() -> None:
-        async with StandIn() as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
-            for one in sent:
-                await client.write_event(one)
-                assert await asyncio.wait_for(asr.heard.get(), ANSWER_S) == one
-            transcript, tone = await both(client)
-            assert transcript == Transcript("turn on the light").event()
-            assert list(tone) == ["error"], "no error event: that would be the recogniser's"
-            assert expected in tone["error"]
-
-    asyncio.run(talk())
+    async with StandIn() as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
+        for one in sent:
+            await client.write_event(one)
+            assert await asyncio.wait_for(asr.heard.get(), ANSWER_S) == one
+        transcript, tone = await both(client)
+        assert transcript == Transcript("turn on the light").event()
+        assert list(tone) == ["error"], "no error event: that would be the recogniser's"
+        assert expected in tone["error"]
 
 
-def test_audio_that_comes_too_fast_is_passed_on_and_not_kept(
+@in_a_loop
+async def test_audio_that_comes_too_fast_is_passed_on_and_not_kept(
     recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
     may_judge = judging_when_told(recognizer, monkeypatch)
     chunk = chunk_with(bytes(range(256)) * 2**11)
     n = MOST_UNJUDGED_BYTES // 2**19 + 3
-
-    async def talk() -> None:
-        async with StandIn() as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
-            for one in [start_with(), *[chunk] * n, STOP]:
-                await client.write_event(one)
-                assert await asyncio.wait_for(asr.heard.get(), ANSWER_S) == one
-            assert Transcript.is_type((await event(client)).type)
-            may_judge.set()
-            assert "than it can be judged" in (await event(client)).data["data"]["error"]
-            await say(client, samples, rate_hz)
-            assert (await both(client))[1] == told(recognizer.predict(speech))
-
-    asyncio.run(talk())
+    async with StandIn() as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
+        for one in [start_with(), *[chunk] * n, STOP]:
+            await client.write_event(one)
+            assert await asyncio.wait_for(asr.heard.get(), ANSWER_S) == one
+        assert Transcript.is_type((await event(client)).type)
+        may_judge.set()
+        assert "than it can be judged" in (await event(client)).data["data"]["error"]
+        await say(client, samples, rate_hz)
+        assert (await both(client))[1] == told(recognizer.predict(speech))
 
 
 def test_the_tone_of_a_command_goes_to_the_broker(

@@ -20,12 +20,7 @@ from edge_ser import EmotionRecognizer
 from edge_ser.services.wyoming import is_same, parse_uri
 from tests.commanding import run
 from tests.runtime.services.speech_to_text import StandIn, before, both, hear_and_write, message, say
-from tests.runtime.services.wyoming_clients import ANSWER_S, Server, chunk_with, ended, event, start_with
-
-
-@pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
+from tests.runtime.services.wyoming_clients import ANSWER_S, Server, chunk_with, ended, event, in_a_loop, start_with
 
 
 async def close(heard: Event, writer: asyncio.StreamWriter) -> None:
@@ -73,85 +68,76 @@ FAULTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("answer", "expected"), FAULTS.values(), ids=list(FAULTS))
-def test_a_fault_of_the_recogniser_is_one_event_and_one_line(
+@in_a_loop
+async def test_a_fault_of_the_recogniser_is_one_event_and_one_line(
     recognizer: EmotionRecognizer, speech: Path, answer: Any, expected: str
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
-
-    async def talk() -> None:
-        async with StandIn(answer) as asr, before(asr.uri, recognizer, idle_s=3.0 if answer is nothing else ANSWER_S) as relay:
-            async with AsyncClient.from_uri(relay.uri) as client:
-                await say(client, samples, rate_hz)
+    async with StandIn(answer) as asr, before(asr.uri, recognizer, idle_s=3.0 if answer is nothing else ANSWER_S) as relay:
+        async with AsyncClient.from_uri(relay.uri) as client:
+            await say(client, samples, rate_hz)
+            received = await event(client)
+            if received.type == "user-event":
                 received = await event(client)
-                if received.type == "user-event":
-                    received = await event(client)
-                error = Error.from_event(received)
-                assert error.code == "asr"
-                assert error.text.startswith(f"the speech-to-text service at {asr.uri} {expected}")
-                assert await ended(client)
-            assert relay.notes == [error.text]
-            asr.answer = hear_and_write
-            async with AsyncClient.from_uri(relay.uri) as client:
-                await say(client, samples, rate_hz)
-                assert (await both(client))[0] == Transcript("turn on the light").event()
-
-    asyncio.run(talk())
+            error = Error.from_event(received)
+            assert error.code == "asr"
+            assert error.text.startswith(f"the speech-to-text service at {asr.uri} {expected}")
+            assert await ended(client)
+        assert relay.notes == [error.text]
+        asr.answer = hear_and_write
+        async with AsyncClient.from_uri(relay.uri) as client:
+            await say(client, samples, rate_hz)
+            assert (await both(client))[0] == Transcript("turn on the light").event()
 
 
-def test_a_transcript_that_never_comes_ends_it_whatever_else_is_said(recognizer: EmotionRecognizer) -> None:
+@in_a_loop
+async def test_a_transcript_that_never_comes_ends_it_whatever_else_is_said(recognizer: EmotionRecognizer) -> None:
     async def hang(heard: Event, writer: asyncio.StreamWriter) -> None:
         """Answer all but audio."""
         if heard.type == "describe":
             writer.write(message(Info().event()))
 
-    async def talk() -> None:
-        async with (
-            StandIn(hang) as asr,
-            before(asr.uri, recognizer, idle_s=0.5) as relay,
-            AsyncClient.from_uri(relay.uri) as client,
-        ):
-            for one in (start_with(), chunk_with(), AudioStop().event()):
-                await client.write_event(one)
+    async with (
+        StandIn(hang) as asr,
+        before(asr.uri, recognizer, idle_s=0.5) as relay,
+        AsyncClient.from_uri(relay.uri) as client,
+    ):
+        for one in (start_with(), chunk_with(), AudioStop().event()):
+            await client.write_event(one)
+        answered = await event(client)
+        while answered.type != "error":  # the client, and the recogniser, go on
+            await client.write_event(Describe().event())
             answered = await event(client)
-            while answered.type != "error":  # the client, and the recogniser, go on
-                await client.write_event(Describe().event())
-                answered = await event(client)
-            assert Error.from_event(answered).text.endswith("transcript within 0.5 s (serve --idle)")
-
-    asyncio.run(talk())
+        assert Error.from_event(answered).text.endswith("transcript within 0.5 s (serve --idle)")
 
 
-def test_a_recogniser_that_answers_early_and_closes_is_no_fault(recognizer: EmotionRecognizer) -> None:
+@in_a_loop
+async def test_a_recogniser_that_answers_early_and_closes_is_no_fault(recognizer: EmotionRecognizer) -> None:
     async def early(heard: Event, writer: asyncio.StreamWriter) -> None:
         if heard.type == "audio-chunk":
             writer.write(message(Transcript("stop").event()))
             writer.close()
 
-    async def talk() -> None:
-        async with StandIn(early) as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
-            await client.write_event(start_with())
-            await client.write_event(chunk_with())
-            assert await event(client) == Transcript("stop").event()
-            assert await ended(client)
-            assert relay.notes == []
-
-    asyncio.run(talk())
+    async with StandIn(early) as asr, before(asr.uri, recognizer) as relay, AsyncClient.from_uri(relay.uri) as client:
+        await client.write_event(start_with())
+        await client.write_event(chunk_with())
+        assert await event(client) == Transcript("stop").event()
+        assert await ended(client)
+        assert relay.notes == []
 
 
-def test_the_command_before_a_service_that_is_not_there(serve: Callable[..., Server]) -> None:
-    async def talk() -> None:
-        async with StandIn() as asr:
-            pass
-        server = Server("--asr", asr.uri)
-        async with server.client() as client:
-            await client.write_event(Describe().event())
-            error = Error.from_event(await event(client))
-            assert error.code == "asr"
-            assert error.text == f"the speech-to-text service at {asr.uri} cannot be reached: Connection refused"
-            assert await ended(client)
-        assert await asyncio.to_thread(server.stop) == (0, f"edge-ser: {error.text}\n")
-
-    asyncio.run(talk())
+@in_a_loop
+async def test_the_command_before_a_service_that_is_not_there(serve: Callable[..., Server]) -> None:
+    async with StandIn() as asr:
+        pass
+    server = Server("--asr", asr.uri)
+    async with server.client() as client:
+        await client.write_event(Describe().event())
+        error = Error.from_event(await event(client))
+        assert error.code == "asr"
+        assert error.text == f"the speech-to-text service at {asr.uri} cannot be reached: Connection refused"
+        assert await ended(client)
+    assert await asyncio.to_thread(server.stop) == (0, f"edge-ser: {error.text}\n")
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:

@@ -20,15 +20,11 @@ from wyoming.event import Event
 from edge_ser import EmotionRecognizer
 from edge_ser.services.relay import MOST_UNJUDGED_BYTES
 from tests.runtime.services.speech_to_text import StandIn, before, both, framed, judging_when_told, message, say
-from tests.runtime.services.wyoming_clients import ANSWER_S, STOP, chunk_with, event, start_with
+from tests.runtime.services.wyoming_clients import ANSWER_S, STOP, chunk_with, event, in_a_loop, start_with
 
 
-@pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
-
-
-def test_the_tone_stands_in_the_text_where_asked_for(recognizer: EmotionRecognizer, speech: Path) -> None:
+@in_a_loop
+async def test_the_tone_stands_in_the_text_where_asked_for(recognizer: EmotionRecognizer, speech: Path) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
     answer = recognizer.predict(speech)
     noise = np.random.default_rng(0).normal(0, 3000, 32000).astype(np.int16)
@@ -39,22 +35,19 @@ def test_the_tone_stands_in_the_text_where_asked_for(recognizer: EmotionRecogniz
         if heard.type == "audio-stop":
             writer.write(message(Transcript(texts.pop(0), {"id": 7}, "en").event()))
 
-    async def talk() -> None:
-        async with StandIn(reply) as asr, before(asr.uri, recognizer, tag=True) as relay:
-            for spoken, text, expected in [
-                (samples, "turn it off", f"[{answer.label}] turn it off"),
-                (samples, "", ""),  # nothing was understood
-                (noise, "turn it off", "turn it off"),
-                (np.zeros(16000, np.int16), "turn it off", "turn it off"),  # cannot be judged at all
-                (samples, "turn it off", f"[{answer.label}] turn it off"),
-            ]:
-                texts.append(text)
-                async with AsyncClient.from_uri(relay.uri) as client:
-                    await say(client, spoken, rate_hz)
-                    transcript, _ = await both(client)
-                    assert Transcript.from_event(transcript) == Transcript(expected, {"id": 7}, "en")
-
-    asyncio.run(talk())
+    async with StandIn(reply) as asr, before(asr.uri, recognizer, tag=True) as relay:
+        for spoken, text, expected in [
+            (samples, "turn it off", f"[{answer.label}] turn it off"),
+            (samples, "", ""),  # nothing was understood
+            (noise, "turn it off", "turn it off"),
+            (np.zeros(16000, np.int16), "turn it off", "turn it off"),  # cannot be judged at all
+            (samples, "turn it off", f"[{answer.label}] turn it off"),
+        ]:
+            texts.append(text)
+            async with AsyncClient.from_uri(relay.uri) as client:
+                await say(client, spoken, rate_hz)
+                transcript, _ = await both(client)
+                assert Transcript.from_event(transcript) == Transcript(expected, {"id": 7}, "en")
 
 
 def sounding(monkeypatch: pytest.MonkeyPatch, recognizer: EmotionRecognizer, labels: list[str]) -> None:
@@ -124,7 +117,8 @@ OF_8_BITS = [start_with(width=1), chunk_with(width=1), STOP]
     ],
     ids=["plain", "streamed", "an error", "silence", "8 bits", "a stop alone", "a start over"],
 )
-def test_utterances_sent_without_waiting_keep_their_tones(
+@in_a_loop
+async def test_utterances_sent_without_waiting_keep_their_tones(
     recognizer: EmotionRecognizer,
     speech: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -134,22 +128,21 @@ def test_utterances_sent_without_waiting_keep_their_tones(
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
     sounding(monkeypatch, recognizer, ["angry", "neutral", "happy"])
-
-    async def talk() -> None:
-        async with (
-            StandIn(numbered(3, 3, pieces)) as asr,
-            before(asr.uri, recognizer, tag=True) as relay,
-            AsyncClient.from_uri(relay.uri) as client,
-        ):
-            for utterance in [first or framed(samples, rate_hz), *[framed(samples, rate_hz)] * 2]:
-                for one in utterance:
-                    await client.write_event(one)
-            assert await texts_of(client, 3) == expected
-
-    asyncio.run(talk())
+    async with (
+        StandIn(numbered(3, 3, pieces)) as asr,
+        before(asr.uri, recognizer, tag=True) as relay,
+        AsyncClient.from_uri(relay.uri) as client,
+    ):
+        for utterance in [first or framed(samples, rate_hz), *[framed(samples, rate_hz)] * 2]:
+            for one in utterance:
+                await client.write_event(one)
+        assert await texts_of(client, 3) == expected
 
 
-def test_the_next_utterance_may_have_begun(recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_a_loop
+async def test_the_next_utterance_may_have_begun(
+    recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
     sounding(monkeypatch, recognizer, ["angry", "neutral"])
     stops = 0
@@ -161,26 +154,24 @@ def test_the_next_utterance_may_have_begun(recognizer: EmotionRecognizer, speech
         if heard.type == "mark" or (heard.type == "audio-stop" and stops == 2):
             writer.writelines(map(message, plain(stops)))
 
-    async def talk() -> None:
-        async with (
-            StandIn(reply) as asr,
-            before(asr.uri, recognizer, tag=True) as relay,
-            AsyncClient.from_uri(relay.uri) as client,
-        ):
-            await say(client, samples, rate_hz)
-            assert (await event(client)).data["data"]["label"] == "angry"
-            *begun, stop = framed(samples, rate_hz)
-            for one in [*begun, Event("mark")]:
-                await client.write_event(one)
-            assert await texts_of(client, 1) == ["[angry] text 1"]
-            await client.write_event(stop)
-            assert await texts_of(client, 1) == ["[neutral] text 2"]
-
-    asyncio.run(talk())
+    async with (
+        StandIn(reply) as asr,
+        before(asr.uri, recognizer, tag=True) as relay,
+        AsyncClient.from_uri(relay.uri) as client,
+    ):
+        await say(client, samples, rate_hz)
+        assert (await event(client)).data["data"]["label"] == "angry"
+        *begun, stop = framed(samples, rate_hz)
+        for one in [*begun, Event("mark")]:
+            await client.write_event(one)
+        assert await texts_of(client, 1) == ["[angry] text 1"]
+        await client.write_event(stop)
+        assert await texts_of(client, 1) == ["[neutral] text 2"]
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_an_utterance_without_a_transcript_shifts_no_tone(
+@in_a_loop
+async def test_an_utterance_without_a_transcript_shifts_no_tone(
     recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
@@ -195,24 +186,22 @@ def test_an_utterance_without_a_transcript_shifts_no_tone(
         if heard.type == "audio-stop" and stops > 1:
             writer.writelines(map(message, (plain(1) if late and stops == 2 else []) + plain(stops)))
 
-    async def talk() -> None:
-        async with (
-            StandIn(reply) as asr,
-            before(asr.uri, recognizer, tag=True) as relay,
-            AsyncClient.from_uri(relay.uri) as client,
-        ):
-            await say(client, samples, rate_hz)
-            assert (await event(client)).data["data"]["label"] == "angry"
-            await say(client, samples, rate_hz)
-            # Of which of the two it is nobody can tell.
-            assert await texts_of(client, 1 + late) == (["text 1"] if late else []) + ["text 2"]
-            await say(client, samples, rate_hz)
-            assert await texts_of(client, 1) == ["[happy] text 3"]
-
-    asyncio.run(talk())
+    async with (
+        StandIn(reply) as asr,
+        before(asr.uri, recognizer, tag=True) as relay,
+        AsyncClient.from_uri(relay.uri) as client,
+    ):
+        await say(client, samples, rate_hz)
+        assert (await event(client)).data["data"]["label"] == "angry"
+        await say(client, samples, rate_hz)
+        # Of which of the two it is nobody can tell.
+        assert await texts_of(client, 1 + late) == (["text 1"] if late else []) + ["text 2"]
+        await say(client, samples, rate_hz)
+        assert await texts_of(client, 1) == ["[happy] text 3"]
 
 
-def test_a_transcript_before_the_audio_stop_takes_no_other_place(
+@in_a_loop
+async def test_a_transcript_before_the_audio_stop_takes_no_other_place(
     recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
@@ -226,26 +215,24 @@ def test_a_transcript_before_the_audio_stop_takes_no_other_place(
             writer.writelines(map(message, plain(n)))
             n += 1
 
-    async def talk() -> None:
-        async with (
-            StandIn(reply) as asr,
-            before(asr.uri, recognizer, tag=True) as relay,
-            AsyncClient.from_uri(relay.uri) as client,
-        ):
-            start, *rest = framed(samples, rate_hz)[1:]
-            await client.write_event(start)
-            assert await texts_of(client, 1) == ["text 0"]
-            for one in rest[:-1]:
-                await client.write_event(one)
-            await client.write_event(start)  # it leaves the rest unsaid, for it has its transcript
-            for one in rest:
-                await client.write_event(one)
-            assert await texts_of(client, 1) == ["[angry] text 1"]
-
-    asyncio.run(talk())
+    async with (
+        StandIn(reply) as asr,
+        before(asr.uri, recognizer, tag=True) as relay,
+        AsyncClient.from_uri(relay.uri) as client,
+    ):
+        start, *rest = framed(samples, rate_hz)[1:]
+        await client.write_event(start)
+        assert await texts_of(client, 1) == ["text 0"]
+        for one in rest[:-1]:
+            await client.write_event(one)
+        await client.write_event(start)  # it leaves the rest unsaid, for it has its transcript
+        for one in rest:
+            await client.write_event(one)
+        assert await texts_of(client, 1) == ["[angry] text 1"]
 
 
-def test_audio_that_comes_too_fast_keeps_its_place(
+@in_a_loop
+async def test_audio_that_comes_too_fast_keeps_its_place(
     recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
@@ -253,19 +240,15 @@ def test_audio_that_comes_too_fast_keeps_its_place(
     monkeypatch.setattr("edge_ser.services.relay.LOST_S", math.inf)  # the client waits for the judge, not for the transcript
     may_judge = judging_when_told(recognizer, monkeypatch)
     chunk = chunk_with(bytes(range(256)) * 2**11)
-
-    async def talk() -> None:
-        async with (
-            StandIn(numbered(2, 2, plain)) as asr,
-            before(asr.uri, recognizer, tag=True) as relay,
-            AsyncClient.from_uri(relay.uri) as client,
-        ):
-            for one in [start_with(), *[chunk] * (MOST_UNJUDGED_BYTES // 2**19 + 3), STOP]:
-                await client.write_event(one)
-                assert await asyncio.wait_for(asr.heard.get(), ANSWER_S) == one
-            may_judge.set()
-            assert "than it can be judged" in (await event(client)).data["data"]["error"]
-            await say(client, samples, rate_hz)
-            assert await texts_of(client, 2) == ["text 0", "[angry] text 1"]
-
-    asyncio.run(talk())
+    async with (
+        StandIn(numbered(2, 2, plain)) as asr,
+        before(asr.uri, recognizer, tag=True) as relay,
+        AsyncClient.from_uri(relay.uri) as client,
+    ):
+        for one in [start_with(), *[chunk] * (MOST_UNJUDGED_BYTES // 2**19 + 3), STOP]:
+            await client.write_event(one)
+            assert await asyncio.wait_for(asr.heard.get(), ANSWER_S) == one
+        may_judge.set()
+        assert "than it can be judged" in (await event(client)).data["data"]["error"]
+        await say(client, samples, rate_hz)
+        assert await texts_of(client, 2) == ["text 0", "[angry] text 1"]

@@ -30,17 +30,16 @@ from tests.runtime.services.wyoming_clients import (
     complaint,
     ended,
     event,
+    in_a_loop,
     start_with,
     told,
 )
 
 
-@pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
-
-
-def test_an_utterance_is_answered_as_predict_answers_it(server: Server, recognizer: EmotionRecognizer, speech: Path) -> None:
+@in_a_loop
+async def test_an_utterance_is_answered_as_predict_answers_it(
+    server: Server, recognizer: EmotionRecognizer, speech: Path
+) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
     stereo = np.stack([samples, samples[::-1]], axis=1)
     variants: list[tuple[AnyArray, int]] = [
@@ -51,13 +50,9 @@ def test_an_utterance_is_answered_as_predict_answers_it(server: Server, recogniz
         (stereo, 8000),
         (samples[:3000], rate_hz),
     ]
-
-    async def talk() -> None:
-        async with server.client() as client:
-            for given, rate in variants:
-                assert await ask(client, given, rate) == told(recognizer.predict((given, rate)))
-
-    asyncio.run(talk())
+    async with server.client() as client:
+        for given, rate in variants:
+            assert await ask(client, given, rate) == told(recognizer.predict((given, rate)))
 
 
 def test_many_clients_at_once_each_get_their_own_answer(
@@ -78,28 +73,26 @@ def test_many_clients_at_once_each_get_their_own_answer(
     assert asyncio.run(talk_all()) == [told(recognizer.predict(clip)) for clip in clips]
 
 
-def test_it_announces_itself_and_answers_a_ping(server: Server) -> None:
-    async def talk() -> None:
-        async with server.client() as client:
-            await client.write_event(Describe().event())
-            announced = await event(client)
-            # No domain of the protocol is emotion; nobody shall take us for what we are not.
-            info = Info.from_event(announced)
-            assert info == Info()
-            (program,) = announced.data["emotion"]
-            assert program["name"] == "edge-ser"
-            assert program["models"][0]["labels"] == ["neutral", "angry", "happy", "sad"]
-            assert "not for judging what a person feels" in program["models"][0]["description"]
-            for text, back in [("there?", "there?"), (None, None), ("\ud800", "?")]:
-                raw = json.dumps({"type": "ping", "data": {"text": text}}).encode() + b"\n"
-                assert client._writer is not None
-                client._writer.write(raw)
-                assert Pong.from_event(await event(client)).text == back
-            await client.write_event(Event("transcribe", {"language": "en"}))  # not ours: dropped
-            await client.write_event(Ping("still").event())
-            assert Pong.from_event(await event(client)).text == "still"
-
-    asyncio.run(talk())
+@in_a_loop
+async def test_it_announces_itself_and_answers_a_ping(server: Server) -> None:
+    async with server.client() as client:
+        await client.write_event(Describe().event())
+        announced = await event(client)
+        # No domain of the protocol is emotion; nobody shall take us for what we are not.
+        info = Info.from_event(announced)
+        assert info == Info()
+        (program,) = announced.data["emotion"]
+        assert program["name"] == "edge-ser"
+        assert program["models"][0]["labels"] == ["neutral", "angry", "happy", "sad"]
+        assert "not for judging what a person feels" in program["models"][0]["description"]
+        for text, back in [("there?", "there?"), (None, None), ("\ud800", "?")]:
+            raw = json.dumps({"type": "ping", "data": {"text": text}}).encode() + b"\n"
+            assert client._writer is not None
+            client._writer.write(raw)
+            assert Pong.from_event(await event(client)).text == back
+        await client.write_event(Event("transcribe", {"language": "en"}))  # not ours: dropped
+        await client.write_event(Ping("still").event())
+        assert Pong.from_event(await event(client)).text == "still"
 
 
 UNANSWERABLE: list[tuple[str, str, list[Event]]] = [
@@ -132,38 +125,32 @@ UNANSWERABLE: list[tuple[str, str, list[Event]]] = [
 
 
 @pytest.mark.parametrize(("expected", "sent"), [case[1:] for case in UNANSWERABLE], ids=[case[0] for case in UNANSWERABLE])
-def test_an_utterance_that_cannot_be_answered_gets_one_error_and_the_next_one_its_answer(
+@in_a_loop
+async def test_an_utterance_that_cannot_be_answered_gets_one_error_and_the_next_one_its_answer(
     server: Server, recognizer: EmotionRecognizer, speech: Path, expected: str, sent: list[Event]
 ) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
-
-    async def talk() -> None:
-        async with server.client() as client:
-            for one in sent:
-                await client.write_event(one)
-            error = await complaint(client)
-            assert error.code == "audio"
-            assert expected in error.text
-            assert len(error.text) < 400
-            assert await ask(client, samples, rate_hz) == told(recognizer.predict(speech))
-
-    asyncio.run(talk())
+    async with server.client() as client:
+        for one in sent:
+            await client.write_event(one)
+        error = await complaint(client)
+        assert error.code == "audio"
+        assert expected in error.text
+        assert len(error.text) < 400
+        assert await ask(client, samples, rate_hz) == told(recognizer.predict(speech))
 
 
-def test_a_second_start_drops_the_first_utterance(server: Server, recognizer: EmotionRecognizer, speech: Path) -> None:
+@in_a_loop
+async def test_a_second_start_drops_the_first_utterance(server: Server, recognizer: EmotionRecognizer, speech: Path) -> None:
     samples, rate_hz = soundfile.read(speech, dtype="int16")
-
-    async def talk() -> None:
-        async with server.client() as client:
-            await client.write_event(start_with())
-            await client.write_event(chunk_with())
-            await client.write_event(AudioStart(rate_hz, 2, 1).event())
-            assert "another audio-start" in (await complaint(client)).text
-            await client.write_event(AudioChunk(rate_hz, 2, 1, samples.tobytes()).event())
-            await client.write_event(STOP)
-            assert (await event(client)).data["data"] == told(recognizer.predict(speech))
-
-    asyncio.run(talk())
+    async with server.client() as client:
+        await client.write_event(start_with())
+        await client.write_event(chunk_with())
+        await client.write_event(AudioStart(rate_hz, 2, 1).event())
+        assert "another audio-start" in (await complaint(client)).text
+        await client.write_event(AudioChunk(rate_hz, 2, 1, samples.tobytes()).event())
+        await client.write_event(STOP)
+        assert (await event(client)).data["data"] == told(recognizer.predict(speech))
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

@@ -20,13 +20,18 @@ from wyoming.ping import Ping, Pong
 
 from edge_ser import EmotionRecognizer
 from edge_ser.services.connection import MAX_PART_BYTES
-from tests.runtime.services.wyoming_clients import STOP, Server, ask, chunk_with, complaint, ended, event, start_with, told
-
-
-@pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
-
+from tests.runtime.services.wyoming_clients import (
+    STOP,
+    Server,
+    ask,
+    chunk_with,
+    complaint,
+    ended,
+    event,
+    in_a_loop,
+    start_with,
+    told,
+)
 
 NOT_WYOMING = {
     "text": b"GET / HTTP/1.1\r\n\r\n",
@@ -64,7 +69,8 @@ def test_what_is_no_message_gets_one_error_and_the_door(server: Server, sent: by
     assert server.rss_mb < 1000  # nothing is kept free for the gigabytes that were announced
 
 
-def test_a_message_of_odd_types_or_half_a_message_ends_nothing_else(server: Server) -> None:
+@in_a_loop
+async def test_a_message_of_odd_types_or_half_a_message_ends_nothing_else(server: Server) -> None:
     odd = [
         b'{"type": 5, "data": 7, "payload_length": -3}\n',
         b'{"type": "ping", "data": []}\n',
@@ -76,63 +82,53 @@ def test_a_message_of_odd_types_or_half_a_message_ends_nothing_else(server: Serv
     for half in (b'{"type": "audio-sta', b'{"type": "audio-chunk", "payload_length": 1000}\nabc', b""):
         with server.raw() as connection:
             connection.sendall(half)
-
-    async def talk() -> None:
-        async with server.client() as client:
-            await client.write_event(Describe().event())
-            assert Info.is_type((await event(client)).type)
-
-    asyncio.run(talk())
+    async with server.client() as client:
+        await client.write_event(Describe().event())
+        assert Info.is_type((await event(client)).type)
 
 
-def test_a_client_too_many_is_told_so(serve: Callable[..., Server]) -> None:
+@in_a_loop
+async def test_a_client_too_many_is_told_so(serve: Callable[..., Server]) -> None:
     server = serve("--max-clients", 2)
-
-    async def talk() -> None:
-        async with server.client() as first, server.client() as second:
-            for client in (first, second):
-                await client.write_event(start_with())
-                await client.write_event(Ping().event())
-                assert Pong.is_type((await event(client)).type)
-            async with server.client() as third:
-                await third.write_event(Describe().event())
-                error = await complaint(third)
-                assert error.code == "busy"
-                assert await ended(third)
-        for _ in range(100):  # the server sees a little later than we that a client has left
-            async with server.client() as fourth:
-                await fourth.write_event(Ping().event())
-                if Pong.is_type((await event(fourth)).type):
-                    return
-            await asyncio.sleep(0.05)
-        pytest.fail("the places of those who left stay taken")
-
-    asyncio.run(talk())
+    async with server.client() as first, server.client() as second:
+        for client in (first, second):
+            await client.write_event(start_with())
+            await client.write_event(Ping().event())
+            assert Pong.is_type((await event(client)).type)
+        async with server.client() as third:
+            await third.write_event(Describe().event())
+            error = await complaint(third)
+            assert error.code == "busy"
+            assert await ended(third)
+    for _ in range(100):  # the server sees a little later than we that a client has left
+        async with server.client() as fourth:
+            await fourth.write_event(Ping().event())
+            if Pong.is_type((await event(fourth)).type):
+                return
+        await asyncio.sleep(0.05)
+    pytest.fail("the places of those who left stay taken")
 
 
-def test_who_only_pings_gives_way_to_who_has_audio(serve: Callable[..., Server], speech: Path) -> None:
+@in_a_loop
+async def test_who_only_pings_gives_way_to_who_has_audio(serve: Callable[..., Server], speech: Path) -> None:
     server = serve("--max-clients", 2)
     samples, rate_hz = soundfile.read(speech, dtype="int16")
-
-    async def talk() -> None:
-        async with server.client() as silent, server.client() as speaking:
-            await speaking.write_event(start_with())
-            for client in (silent, speaking):
-                await client.write_event(Ping().event())
-                assert Pong.is_type((await event(client)).type)
-            async with server.client() as third:
-                assert (await ask(third, samples, rate_hz))["label"]
-                error = await complaint(silent)
-                assert (error.code, "another client" in error.text) == ("busy", True)
-                assert await ended(silent)
-                async with server.client() as fourth:  # the others' places are theirs: one speaks, one just has
-                    assert (await complaint(fourth)).code == "busy"
-                assert (await ask(third, samples, rate_hz))["label"]
-                await speaking.write_event(chunk_with())
-                await speaking.write_event(STOP)
-                assert (await event(speaking)).type == "user-event"
-
-    asyncio.run(talk())
+    async with server.client() as silent, server.client() as speaking:
+        await speaking.write_event(start_with())
+        for client in (silent, speaking):
+            await client.write_event(Ping().event())
+            assert Pong.is_type((await event(client)).type)
+        async with server.client() as third:
+            assert (await ask(third, samples, rate_hz))["label"]
+            error = await complaint(silent)
+            assert (error.code, "another client" in error.text) == ("busy", True)
+            assert await ended(silent)
+            async with server.client() as fourth:  # the others' places are theirs: one speaks, one just has
+                assert (await complaint(fourth)).code == "busy"
+            assert (await ask(third, samples, rate_hz))["label"]
+            await speaking.write_event(chunk_with())
+            await speaking.write_event(STOP)
+            assert (await event(speaking)).type == "user-event"
 
 
 def test_within_an_utterance_only_audio_buys_time(serve: Callable[..., Server]) -> None:
@@ -166,22 +162,19 @@ def test_within_an_utterance_only_audio_buys_time(serve: Callable[..., Server]) 
     asyncio.run(both())
 
 
-def test_an_utterance_has_a_longest_length(serve: Callable[..., Server], speech: Path) -> None:
+@in_a_loop
+async def test_an_utterance_has_a_longest_length(serve: Callable[..., Server], speech: Path) -> None:
     server = serve("--max-duration", 4.5)
     samples, rate_hz = soundfile.read(speech, dtype="int16")
-
-    async def talk() -> None:
-        async with server.client() as client:
-            await client.write_event(start_with())
-            for _ in range(50):
-                await client.write_event(chunk_with(bytes(3200)))  # 0.1 s
-            await client.write_event(STOP)
-            error = await complaint(client)
-            assert error.code == "audio"
-            assert error.text == "the utterance is longer than 4.5 s (serve --max-duration); send audio-stop before that"
-            assert (await ask(client, samples, rate_hz))["duration_s"] == pytest.approx(4.339, abs=0.001)
-
-    asyncio.run(talk())
+    async with server.client() as client:
+        await client.write_event(start_with())
+        for _ in range(50):
+            await client.write_event(chunk_with(bytes(3200)))  # 0.1 s
+        await client.write_event(STOP)
+        error = await complaint(client)
+        assert error.code == "audio"
+        assert error.text == "the utterance is longer than 4.5 s (serve --max-duration); send audio-stop before that"
+        assert (await ask(client, samples, rate_hz))["duration_s"] == pytest.approx(4.339, abs=0.001)
 
 
 def test_idle_slow_and_deaf_clients_are_turned_away(serve: Callable[..., Server]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient
@@ -23,6 +24,17 @@ from tests.commanding import COMMAND as EDGE_SER
 
 COMMAND = [*EDGE_SER, "serve"]
 ANSWER_S = 120.0  # a test machine may be busy
+Given = ParamSpec("Given")
+
+
+def in_a_loop(test: Callable[Given, Coroutine[Any, Any, None]]) -> Callable[Given, None]:
+    """Let a test that awaits run to its end."""
+
+    @functools.wraps(test)
+    def run(*given: Given.args, **named: Given.kwargs) -> None:
+        asyncio.run(test(*given, **named))
+
+    return run
 
 
 class Server:

@@ -38,11 +38,6 @@ def lines(*arguments: object, stdin: bytes | None = None) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def recognizer() -> EmotionRecognizer:
-    return EmotionRecognizer()
-
-
-@pytest.fixture(scope="module")
 def meeting(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four real recordings with silence between them, in stereo, as a 16-bit FLAC."""
     parts = [np.zeros(16000, dtype=np.int16)]

@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
 
-from edge_ser.cli import cli
 from edge_ser.errors import CorpusError
-from edge_ser_train.corpora.clips import Clip
-from edge_ser_train.corpora.splits import PARTS, Split, check_leaks, find_leaks, load_split, make_splits, relabel, training_split
+from edge_ser_train.corpora.clips import PARTS, Clip
+from edge_ser_train.corpora.splits import Split, check_leaks, find_leaks, load_split, make_splits, relabel, training_split
 from edge_ser_train.corpora.tables import read_corpus
 from edge_ser_train.paper.experiments import PLANS
-from tests.conftest import TINY_SETTINGS
+from tests.training import TINY_SETTINGS, edge_ser, refused, setting
 
 LABELS = ("neutral", "angry", "happy", "sad")
 
@@ -165,15 +163,12 @@ def test_training_refuses_identical_audio_in_train_and_test(tiny_data: Path, tmp
     one, other = (next(c for c in clips if c.split == part) for part in ("train", "test"))
     samples, rate = soundfile.read(folder / one.name, dtype="int16")
     soundfile.write(folder / other.name, samples, rate, subtype="PCM_24")  # other bytes, the same sound
-    arguments = ["train", "--data", str(folder.parent), "--corpus", "tiny", "--out", str(tmp_path / "run")]
-    for setting in TINY_SETTINGS:
-        arguments += ["--set", setting]
-    result = CliRunner().invoke(cli, arguments)
-    assert isinstance(result.exception, CorpusError)
-    assert f"1 identical audio in both train and test: tiny/{other.name}" in str(result.exception)
+    where = ("--data", folder.parent, "--corpus", "tiny", "--out", tmp_path / "run")
+    command = ("train", *where, *setting(*TINY_SETTINGS))
+    assert f"1 identical audio in both train and test: tiny/{other.name}" in refused(*command)
     # Nothing is left in the way of the same command on data set right.
     (folder / other.name).write_bytes((tiny_data / "tiny" / other.name).read_bytes())
-    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    edge_ser(*command)
 
 
 def test_a_run_by_protocol_saves_its_split(tiny_data: Path, tiny_run: Path) -> None:

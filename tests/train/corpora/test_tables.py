@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from edge_ser.arrays import Float32Array
-from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, RunError
 from edge_ser.frontend.features import LOGMEL_V1, FrontEndConfig, bin_centres_hz
 from edge_ser_train.corpora.clips import Clip
@@ -28,7 +26,7 @@ from edge_ser_train.method.dataset import (
     normalisation,
 )
 from edge_ser_train.method.run import CONFIG, read_data
-from tests.conftest import TINY_SETTINGS
+from tests.training import TINY_SETTINGS, edge_ser, setting
 
 LABELS = ("neutral", "angry", "happy", "sad")
 
@@ -116,17 +114,14 @@ def test_excited_is_happy_on_iemocap_where_it_is_no_label_of_its_own(name: str) 
 def test_any_preset_trains_on_iemocap_by_its_own_custom(
     iemocap_data: Path, tmp_path: Path, settings: tuple[str, ...], happy: int, left_out: int
 ) -> None:
-    command = ["train", "--data", str(iemocap_data), "--corpus", "iemocap", "--preset", "paper", "--out", str(tmp_path / "run")]
-    command += ["--protocol", "leave-one-session-out", "--fold", "1", "--cache", str(tmp_path / "cache")]
-    command += [x for setting in (*TINY_SETTINGS, "optimizer.max_steps=2", *settings) for x in ("--set", setting)]
-    result = CliRunner().invoke(cli, command, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    where = ("--data", iemocap_data, "--corpus", "iemocap", "--out", tmp_path / "run", "--cache", tmp_path / "cache")
+    how = ("--preset", "paper", "--protocol", "leave-one-session-out", "--fold", "1")
+    edge_ser("train", *where, *how, *setting(*TINY_SETTINGS, "optimizer.max_steps=2", *settings))
     data = read_data(tmp_path / "run")
     assert data["train"]["per_label"]["happy"] == happy
     assert sum(data["left_out"].values()) == left_out
     assert load_config(tmp_path / "run" / CONFIG).label_map["excited"] == data["label_map"]["excited"] == "happy"
-    resumed = CliRunner().invoke(cli, ["train", "--out", str(tmp_path / "run"), "--resume"], catch_exceptions=False)
-    assert resumed.exit_code == 0, resumed.output
+    edge_ser("train", "--out", tmp_path / "run", "--resume")
 
 
 def test_cached_features_are_the_runtimes_and_change_with_the_file(tiny_data: Path, tmp_path: Path) -> None:

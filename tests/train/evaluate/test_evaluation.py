@@ -11,14 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
 
-from edge_ser.cli import cli
 from edge_ser.errors import CorpusError, EdgeSerError, RunError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import extract
 from edge_ser.model.manifest import shipped_model_path
-from edge_ser_train.corpora.splits import PARTS
+from edge_ser_train.corpora.clips import PARTS
 from edge_ser_train.corpora.tables import read_corpus
 from edge_ser_train.evaluate.adaptation import adaptation
 from edge_ser_train.evaluate.conditions import CONDITIONS, add_noise, coloured_noise, cut, level, telephone
@@ -34,8 +32,8 @@ from edge_ser_train.evaluate.personal import calibration, leave_corpus_out
 from edge_ser_train.evaluate.robustness import robustness
 from edge_ser_train.method.run import MODEL
 from edge_ser_train.method.weights import load_run
-from tests.conftest import TINY_SETTINGS
 from tests.exporting import export_run
+from tests.training import TINY_SETTINGS, edge_ser, refused, setting
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +56,7 @@ def test_run_and_exported_file_score_alike(learnt: Path, learnt_model: Path, tin
 
 def test_a_run_is_tested_on_its_own_split(tiny_data: Path, tmp_path: Path) -> None:
     out, where = tmp_path / "run", ["--data", str(tiny_data), "--corpus", "tiny"]
-    settings = [word for setting in TINY_SETTINGS for word in ("--set", setting)]
-    arguments = ["train", *where, "--protocol", "leave-one-speaker-out", "--fold", "s1", "--out", str(out), *settings]
-    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    edge_ser("train", *where, "--protocol", "leave-one-speaker-out", "--fold", "s1", "--out", out, *setting(*TINY_SETTINGS))
     training = open_run_or_model(out).training
     own = {part: {c.speaker for c in training.read(tiny_data, "tiny") if c.split == part} for part in PARTS}
     assert own == {"test": {"s1"}, "dev": {"s2"}, "train": {"s0", "s3", "s4", "s5"}}  # labels.csv says: test s5, dev s4
@@ -91,11 +87,11 @@ def test_excited_is_happy_to_a_model_that_has_no_such_label(iemocap_data: Path) 
 
 
 def test_the_command_prints_every_score(tiny_model: Path, tiny_data: Path) -> None:
-    arguments = ["evaluate", str(tiny_model), "--data", str(tiny_data), "--corpus", "tiny"]
-    text = CliRunner().invoke(cli, arguments, catch_exceptions=False).output
+    arguments = ("evaluate", tiny_model, "--data", tiny_data, "--corpus", "tiny")
+    text = edge_ser(*arguments)
     for word in ("UA", "WA", "macro-F1", "ECE", "95 % interval over clips", "neutral", "8 clips of 1 speaker;"):
         assert word in text
-    record = json.loads(CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False).stdout.splitlines()[-1])
+    record = json.loads(edge_ser(*arguments, "--json").splitlines()[-1])
     assert {"ua", "wa", "macro_f1", "confusion", "ua_95", "protocol", "n_clips"} <= record.keys()
 
 
@@ -174,8 +170,8 @@ def test_a_class_that_does_not_occur_counts_nowhere(
     table.write_text("file,speaker,emotion" + table.read_text().removeprefix("file,s,emotion"))
     subject = tmp_path / ("run" if what == "run" else "m.onnx")
     (shutil.copytree if what == "run" else shutil.copy)(learnt if what == "run" else learnt_model, subject)
-    command = ["evaluate", str(subject), "--data", str(tmp_path / "data"), "--corpus", "calm", "--split", "all"]
-    result = json.loads(CliRunner().invoke(cli, [*command, "--json"], catch_exceptions=False).stdout.splitlines()[-1])
+    command = ("evaluate", subject, "--data", tmp_path / "data", "--corpus", "calm", "--split", "all")
+    result = json.loads(edge_ser(*command, "--json").splitlines()[-1])
     recalls = [row[i] / sum(row) for i, row in enumerate(result["confusion"][:3])]
     assert result["ua"] == pytest.approx(np.mean(recalls))
     assert result["confusion"][3] == [0, 0, 0, 0]
@@ -185,15 +181,15 @@ def test_a_class_that_does_not_occur_counts_nowhere(
     text = format_evaluation(result)
     assert re.search(r"\n  sad +no clip$", text)
     assert "95 % interval over clips" in text
-    text = CliRunner().invoke(cli, [*command, "--robustness"], catch_exceptions=False).output
+    text = edge_ser(*command, "--robustness")
     assert text.endswith("  calm: zero-shot (corpus not trained on), 3 of 4 classes (nobody is sad)\n")
     assert "95 % over clips" in text
     if what == "run":
         assert (subject / "evaluation-calm-all.png").read_bytes().startswith(b"\x89PNG")
         assert json.loads((subject / "evaluation-calm-all.json").read_text()) == result
         return
-    assert CliRunner().invoke(cli, [*command, "--record"], catch_exceptions=False).exit_code == 0
-    told = " ".join(CliRunner().invoke(cli, ["info", str(subject)], catch_exceptions=False).output.split())
+    edge_ser(*command, "--record")
+    told = " ".join(edge_ser("info", subject).split())
     assert "18 clips, no two speakers told apart, interval over clips; zero-shot (corpus not trained on), 3 of 4 classes" in told
 
 
@@ -243,7 +239,7 @@ def test_conditions_do_what_they_say(speech: Path) -> None:
 
 def test_codecs_keep_the_length_and_lose_more_at_fewer_bits(speech: Path) -> None:
     with AudioReader(speech, 16000) as reader:
-        samples = np.concatenate(list(reader.blocks()))
+        samples = reader.samples()
     error = {}
     for name in ("Opus, 6 kbit/s", "Opus, 16 kbit/s", "MP3, 23 kbit/s"):
         back = CONDITIONS[name](samples, np.random.default_rng(0))
@@ -295,19 +291,17 @@ def test_other_corpora_and_conditions(what: str, learnt: Path, learnt_model: Pat
     assert "telephone (8 kHz, G.711)" in text
     copied = tmp_path / "run"
     shutil.copytree(learnt, copied)
-    command = ["evaluate", str(copied), "--data", str(tmp_path / "data"), "--leave-corpus-out"]
-    output = CliRunner().invoke(cli, command, catch_exceptions=False).output
-    assert "a minute of others, ordinary" in output
+    command = ("evaluate", copied, "--data", tmp_path / "data", "--leave-corpus-out")
+    assert "a minute of others, ordinary" in edge_ser(*command)
     assert json.loads((copied / "leave-corpus-out.json").read_text())[0]["corpus"] == "other"
     for wrong in (["--corpus", "tiny"], ["--robustness"], ["--calibration"], ["--adaptation"]):
-        assert CliRunner().invoke(cli, [*command, *wrong]).exit_code == 2
+        assert refused(*command, *wrong).startswith("2 ")
 
 
 def test_calibration_is_scored_on_a_split_of_any_corpus(learnt: Path, tiny_data: Path, tmp_path: Path) -> None:
     shutil.copytree(learnt, tmp_path / "run")
-    command = ["evaluate", str(tmp_path / "run"), "--data", str(tiny_data), "--corpus", "tiny", "--calibration"]
-    output = CliRunner().invoke(cli, [*command, "--split", "all"], catch_exceptions=False).output
-    assert "a minute of others, mixed" in output
+    command = ("evaluate", tmp_path / "run", "--data", tiny_data, "--corpus", "tiny", "--split", "all", "--calibration")
+    assert "a minute of others, mixed" in edge_ser(*command)
     results = json.loads((tmp_path / "run" / "calibration-tiny-all.json").read_text())
     assert results[0]["confusion"] == evaluate_run(learnt, tiny_data, "tiny", "all", None)["confusion"]
     assert results[3]["calibration"] == "a minute of others, mixed"
@@ -318,9 +312,8 @@ def test_calibration_is_scored_on_a_split_of_any_corpus(learnt: Path, tiny_data:
 
 def test_adaptation_is_scored_on_clips_that_it_did_not_hear(learnt: Path, tiny_data: Path, tmp_path: Path) -> None:
     shutil.copytree(learnt, tmp_path / "run")
-    command = ["evaluate", str(tmp_path / "run"), "--data", str(tiny_data), "--corpus", "tiny", "--split", "all", "--adaptation"]
-    output = CliRunner().invoke(cli, command, catch_exceptions=False).output
-    assert "4 utterances an emotion" in output
+    command = ("evaluate", tmp_path / "run", "--data", tiny_data, "--corpus", "tiny", "--split", "all", "--adaptation")
+    assert "4 utterances an emotion" in edge_ser(*command)
     results = json.loads((tmp_path / "run" / "adaptation-tiny-all.json").read_text())
     assert (tmp_path / "run" / "adaptation-tiny-all.png").read_bytes().startswith(b"\x89PNG")
     names = ["none", *(f"{n} utterance{'s' * (n > 1)} an emotion" for n in (1, 2, 4, 8)), "4 neutral ones alone"]

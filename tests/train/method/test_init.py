@@ -23,7 +23,7 @@ from edge_ser_train.method.config import load_preset
 from edge_ser_train.method.dequantize import read_network
 from edge_ser_train.method.inference import infer
 from edge_ser_train.method.loop import Trainer
-from tests.conftest import TINY_SETTINGS
+from tests.training import TINY_SETTINGS, edge_ser
 
 
 def test_a_run_starts_from_another_with_other_labels(
@@ -138,9 +138,6 @@ def test_the_float_network_of_a_model_file_answers_as_the_file(preset: str, spee
 def test_a_small_corpus_starts_from_the_model_that_ships(
     tiny_run: Path, tiny_data: Path, tmp_path: Path, train_tiny: Callable[..., Path]
 ) -> None:
-    from click.testing import CliRunner
-
-    from edge_ser.cli import cli
     from tests.exporting import export_run
 
     run = train_tiny(tmp_path / "run", "small")
@@ -152,7 +149,7 @@ def test_a_small_corpus_starts_from_the_model_that_ships(
     assert not torch.equal(own.net.fc2.weight, source.fc2.weight)
     # Its card names the corpora behind the convolutions and their licences, and evaluation does not call them unheard.
     export_run(run, {"onnx": tmp_path / "mine.onnx"})
-    card = " ".join(CliRunner().invoke(cli, ["info", str(tmp_path / "mine.onnx")]).output.split())
+    card = " ".join(edge_ser("info", tmp_path / "mine.onnx").split())
     assert "trained on 32 clips of 4 speakers" in card
     assert "tiny: 32 clips, " in card
     assert "cremad: 2576 clips (of what it builds on), ODbL 1.0 + DbCL 1.0" in card

@@ -19,7 +19,7 @@ from edge_ser_train.method.config import load_config, load_preset
 from edge_ser_train.method.run import describe_data, open_run, record_run
 from edge_ser_train.method.weights import load_tensors
 from tests.commanding import COMMAND
-from tests.conftest import TINY_SETTINGS
+from tests.training import TINY_SETTINGS, setting
 
 
 def kept_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -91,9 +91,7 @@ def train_by_two(data: Path, out: Path, preset: str, *settings: str) -> subproce
     """Train on the miniature corpus in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     command += [str(Path(sys.executable).parent / "edge-ser"), "train", "--data", str(data), "--corpus", "tiny"]
-    command += ["--preset", preset, "--out", str(out)]
-    for setting in (*TINY_SETTINGS, *settings):
-        command += ["--set", setting]
+    command += ["--preset", preset, "--out", str(out), *setting(*TINY_SETTINGS, *settings)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 

@@ -7,13 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from safetensors.torch import save
 
-from edge_ser.cli import cli
 from edge_ser.errors import RunError
 from edge_ser_train.method import run as runs
 from edge_ser_train.method.weights import load_tensors
+from tests.training import refused
 
 
 def test_two_processes_never_train_in_one_folder(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -24,20 +23,16 @@ def test_two_processes_never_train_in_one_folder(tiny_run: Path, tiny_data: Path
         folder.mkdir(exist_ok=True)
         before = sorted(path.name for path in folder.iterdir())
         with runs.held(folder):
-            done = CliRunner().invoke(cli, ["train", "--out", str(folder), *map(str, arguments)])
-            assert isinstance(done.exception, RunError)
-            assert f"another process trains in {folder}" in str(done.exception)
+            assert refused("train", "--out", folder, *arguments).startswith(f"1 another process trains in {folder}")
         assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def test_a_split_that_would_be_written_over_is_a_mistake_of_usage(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_run / runs.SPLIT, tmp_path)
-    done = CliRunner().invoke(
-        cli,
-        ["train", "--data", str(tiny_data), "--corpus", "tiny", "--split", str(tmp_path / runs.SPLIT), "--out", str(tmp_path)],
-    )
-    assert done.exit_code == 2
-    assert "is read, too" in done.output
+    where = ("--data", tiny_data, "--corpus", "tiny", "--split", tmp_path / runs.SPLIT, "--out", tmp_path)
+    complaint = refused("train", *where)
+    assert complaint.startswith("2 ")
+    assert "is read, too" in complaint
 
 
 @pytest.mark.parametrize("name", [runs.CHECKPOINT, runs.MODEL])
@@ -64,7 +59,6 @@ def test_resume_refuses_a_damaged_checkpoint(tiny_run: Path, tmp_path: Path) -> 
     content = bytearray((folder / runs.CHECKPOINT).read_bytes())
     content[-1000] ^= 1
     (folder / runs.CHECKPOINT).write_bytes(content)
-    done = CliRunner().invoke(cli, ["train", "--out", str(folder), "--resume"])
-    assert isinstance(done.exception, RunError)
-    assert "checkpoint.safetensors is damaged: it does not hold what its checksum says" in str(done.exception)
-    assert f"--set optimizer.init={folder}" in str(done.exception)
+    complaint = refused("train", "--out", folder, "--resume")
+    assert "checkpoint.safetensors is damaged: it does not hold what its checksum says" in complaint
+    assert f"--set optimizer.init={folder}" in complaint

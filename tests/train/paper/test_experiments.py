@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from edge_ser.cli import cli
 from edge_ser.errors import ConfigError, RunError
 from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.tables import read_corpus
@@ -19,12 +17,12 @@ from edge_ser_train.paper.experiments import EXPERIMENTS, FIGURES, FOUR, PLANS, 
 from edge_ser_train.paper.results import read_cells
 from edge_ser_train.paper.running import Outcome, run_cell
 from edge_ser_train.paper.table import gather, read_results, write_result
+from tests.training import edge_ser, refused, setting
 
 
 def reproduce(data: Path, out: Path, *arguments: str) -> str:
-    command = ["reproduce", "--data", str(data), "--corpus", "tiny", "--quick", "--out", str(out)]
-    command += ["--set", "precision=float32", *arguments]
-    return CliRunner().invoke(cli, command, catch_exceptions=False).output
+    where = ("--data", data, "--corpus", "tiny", "--out", out)
+    return edge_ser("reproduce", *where, "--quick", *setting("precision=float32"), *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +105,9 @@ def test_a_cell_that_was_cut_goes_on_to_the_same_figures(reproduced: Path, tiny_
 def test_two_jobs_give_what_one_gives(reproduced: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)  # one thread a job, as here: more of them add up in another order
     reproduce(tiny_data, tmp_path, "--table", "1", "--jobs", "2")
-    for setting in ("setting-1", "setting-2"):
+    for name in ("setting-1", "setting-2"):
         one, two = (
-            json.loads((out / f"cells/tiny-4-fixed/{setting}/quick-seed0.json").read_text()) for out in (reproduced, tmp_path)
+            json.loads((out / f"cells/tiny-4-fixed/{name}/quick-seed0.json").read_text()) for out in (reproduced, tmp_path)
         )
         assert one["test_confusion_per_speaker"] == two["test_confusion_per_speaker"]
         assert one["config"] == two["config"]
@@ -140,10 +138,9 @@ def test_the_grid_is_the_papers(data_dir: Path, tiny_data: Path, tmp_path: Path)
 
 
 def test_nothing_chosen_is_a_usage_error(tiny_data: Path, tmp_path: Path) -> None:
-    command = ["reproduce", "--data", str(tiny_data), "--corpus", "tiny", "--out", str(tmp_path)]
-    result = CliRunner().invoke(cli, command)
-    assert result.exit_code == 2
-    assert "give --setting, --figure, --table, --experiment, --ablations or --all" in result.output
+    complaint = refused("reproduce", "--data", tiny_data, "--corpus", "tiny", "--out", tmp_path)
+    assert complaint.startswith("2 ")
+    assert "give --setting, --figure, --table, --experiment, --ablations or --all" in complaint
 
 
 def test_compactness_and_pca_of_known_points() -> None:

@@ -6,15 +6,14 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from filelock import SoftFileLease
 
-from edge_ser.cli import cli
 from edge_ser_train.paper import running
 from edge_ser_train.paper.cells import Cell, plan_cells
 from edge_ser_train.paper.experiments import EXPERIMENTS
 from edge_ser_train.paper.running import Outcome, in_order, repeat_of, run_cells
 from edge_ser_train.paper.table import read_results
+from tests.training import edge_ser, setting
 
 HOLDER = """
 import sys, time
@@ -101,29 +100,24 @@ def test_the_order_answers_first(iemocap_data: Path) -> None:
 
 
 def test_the_cost_is_said_before_anything_starts(tiny_data: Path, tmp_path: Path) -> None:
-    command = ["reproduce", "--data", str(tiny_data), "--corpus", "tiny", "--out", str(tmp_path / "out"), "--seeds", "3"]
-    command += ["--cache", str(tmp_path / "cache"), "--table", "1", "--set", "precision=float32", "--cells"]
-    said = CliRunner().invoke(cli, [*command, "0"], catch_exceptions=False)
-    assert said.exit_code == 0
-    assert "6 cells (2 experiments), 0 done before" in said.output
-    assert "setting-1 (logmel-paper): measured " in said.output
-    assert "6 cells, 6,000 steps: about " in said.output
-    assert ", 2 cells: setting-2, fixed, seed 0" in said.output
-    assert "6 cells to do; the same command goes on" in said.output
+    where = ("--data", tiny_data, "--corpus", "tiny", "--out", tmp_path / "out", "--cache", tmp_path / "cache")
+    said = edge_ser("reproduce", *where, "--seeds", 3, "--table", "1", *setting("precision=float32"), "--cells", 0)
+    assert "6 cells (2 experiments), 0 done before" in said
+    assert "setting-1 (logmel-paper): measured " in said
+    assert "6 cells, 6,000 steps: about " in said
+    assert ", 2 cells: setting-2, fixed, seed 0" in said
+    assert "6 cells to do; the same command goes on" in said
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
 def test_new_speakers_stand_beside_the_papers_table(iemocap_data: Path, tmp_path: Path) -> None:
-    command = ["reproduce", "--data", str(iemocap_data), "--corpus", "iemocap", "--out", str(tmp_path), "--quick"]
-    command += ["--cache", str(tmp_path / "cache"), "--table", "1", "--experiment", "alpha-0.1", "--set", "precision=float32"]
-    first = CliRunner().invoke(cli, [*command, "--cells", "2"], catch_exceptions=False)
-    assert first.exit_code == 0, first.output
-    assert "3 cells to do" in first.output
+    where = ("--data", iemocap_data, "--corpus", "iemocap", "--out", tmp_path, "--cache", tmp_path / "cache")
+    command = ("reproduce", *where, "--quick", "--table", "1", "--experiment", "alpha-0.1", *setting("precision=float32"))
+    assert "3 cells to do" in edge_ser(*command, "--cells", 2)
     done = {name: cell["experiment"] for name, cell in read_results(tmp_path).items()}
     assert list(done.values()) == ["setting-1", "setting-1"]
-    last = CliRunner().invoke(cli, command, catch_exceptions=False)
-    assert "to do" not in last.output
+    assert "to do" not in edge_ser(*command)
     report = (tmp_path / "report-iemocap-4-paper.md").read_text()
     assert "| setting | paper (IEMOCAP) | iemocap-4-paper | iemocap-4-leave-one-session-out |" in report
     assert report.count("| Mel, softmax loss (λ = 0) |") == 3  # theirs beside both, and each place's own table

@@ -12,7 +12,7 @@ import numpy as np
 from edge_ser.arrays import Int64Array
 from edge_ser.errors import CorpusError
 
-SPLITS = ("train", "dev", "test")
+PARTS = ("train", "dev", "test")
 ORDINARY = ("neutral", "calm")
 """Emotions whose clips stand for ordinary speech."""
 

@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 
 from edge_ser.errors import CorpusError, did_you_mean
-from edge_ser_train.corpora.clips import Clip
+from edge_ser_train.corpora.clips import PARTS, Clip
 from edge_ser_train.corpora.tables import read_corpus
 
 PROTOCOLS = ("fixed", "folds", "leave-one-speaker-out", "leave-one-session-out", "paper")
-PARTS = ("train", "dev", "test")
 _SPEAKER_DEPENDENT = ("paper",)
 _N_SUBSETS, _N_REPEATS = 10, 5
 

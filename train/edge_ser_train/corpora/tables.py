@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_ser.errors import CorpusError, did_you_mean
-from edge_ser_train.corpora.clips import SPLITS, Clip, Report, refuse
+from edge_ser_train.corpora.clips import PARTS, Clip, Report, refuse
 from edge_ser_train.corpora.layouts import LAYOUTS, read_layout
 
 
@@ -117,8 +117,8 @@ def read_table(folder: Path, name: str, report: Report = refuse) -> list[Clip]:
             report(f"{where}: {file_name} is listed twice")
         elif not path.is_file():
             report(f"{where}: {path} does not exist")
-        elif "split" in row and split not in SPLITS:
-            report(f"{where}: split is {split!r}; expected {', '.join(SPLITS)}")
+        elif "split" in row and split not in PARTS:
+            report(f"{where}: split is {split!r}; expected {', '.join(PARTS)}")
         else:
             known = {column: row.get(column) or "" for column in ("fold", "gender", "session", "dialogue", "scenario")}
             text = row.get("text_id") or ""

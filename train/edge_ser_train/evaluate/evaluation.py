@@ -20,8 +20,8 @@ from edge_ser.prediction import distance_of, softmax
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.terminal import progress
 from edge_ser_train.bootstrap import Interval
-from edge_ser_train.corpora.clips import Clip
-from edge_ser_train.corpora.splits import PARTS, split_title
+from edge_ser_train.corpora.clips import PARTS, Clip, class_numbers
+from edge_ser_train.corpora.splits import split_title
 from edge_ser_train.corpora.tables import corpus_facts, read_corpus, select
 from edge_ser_train.metrics import confusion_matrix, paired_change, score, unweighted_accuracy
 
@@ -138,7 +138,7 @@ class Subject:
 
     def score_answers(self, clips: Sequence[Clip], split: str, probabilities: Float64Array) -> dict[str, Any]:
         """Return the scores of answers, probabilities [n, n_labels], on clips."""
-        y = self._numbers(clips)
+        y = class_numbers(clips, self.labels)
         scores = score(probabilities, y, [c.speaker for c in clips])
         absent = absent_labels(self.labels, scores.confusion)
         return {
@@ -154,12 +154,9 @@ class Subject:
 
     def score_change(self, clips: Sequence[Clip], split: str, before: Float64Array, after: Float64Array) -> dict[str, Any]:
         """Return the scores of the answers ``after``, probabilities [n, n_labels], and how UA changed from those ``before``."""
-        answers = before.argmax(axis=1), after.argmax(axis=1)
-        change, change_95 = paired_change(self._numbers(clips), *answers, [c.speaker for c in clips], len(self.labels))
+        y, answers = class_numbers(clips, self.labels), (before.argmax(axis=1), after.argmax(axis=1))
+        change, change_95 = paired_change(y, *answers, [c.speaker for c in clips], len(self.labels))
         return self.score_answers(clips, split, after) | {"change": change, "change_95": change_95}
-
-    def _numbers(self, clips: Sequence[Clip]) -> Int64Array:
-        return np.array([self.labels.index(c.emotion) for c in clips], dtype=np.int64)
 
 
 def open_run_or_model(path: Path) -> Subject:

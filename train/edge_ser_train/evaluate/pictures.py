@@ -35,12 +35,12 @@ def write_report(report: dict[str, Any], metrics: list[dict[str, Any]], folder: 
     bottom.legend(frameon=False, loc="lower right")
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
-    _save(figure, folder / "curves.png")
+    save(figure, folder / "curves.png")
 
     figure = new_figure(figsize=(5, 4.4), layout="constrained")
     _draw_confusion(figure, figure.subplots(), report["labels"], report["dev"]["confusion"])
     figure.suptitle(f"dev: UA {report['dev']['ua']:.1%}, {report['dev']['n_clips']} clips", fontsize=10)
-    _save(figure, folder / "confusion.png")
+    save(figure, folder / "confusion.png")
 
 
 def write_evaluation(result: dict[str, Any], path: Path) -> None:
@@ -56,7 +56,7 @@ def write_evaluation(result: dict[str, Any], path: Path) -> None:
         f"{result['protocol']}",
         fontsize=10,
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def write_reliability(results: Sequence[dict[str, Any]], path: Path) -> None:
@@ -67,7 +67,7 @@ def write_reliability(results: Sequence[dict[str, Any]], path: Path) -> None:
         _draw_reliability(axes, result)
         axes.set_title(f"{result['corpus']} {result['split']}: ECE {result['ece']:.3f}, {result['n_clips']} clips", fontsize=10)
     figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, fontsize=9, ncols=3, loc="outside lower center")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_confusion(figure: Any, axes: Any, labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:
@@ -116,7 +116,7 @@ def write_adaptation(corpora: Sequence[Sequence[dict[str, Any]]], path: Path) ->
     axes.set(xlabel="utterances given of every emotion", ylabel="UA (%), with 95 % intervals over speakers", ylim=(0, 100))
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _given(result: dict[str, Any]) -> int:
@@ -125,7 +125,8 @@ def _given(result: dict[str, Any]) -> int:
     return int(name.split()[0]) if name.endswith("an emotion") else 0
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path, dpi: int = 120) -> None:
+    """Write a figure as PNG, atomically."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format="png", dpi=dpi)
     write_atomic(path, buffer.getvalue())

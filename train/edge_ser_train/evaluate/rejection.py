@@ -11,17 +11,16 @@ import numpy as np
 from edge_ser.arrays import Float32Array, Float64Array
 from edge_ser.engines.statistics import statistics_of_vectors
 from edge_ser.errors import AudioWarning
-from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import extract
 from edge_ser.model.manifest import FLOAT_STEP
 from edge_ser.prediction import speech_probability
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.terminal import progress
-from edge_ser_train.corpora.clips import Clip
 from edge_ser_train.corpora.tables import select
 from edge_ser_train.evaluate.conditions import RATE_HZ, command, random_of
 from edge_ser_train.evaluate.evaluation import open_run_or_model
 from edge_ser_train.evaluate.nonspeech import SOUNDS, made_sounds
+from edge_ser_train.evaluate.robustness import samples_of
 from edge_ser_train.metrics import area_under_roc
 
 
@@ -47,7 +46,7 @@ def rejection(path: Path, data: Path, corpus: str, split: str) -> list[dict[str,
         return {"corpus": corpus, "split": split, "sound": name, "n": len(p), "no_speech": no_speech}
 
     clips = select(subject.training.read(data, corpus), split, subject.labels)
-    recorded = [_samples(clip) for clip in clips]
+    recorded = [samples_of(clip, RATE_HZ) for clip in clips]
     known = measured(f"{corpus} {split}", recorded)
     short = measured("commands", [command(x, random_of(c.key)) for x, c in zip(recorded, clips, strict=True)])
     made = {kind: measured(kind, made_sounds(kind)) for kind in SOUNDS}
@@ -56,13 +55,9 @@ def rejection(path: Path, data: Path, corpus: str, split: str) -> list[dict[str,
         rows.append(row(kind, p) | {"auc": area_under_roc(-p, -known)})
     others = sorted(folder.name for folder in data.iterdir() if (folder / "labels.csv").is_file() and folder.name != corpus)
     for name in others:
-        rows.append(row(f"speech of {name}", measured(name, [_samples(clip) for clip in subject.training.read(data, name)])))
+        spoken = [samples_of(clip, RATE_HZ) for clip in subject.training.read(data, name)]
+        rows.append(row(f"speech of {name}", measured(name, spoken)))
     return rows
-
-
-def _samples(clip: Clip) -> Float32Array:
-    with AudioReader(clip.path, RATE_HZ) as reader:
-        return reader.samples()
 
 
 def format_rejection(rows: list[dict[str, Any]]) -> str:

@@ -35,7 +35,7 @@ def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str
     answers: dict[str, list[Float64Array]] = defaultdict(list)
     for clip in progress(clips, f"{corpus} {split}"):
         others = [voice for key, voice in voices.items() if key != clip.key] or list(voices.values())
-        heard = under_conditions(_samples(clip, rate_hz), clip.key, others)
+        heard = under_conditions(samples_of(clip, rate_hz), clip.key, others)
         if recognizer is None:
             found = subject.answer([extract(samples, subject.front_end) for samples in heard.values()]).probabilities
         else:
@@ -56,10 +56,11 @@ def robustness(path: Path, data: Path, corpus: str, split: str) -> list[dict[str
 def _voices(clips: Sequence[Clip], rate_hz: int) -> dict[str, Float32Array]:
     """Return the samples of up to 100 clips by key, always the same of the same clips."""
     chosen = np.random.default_rng(0).permutation(len(clips))[:100]
-    return {clips[i].key: _samples(clips[i], rate_hz) for i in chosen}
+    return {clips[i].key: samples_of(clips[i], rate_hz) for i in chosen}
 
 
-def _samples(clip: Clip, rate_hz: int) -> Float32Array:
+def samples_of(clip: Clip, rate_hz: int) -> Float32Array:
+    """Return a clip's samples [n]; CorpusError where they cannot be read."""
     try:
         with AudioReader(clip.path, rate_hz) as reader:
             return reader.samples()

@@ -54,7 +54,7 @@ def _fill(file: Path, clips: Sequence[Clip], features: Sequence[Float32Array], n
     recorded = []
     for clip in clips:
         with AudioReader(clip.path, config.rate_hz) as reader:
-            recorded.append(np.concatenate(list(reader.blocks())))
+            recorded.append(reader.samples())
     copies = []
     for i, (clip, samples) in enumerate(zip(progress(clips, "copies"), recorded, strict=True)):
         span = sounds.speech_span(features[i], config)

@@ -6,7 +6,7 @@ asks for (centres pushed apart).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,17 +109,24 @@ def criterion(config: LossConfig) -> Criterion:
     return known[config.kind]
 
 
-def svm(z: dict[str, Float32Array], y: dict[str, Int64Array]) -> tuple[str, dict[str, Float32Array]]:
-    """Fit an SVM on the training embeddings, C chosen on dev; return its description and its scores."""
+def fit_svm(
+    x: Mapping[str, Float32Array], y: Mapping[str, Int64Array], kernel: str, c_grid: Sequence[float]
+) -> tuple[float, float, Any]:
+    """Fit an SVM on train, C chosen by dev UA, the smaller one of equals; return that UA, C and the classifier."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
     best: tuple[float, float, Any] = (-1.0, 0.0, None)
-    for c in (0.1, 1.0, 10.0):
-        fitted = make_pipeline(StandardScaler(), SVC(C=c, class_weight="balanced", break_ties=True, random_state=0))
-        fitted.fit(z["train"], y["train"])
-        ua = float(unweighted_accuracy(confusion_matrix(y["dev"], fitted.predict(z["dev"]), int(y["train"].max()) + 1)))
+    for c in c_grid:
+        svc = SVC(C=c, kernel=kernel, class_weight="balanced", break_ties=True, random_state=0)
+        fitted = make_pipeline(StandardScaler(), svc).fit(x["train"], y["train"])
+        ua = float(unweighted_accuracy(confusion_matrix(y["dev"], fitted.predict(x["dev"]), int(y["train"].max()) + 1)))
         best = max(best, (ua, c, fitted), key=lambda entry: entry[0])
-    scores = {part: np.asarray(best[2].decision_function(x), dtype=np.float32) for part, x in z.items()}
-    return f"SVM (RBF, C = {best[1]:g})", scores
+    return best
+
+
+def svm(z: dict[str, Float32Array], y: dict[str, Int64Array]) -> tuple[str, dict[str, Float32Array]]:
+    """Fit an SVM on the training embeddings; return its description and its scores."""
+    _, c, fitted = fit_svm(z, y, "rbf", (0.1, 1.0, 10.0))
+    return f"SVM (RBF, C = {c:g})", {part: np.asarray(fitted.decision_function(x), dtype=np.float32) for part, x in z.items()}

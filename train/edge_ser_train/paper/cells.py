@@ -18,8 +18,8 @@ import numpy as np
 from edge_ser.arrays import Float32Array, Int64Array
 from edge_ser.errors import ConfigError, RunError, did_you_mean
 from edge_ser.prediction import softmax
-from edge_ser_train.corpora.clips import Clip, class_numbers
-from edge_ser_train.corpora.splits import PARTS, Split, make_splits, relabel
+from edge_ser_train.corpora.clips import PARTS, Clip, class_numbers
+from edge_ser_train.corpora.splits import Split, make_splits, relabel
 from edge_ser_train.corpora.tables import label_map_of, read_corpus
 from edge_ser_train.method import run as runs
 from edge_ser_train.method import weights

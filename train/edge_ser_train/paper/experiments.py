@@ -105,10 +105,14 @@ def _ablation(title: str, *settings: str, also: str = "") -> Experiment:
     return _edge(title, *settings, lasting="ablation", also=also)
 
 
-def _frozen(lambda_center: float, run: str = _CREMAD_RUN, which: str = "") -> Experiment:
+def _frozen(lambda_center: float, run: str = _CREMAD_RUN, which: str = "run on cremad") -> Experiment:
     settings = f"loss.lambda_center={lambda_center}", f"optimizer.init={run}"
-    title = f"behind the convolutions of the {which}run on cremad, λ = {lambda_center:g}"
-    return Experiment("small", False, settings, title, "frozen")
+    return Experiment("small", False, settings, f"behind the convolutions of the {which}, λ = {lambda_center:g}", "frozen")
+
+
+def _exchanged(title: str, run: str, *settings: str) -> Experiment:
+    held = "optimizer.frozen=true", f"optimizer.init={run}", "augment.speaker_shift=2.0", *settings
+    return Experiment("edge", False, held, f"then behind its convolutions with {title}, λ = 0.1", "frozen")
 
 
 def _longer(title: str, speaker_shift: float) -> Experiment:
@@ -122,48 +126,41 @@ def _pretrained(lambda_center: float) -> Experiment:
 
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
-LAMBDAS = (0.0, 0.003, 0.03, 0.3, 3.0)
-EDGE_LAMBDAS = (0.0, 0.03, 0.1, 0.3, 1.0)
+ALPHA_SWEEP = {a: "setting-2" if a == 0.5 else f"alpha-{a}" for a in ALPHAS}
+EDGE_ALPHA_SWEEP = {a: "edge" if a == 0.5 else f"edge-alpha-{a}" for a in ALPHAS}
+LAMBDA_SWEEP = {0.0: "setting-1", **{v: f"lambda-{v}" for v in (0.003, 0.03)}, 0.3: "setting-2", 3.0: "lambda-3.0"}
+EDGE_LAMBDA_SWEEP = {0.0: "edge-lambda-0", **{v: f"edge-lambda-{v}" for v in (0.03, 0.1)}, 0.3: "edge", 1.0: "edge-lambda-1.0"}
+"""The experiments of the paper's recipe and of the edge recipe by α, with λ 0.3, and by λ, with α 0.5."""
+
+
+def _others(sweep: dict[float, str], *known: float) -> list[tuple[float, str]]:
+    return [(value, name) for value, name in sweep.items() if value not in known]
+
+
 EXPERIMENTS: dict[str, Experiment] = {
     "setting-1": _paper("Mel, softmax loss (λ = 0)", "loss.lambda_center=0.0"),
     "setting-2": _paper("Mel, softmax + center loss (λ = 0.3)", "loss.lambda_center=0.3"),
     "setting-3": _paper("STFT, softmax loss (λ = 0)", "loss.lambda_center=0.0", stft=True),
     "setting-4": _paper("STFT, softmax + center loss (λ = 0.3)", "loss.lambda_center=0.3", stft=True),
-    **{f"alpha-{a}": _paper(f"Mel, λ = 0.3, α = {a}", f"loss.alpha={a}") for a in ALPHAS if a != 0.5},
-    **{f"lambda-{v}": _paper(f"Mel, λ = {v}, α = 0.5", f"loss.lambda_center={v}") for v in LAMBDAS if v not in (0.0, 0.3)},
+    **{name: _paper(f"Mel, λ = 0.3, α = {a}", f"loss.alpha={a}") for a, name in _others(ALPHA_SWEEP, 0.5)},
+    **{name: _paper(f"Mel, λ = {v}, α = 0.5", f"loss.lambda_center={v}") for v, name in _others(LAMBDA_SWEEP, 0.0, 0.3)},
     "triplet-svm": _paper("Mel, triplet loss + SVM", "loss.kind=triplet"),
     "cosine-svm": _paper("Mel, cosine-similarity pairs + SVM", "loss.kind=cosine_pairs"),
     "separation": _paper("Mel, λ = 0.3, centres pushed apart (island loss, weight 10)", "loss.kind=island"),
     "edge": _edge("edge recipe, Mel, λ = 0.3", "loss.lambda_center=0.3"),
     "edge-lambda-0": _edge("edge recipe, Mel, λ = 0", "loss.lambda_center=0.0"),
     **{
-        f"edge-alpha-{a}": _edge(
-            f"edge recipe, Mel, λ = 0.3, α = {a}", "loss.lambda_center=0.3", f"loss.alpha={a}", lasting="edge"
-        )
-        for a in ALPHAS
-        if a != 0.5
+        name: _edge(f"edge recipe, Mel, λ = 0.3, α = {a}", "loss.lambda_center=0.3", f"loss.alpha={a}", lasting="edge")
+        for a, name in _others(EDGE_ALPHA_SWEEP, 0.5)
     },
     **{
-        f"edge-lambda-{v}": _edge(f"edge recipe, Mel, λ = {v}", f"loss.lambda_center={v}", lasting="edge")
-        for v in EDGE_LAMBDAS
-        if v not in (0.0, 0.3)
+        name: _edge(f"edge recipe, Mel, λ = {v}", f"loss.lambda_center={v}", lasting="edge")
+        for v, name in _others(EDGE_LAMBDA_SWEEP, 0.0, 0.3)
     },
     "edge-wide": Experiment("edge", False, (_CHANNEL,), "edge recipe, wide levels and quieter backgrounds, λ = 0.1", "wide"),
-    "edge-final": Experiment(
-        "edge",
-        False,
-        ("optimizer.frozen=true", f"optimizer.init={_WIDE_RUN}", "augment.speaker_shift=2.0", _CHANNEL),
-        "then behind its convolutions with speakers' means exchanged, λ = 0.1",
-        "frozen",
-    ),
+    "edge-final": _exchanged("speakers' means exchanged", _WIDE_RUN, _CHANNEL),
     "edge-channel": Experiment("edge", False, (), "edge recipe, wide levels, three channels in ten narrow, λ = 0.1", "channel"),
-    "edge-shipped": Experiment(
-        "edge",
-        False,
-        ("optimizer.frozen=true", f"optimizer.init={_CHANNEL_RUN}", "augment.speaker_shift=2.0", "loss.outliers=0.03"),
-        "then behind its convolutions with speakers' means exchanged and sound without speech, λ = 0.1",
-        "frozen",
-    ),
+    "edge-shipped": _exchanged("speakers' means exchanged and sound without speech", _CHANNEL_RUN, "loss.outliers=0.03"),
     "edge-transfer": _edge(
         "edge recipe, λ = 0.3, started from the run on cremad",
         "loss.lambda_center=0.3",
@@ -179,17 +176,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "edge-shifted": _longer("edge recipe, then behind its convolutions with speakers' means exchanged", 1.0),
     "frozen": _frozen(0.3),
     "frozen-lambda-0": _frozen(0.0),
-    "frozen-channel": _frozen(0.3, _CHANNEL_RUN, "shipped recipe's first "),
-    "frozen-shipped": Experiment(
-        "small", False, ("optimizer.init=shipped",), "behind the convolutions of the model that ships, λ = 0.3", "frozen"
-    ),
-    "frozen-shipped-lambda-0": Experiment(
-        "small",
-        False,
-        ("optimizer.init=shipped", "loss.lambda_center=0.0"),
-        "behind the convolutions of the model that ships, λ = 0",
-        "frozen",
-    ),
+    "frozen-channel": _frozen(0.3, _CHANNEL_RUN, "shipped recipe's first run on cremad"),
+    "frozen-shipped": _frozen(0.3, "shipped", "model that ships"),
+    "frozen-shipped-lambda-0": _frozen(0.0, "shipped", "model that ships"),
 }
 
 
@@ -232,10 +221,6 @@ BESIDE = (*SETTINGS, "edge", "edge-lambda-0")
 """What is also run under the protocol beside a corpus' own."""
 ANSWERS_FIRST = ("setting-1", "setting-2", "edge", "edge-lambda-0", "setting-3", "setting-4", "triplet-svm", "cosine-svm")
 """Before the other experiments: what the center loss brings on Mel, to the recipe that ships, on STFT, against other losses."""
-ALPHA_SWEEP = {a: "setting-2" if a == 0.5 else f"alpha-{a}" for a in ALPHAS}
-EDGE_ALPHA_SWEEP = {a: "edge" if a == 0.5 else f"edge-alpha-{a}" for a in ALPHAS}
-EDGE_LAMBDA_SWEEP = {v: {0.0: "edge-lambda-0", 0.3: "edge"}.get(v, f"edge-lambda-{v}") for v in EDGE_LAMBDAS}
-LAMBDA_SWEEP = {v: {0.0: "setting-1", 0.3: "setting-2"}.get(v, f"lambda-{v}") for v in LAMBDAS}
 FIGURES = {
     "3a": tuple(ALPHA_SWEEP.values()),
     "3b": tuple(LAMBDA_SWEEP.values()),
@@ -254,14 +239,10 @@ COMPARISONS = (
     ("softmax + center loss against triplets + SVM", "setting-2", "triplet-svm"),
     ("softmax + center loss against cosine pairs + SVM", "setting-2", "cosine-svm"),
     ("centres pushed apart", "separation", "setting-2"),
-    *((f"λ = {v:g} against 0", name, "setting-1") for v, name in LAMBDA_SWEEP.items() if v not in (0.0, 0.3)),
-    *((f"α = {a:g} against 0.5", name, "setting-2") for a, name in ALPHA_SWEEP.items() if a != 0.5),
-    *(
-        (f"edge recipe, λ = {v:g} against 0", name, "edge-lambda-0")
-        for v, name in EDGE_LAMBDA_SWEEP.items()
-        if v not in (0.0, 0.3)
-    ),
-    *((f"edge recipe, α = {a:g} against 0.5", name, "edge") for a, name in EDGE_ALPHA_SWEEP.items() if a != 0.5),
+    *((f"λ = {v:g} against 0", name, "setting-1") for v, name in _others(LAMBDA_SWEEP, 0.0, 0.3)),
+    *((f"α = {a:g} against 0.5", name, "setting-2") for a, name in _others(ALPHA_SWEEP, 0.5)),
+    *((f"edge recipe, λ = {v:g} against 0", name, "edge-lambda-0") for v, name in _others(EDGE_LAMBDA_SWEEP, 0.0, 0.3)),
+    *((f"edge recipe, α = {a:g} against 0.5", name, "edge") for a, name in _others(EDGE_ALPHA_SWEEP, 0.5)),
     ("edge recipe against openSMILE + SVM", "edge", "egemaps-svm"),
     ("edge recipe from cremad's run against the paper's from scratch, λ = 0.3", "edge-transfer", "setting-2"),
     ("edge recipe from the other two corpora against the paper's from scratch, λ = 0.3", "pretrained", "setting-2"),

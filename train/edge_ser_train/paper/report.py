@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from edge_ser.arrays import AnyArray
 from edge_ser.figures import new_figure
+from edge_ser_train.evaluate.pictures import save
 from edge_ser_train.method.run import write_atomic
 from edge_ser_train.paper.comparisons import comparison_tables
 from edge_ser_train.paper.experiments import (
@@ -120,7 +120,7 @@ def write_pictures(out: Path, place: str, own: dict[str, Summary], tables: bool)
     ):
         if figure is not None:
             picture = f"{place}-{name}.png"
-            _save(figure, out / picture)
+            save(figure, out / picture, dpi=110)
             written.append((title, picture))
     return written
 
@@ -277,9 +277,3 @@ def _confusions(own: dict[str, Summary], names: Sequence[str], theirs: str, suff
             shown = "-" if np.isnan(value) else f"{value:.0%}"
             axes.text(k, j, shown, ha="center", va="center", fontsize=7, color="white" if value > 0.55 else "black")
     return figure
-
-
-def _save(figure: Any, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_atomic(path, buffer.getvalue())
