@@ -6,11 +6,12 @@ import base64
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from edge_ser.arrays import AnyArray, Float32Array, Float64Array, UInt16Array
+from edge_ser.arrays import AnyArray, Float32Array, Float64Array, Int64Array, UInt16Array
 from edge_ser.model.manifest import Manifest, usual_statistics
 from edge_ser.personal.correction import Correction, heard_of
 from edge_ser.personal.person import Q16
@@ -70,10 +71,14 @@ def speech_probability(statistics: UInt16Array, speech: Mapping[str, Any], step:
 
     ``speech`` is the manifest's logistic regression. The sum is of integers, so its order changes nothing.
     """
-    weights = np.frombuffer(base64.b64decode(speech["weights"]), dtype=np.int8)
-    product = int(weights.astype(np.int64) @ statistics.astype(np.int64))
+    product = int(_speech_weights(speech["weights"]) @ statistics.astype(np.int64))
     exponent = product * step * speech["scale"] + speech["bias"]
     return 1 / (1 + math.exp(-max(-500.0, min(500.0, exponent))))
+
+
+@lru_cache(maxsize=8)
+def _speech_weights(encoded: str) -> Int64Array:
+    return np.frombuffer(base64.b64decode(encoded), dtype=np.int8).astype(np.int64)
 
 
 LEAST_DISTANCE = 0.5

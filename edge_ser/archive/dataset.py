@@ -142,7 +142,9 @@ class Dataset:
         from pyarrow import parquet
 
         content = pa.BufferOutputStream()
-        parquet.write_table(rows, content, compression="zstd")
+        # Dictionaries of numbers that are all different make a part a third larger.
+        texts = [field.name for field in rows.schema if pa.types.is_string(field.type)]
+        parquet.write_table(rows, content, compression="zstd", use_dictionary=texts)
         try:
             with sharing(self.path / _WRITING):
                 if self._is_wanted(part):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -67,8 +69,9 @@ class Storage:
         """
         name = os.fsdecode(file)
         if not is_url(name):
-            if os.path.exists(name) and not os.path.isfile(name):  # a pipe would never end
-                raise AudioError(f"{name} is no regular file; expected a recording")
+            with contextlib.suppress(OSError, ValueError):  # what is not there is told when it is opened
+                if not stat.S_ISREG(os.stat(name).st_mode):  # a pipe would never end
+                    raise AudioError(f"{name} is no regular file; expected a recording")
             return name
         system, path = self.located(name)
         try:

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_ser._version import __version__
 from edge_ser.archive.dataset import Dataset
-from edge_ser.archive.listing import OWN_COLUMNS, Table, text
+from edge_ser.archive.listing import Table, text
 from edge_ser.archive.storage import Storage
 from edge_ser.errors import AudioError, AudioWarning, StorageError, first_line
 from edge_ser.frontend.audio import AudioReader
@@ -164,8 +164,11 @@ def _table(rows: list[dict[str, Any]], origins: list[int], unit: Unit, dataset: 
     terms = dataset.terms
     same = {"model_sha256": terms.model_sha256, "edge_ser_version": __version__, "settings": terms.settings}
     # Lists, because to take rows of a table costs a process 13 MB, once. Python has no room for every value of carried columns.
-    listed = {name: unit.recordings[name].to_pylist() for name in OWN_COLUMNS}
-    listed["file"] = list(map(text, listed["file"]))
+    listed = {
+        "file": list(map(text, unit.files)),
+        # As numbers: a datetime takes longer to make than all other values of a row.
+        "modified": unit.recordings["modified"].combine_chunks().view(pa.int64()).to_pylist(),
+    }
 
     def column(field: Any) -> Any:
         name = field.name

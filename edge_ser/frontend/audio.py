@@ -1,7 +1,7 @@
 """Audio in: any common file or array becomes mono float32 blocks at the front end's rate, checked on the way.
 
-Files are decoded by libsndfile (WAV, FLAC, OGG, MP3 ...) and resampled by soxr's stateful stream, block by block, so the
-length of a recording is no memory question.
+Files are decoded by libsndfile (FLAC, OGG, MP3 ...; WAV of 16 bits is read as it is) and resampled by soxr's stateful stream,
+block by block, so the length of a recording is no memory question.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.errors import AudioError, first_line
-from edge_ser.frontend.containers import for_libsndfile, open_recording
+from edge_ser.frontend.containers import Samples, for_libsndfile, open_recording
 from edge_ser.frontend.samples import (
     MAX_CHANNELS,
     ChannelBalance,
@@ -68,6 +68,7 @@ class AudioReader:
     def __init__(self, source: AudioSource, rate_hz: int = 16000) -> None:
         self._file: IO[bytes] | None = None
         self._sound: Any = None
+        self._plain: Samples | None = None
         self.name = "audio"
         self._announced_times = 1.0
         if isinstance(source, tuple):
@@ -86,15 +87,16 @@ class AudioReader:
         """Open a file of any kind and return its number of channels."""
         if is_array(source):
             raise AudioError("got an array without its rate; expected (samples, rate_hz), such as predict((samples, 16000))")
-        soundfile = _soundfile()
-        self._file, self.name, self._announced_times = open_recording(source)
+        self._file, self.name, self._plain, self._announced_times = open_recording(source)
         try:
-            self._sound = soundfile.SoundFile(for_libsndfile(self._file), closefd=True)
-            n_channels: int = self._sound.channels
-            self.source_rate_hz = checked_rate(self._sound.samplerate, self.name)
-            self.n_source_frames = self._sound.frames
+            if self._plain is not None:
+                self.n_source_frames, n_channels, rate_hz = self._plain
+            else:
+                self._sound = _soundfile().SoundFile(for_libsndfile(self._file), closefd=True)
+                self.n_source_frames, n_channels, rate_hz = self._sound.frames, self._sound.channels, self._sound.samplerate
+            self.source_rate_hz = checked_rate(rate_hz, self.name)
             self._check_size(n_channels, os.fstat(self._file.fileno()).st_size)
-        except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError, OSError) as error:
+        except (RuntimeError, TypeError, ValueError, OSError) as error:  # libsndfile's are RuntimeErrors
             self.close()
             reason = str(getattr(error, "error_string", error)).rstrip(".") or "its header is damaged"
             raise AudioError(f"{self.name} is not readable audio: {reason}; expected WAV, FLAC, OGG or MP3") from None
@@ -152,9 +154,9 @@ class AudioReader:
         position, peak = 0, 0.0
         while position < self.n_source_frames:
             block = self._read(position)
-            average = mono(block, position, self.name)
+            average, highest = mono(block, position, self.name)
             balance.add(block, average)
-            peak = max(peak, float(average.max()), -float(average.min()))
+            peak = max(peak, highest)
             yield average
             position += len(block)
         balance.judge()
@@ -162,15 +164,12 @@ class AudioReader:
         warn_if_cut_off(self.name, self.duration_s, self._announced_times)
 
     def _read(self, position: int) -> Float32Array:
-        if self._sound is None:
-            return full_scale(self._array[position : position + self._n_block])
-        import soundfile
-
+        n = min(self._n_block, self.n_source_frames - position)
+        if self._file is None:
+            return full_scale(self._array[position : position + n])
         try:
-            # libsndfile takes ten times as long to make floats of int16 as numpy, for the same ones.
-            of_16_bits = self._sound.subtype == "PCM_16"
-            decoded: npt.NDArray[Any] = self._sound.read(self._n_block, dtype="int16" if of_16_bits else "float32")
-        except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+            decoded = self._plain.read(self._file, n) if self._plain is not None else self._decoded(n)
+        except (RuntimeError, OSError) as error:
             reason = str(getattr(error, "error_string", error)).rstrip(".")
             raise AudioError(f"{self.name} is damaged at {position / self.source_rate_hz:.2f} s: {reason}") from None
         if len(decoded) == 0:
@@ -178,7 +177,14 @@ class AudioReader:
                 f"{self.name} is truncated or misstates its length: its header announces {self.duration_s:.2f} s, "
                 f"only {position / self.source_rate_hz:.2f} s can be decoded"
             )
-        return full_scale(decoded[: self.n_source_frames - position])
+        return full_scale(decoded)
+
+    def _decoded(self, n: int) -> AnyArray:
+        """Return the next ``n`` samples as libsndfile decodes them, fewer where a file ends."""
+        # It takes ten times as long to make floats of int16 as numpy, for the same ones.
+        of_16_bits = self._sound.subtype == "PCM_16"
+        samples: AnyArray = self._sound.read(n, dtype="int16" if of_16_bits else "float32")
+        return samples
 
 
 def _soundfile() -> Any:
@@ -275,7 +281,7 @@ class AudioStream:
         if len(samples) == 0:
             return np.empty(0, dtype=np.float32)
         floats = full_scale(samples)
-        average = mono(floats, self.n_source_frames, "the stream")
+        average, _ = mono(floats, self.n_source_frames, "the stream")
         self._balance.add(floats, average)
         return average.copy() if average is samples else average
 

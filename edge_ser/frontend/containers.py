@@ -2,8 +2,8 @@
 """Files as people have them: what each one is, whether its end is missing, and a copy with a true header where a pipe or a
 killed recorder left none.
 
-libsndfile decodes what :func:`open_recording` returns. It is always a file with a descriptor: callbacks into Python would
-swallow a Ctrl-C, and whatever else is raised in them.
+libsndfile decodes what :func:`open_recording` returns, unless it is WAVE of 16 bits, which needs no decoder. It is always a file
+with a descriptor: callbacks into Python would swallow a Ctrl-C, and whatever else is raised in them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ import io
 import math
 import os
 import shlex
+import struct
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import IO, Any, NamedTuple, cast
 
+import numpy as np
+
+from edge_ser.arrays import AnyArray
 from edge_ser.errors import AudioError
 from edge_ser.frontend import flac
 from edge_ser.frontend.mpeg import after_tags, frames_alone
@@ -28,6 +33,7 @@ UNKNOWN_BYTES = 0x7FFF0000
 """Recorders write this length, or more, into the header of a WAVE file before they know it."""
 _LAST_PAGE = 4  # the flag of it, in an Ogg page's header
 _LONGEST_PAGE_BYTES = 65307
+_WAVE_HEADER = struct.Struct("<4s4x4s4sIHHI4xHH")  # up to the end of a format chunk that comes first
 _FOREIGN = (
     (4, b"ftyp", "MP4 (M4A, 3GP, MOV)"),
     (0, b"\x1aE\xdf\xa3", "WebM or Matroska"),
@@ -46,6 +52,20 @@ FOREIGN_SUFFIXES = (
     *(".amr", ".wma", ".aac", ".spx", ".avi", ".wv", ".ape"),
 )
 """How such files end; in a folder they are skipped, see :func:`skipped`."""
+
+
+class Samples(NamedTuple):
+    """A file goes on with samples as they are: int16, little-endian, the channels interleaved."""
+
+    n_frames: int
+    n_channels: int
+    rate_hz: int
+
+    def read(self, file: IO[bytes], n: int) -> AnyArray:
+        """Return the next ``n`` samples, int16 (n,) or (n, channels), fewer where the file ends."""
+        content = file.read(2 * self.n_channels * n)
+        samples = np.frombuffer(content, "<i2", len(content) // (2 * self.n_channels) * self.n_channels)
+        return samples if self.n_channels == 1 else samples.reshape(-1, self.n_channels)
 
 
 def scratch(parts: Iterable[bytes]) -> IO[bytes]:
@@ -95,12 +115,14 @@ def _write(raw: Any, part: bytes) -> None:
 
 
 class Recording(NamedTuple):
-    """A file that libsndfile decodes to its true end."""
+    """A file that plain samples are read from, or that libsndfile decodes to its true end."""
 
     file: IO[bytes]
     """With a descriptor; the caller's to close."""
     name: str
     """Of the source."""
+    plain: Samples | None
+    """Where the file holds plain samples; None where libsndfile decodes it."""
     announced_times: float
     """How many times as much sound as is there the header announces: 1 for a whole file, infinity where the end is missing and
     nothing tells how much."""
@@ -117,12 +139,13 @@ def open_recording(source: Any) -> Recording:
     with contextlib.ExitStack() as opened:
         try:
             file = opened.enter_context(_opened(source, name))
-            content, announced_times = _true_content(file, name, shown)
+            plain = _wave_of_16_bits(file)
+            content, announced_times = (file, 1.0) if plain is not None else _true_content(file, name, shown)
         except OSError as error:
             raise AudioError(f"cannot read {name}: {error.strerror or error}; expected an audio file") from None
         if content is file:
             opened.pop_all()
-    return Recording(content, name, announced_times)
+    return Recording(content, name, plain, announced_times)
 
 
 def conversion(shown: str) -> str:
@@ -180,6 +203,27 @@ def _copied(file: Any, name: str) -> IO[bytes]:
         return scratch(parts())
     except (ValueError, AttributeError, TypeError) as error:
         raise AudioError(f"cannot read {name}: {error}; expected a binary file object") from None
+
+
+def _wave_of_16_bits(file: IO[bytes]) -> Samples | None:
+    """Return where a WAVE file holds plain 16-bit samples, and go there; None for every other file.
+
+    Most recordings are of this kind, and a short one takes libsndfile a third of the time that its answer takes.
+    """
+    n_bytes = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    header = file.read(_WAVE_HEADER.size)
+    if len(header) < _WAVE_HEADER.size:
+        return None
+    *kind, n_channels, rate_hz, frame_bytes, n_bits = _WAVE_HEADER.unpack(header)
+    if (*kind, n_bits) != (b"RIFF", b"WAVE", b"fmt ", 16, 1, 16) or not frame_bytes == 2 * n_channels > 0:
+        return None
+    for chunk, start, n in islice(_chunks(file, len(header), 4, "little"), 2):
+        if chunk == b"data" and 0 < n <= n_bytes - start and n % frame_bytes == 0:
+            return Samples(n // frame_bytes, n_channels, rate_hz)
+        if chunk != b"LIST":  # what ffmpeg writes about itself
+            return None
+    return None
 
 
 def _true_content(file: IO[bytes], name: str, shown: str) -> tuple[IO[bytes], float]:

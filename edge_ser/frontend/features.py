@@ -258,8 +258,11 @@ def transform(samples: Float32Array, config: FrontEndConfig) -> Float32Array:
 
 
 def _pad_short(samples: Float32Array, config: FrontEndConfig) -> Float32Array:
-    missing = config.min_samples - len(samples)
-    return np.pad(samples, (0, missing)) if missing > 0 else samples
+    if len(samples) >= config.min_samples:
+        return samples
+    padded = np.zeros(config.min_samples, dtype=np.float32)
+    padded[: len(samples)] = samples
+    return padded
 
 
 def extract(samples: Float32Array, config: FrontEndConfig = LOGMEL_V1) -> Float32Array:

@@ -76,20 +76,25 @@ def are_small(samples: AnyArray) -> bool:
 
 def full_scale(samples: AnyArray) -> Float32Array:
     """Return samples of any accepted dtype as float32, integers divided by their full scale."""
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity and is refused as such
-        floats: Float32Array = samples.astype(np.float32, copy=False)
     scale = _INTEGER_SCALE.get(samples.dtype.newbyteorder("="))
+    floats: Float32Array
     if scale is not None:
-        floats *= np.float32(scale)  # a copy already
+        floats = np.multiply(samples, np.float32(scale), dtype=np.float32)
+    else:
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity and is refused as such
+            floats = samples.astype(np.float32, copy=False)
     return floats
 
 
-def mono(block: Float32Array, position: int, name: str) -> Float32Array:
-    """Return the channels' average, float32 [n], of a block that starts at sample ``position``; AudioError if it is no audio."""
+def mono(block: Float32Array, position: int, name: str) -> tuple[Float32Array, float]:
+    """Return the channels' average, float32 [n], of a block that starts at sample ``position``, and its highest magnitude.
+
+    AudioError if it is no audio.
+    """
     average = block if block.ndim == 1 else block.mean(axis=1, dtype=np.float32)
     peak = max(float(average.max()), -float(average.min()))
     if peak <= _MAX_PEAK:  # not true of NaN
-        return average
+        return average, peak
     rows = block if block.ndim == 1 else np.abs(block).max(axis=1)
     finite = np.isfinite(rows)
     if finite.all():

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge_ser.arrays import AnyArray, Float32Array
@@ -261,6 +262,56 @@ def test_what_is_copied_is_the_same_in_memory_and_on_disk(has_memfd: bool, monke
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: io.FileIO("/dev/full", "r+"))
     with pytest.raises(AudioError, match="cannot read audio: No space left on device"):
         AudioReader(bytes(2000))
+
+
+def info(content: bytes) -> bytes:
+    """Return a WAVE file with what ffmpeg writes about itself before the samples."""
+    return content[:36] + b"LIST\x1a\0\0\0INFOISFT\x0e\0\0\0Lavf59.27.100\0" + content[36:]
+
+
+WAVES = [
+    *(encoded(np.stack([SPEECH[20000:20300]] * n, axis=1), format="WAV", subtype="PCM_16") for n in (1, 2, 3)),
+    info(encoded(SPEECH[20000:20300], format="WAV", subtype="PCM_16")),
+    encoded(SPEECH[20000:20300], format="WAV", subtype="PCM_16") + b"LIST\x04\0\0\0INFO",
+]
+
+
+def outcome(content: bytes) -> Any:
+    """Return what is read of a file, or the complaint."""
+    try:
+        with AudioReader(content) as reader:
+            return reader.source_rate_hz, reader.duration_s, reader.samples().tobytes()
+    except AudioError as error:
+        return str(error)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    base=st.integers(0, len(WAVES) - 1),
+    edits=st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=2),
+    cut=st.integers(1, 1000),
+)
+@example(base=0, edits=[], cut=1000)
+@example(base=3, edits=[], cut=1000)
+def test_samples_that_are_read_as_they_are_are_those_of_libsndfile(base: int, edits: list[tuple[int, int]], cut: int) -> None:
+    content = bytearray(WAVES[base][:cut] if cut < 700 else WAVES[base])
+    for position, value in edits:
+        if position < len(content):
+            content[position] = value
+    read_here = outcome(bytes(content))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(containers, "_wave_of_16_bits", lambda file: None)
+        decoded = outcome(bytes(content))
+    if not (isinstance(read_here, str) and isinstance(decoded, str)):  # of a rate beyond 2^31 they complain in other words
+        assert read_here == decoded
+
+
+@pytest.mark.parametrize("base", range(len(WAVES)))
+def test_wave_of_16_bits_needs_no_libsndfile(base: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = outcome(WAVES[base])
+    assert len(expected) == 3
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    assert outcome(WAVES[base]) == expected
 
 
 BASES = [
