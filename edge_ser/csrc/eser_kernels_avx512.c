@@ -108,4 +108,15 @@ void eser_convolve_vnni512(uint8_t *out, const uint8_t *const *runs, int32_t n_r
         panel(&to, runs, n_runs, run, step, n, layer->weight + o * layer->n_in);
     }
 }
+
+VNNI512 void eser_activate_vnni512(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
+                                   const int32_t *multiplier, int32_t keep) {
+    const __m512i of_bias = _mm512_loadu_si512(bias), of_multiplier = _mm512_loadu_si512(multiplier);
+    for (int32_t p = 0; p < n; p++, acc += pool * ESER_PANEL, out += out_step) {
+        __m512i sum = _mm512_loadu_si512(acc);
+        if (pool == 2)
+            sum = _mm512_max_epi32(sum, _mm512_loadu_si512(acc + ESER_PANEL));
+        activate(out, sum, of_bias, of_multiplier, keep);
+    }
+}
 #endif

@@ -210,7 +210,7 @@ static const eser_kernels VNNI512_SET = {
     .dot = eser_dot_vnni512,
     .dot_wide = eser_dot_vnni512,
     .dot_16 = dot_16_avx2,
-    .activate = eser_activate_avx2,
+    .activate = eser_activate_vnni512,
     .rescale = rescale_avx2,
     .gru_step = gru_step_avx2,
     .features = eser_features_avx2,
@@ -219,6 +219,21 @@ static const eser_kernels VNNI512_SET = {
     .convolve = eser_convolve_vnni512,
     .winograd = eser_winograd_vnni512,
 };
+#if ESER_HAS_AMX
+static const eser_kernels AMX_SET = {
+    .name = "amx",
+    .dot = eser_dot_vnni512,
+    .dot_wide = eser_dot_vnni512,
+    .dot_16 = dot_16_avx2,
+    .activate = eser_activate_vnni512,
+    .rescale = rescale_avx2,
+    .gru_step = gru_step_avx2,
+    .features = eser_features_avx2,
+    .quantise = quantise_avx2,
+    .features_side_by_side = eser_features_side_by_side_avx2,
+    .convolve = eser_convolve_amx,
+};
+#endif
 
 #define OSXSAVE (1u << 27)
 #define YMM_STATE 0x06u /* that the system saves, in XCR0 */
@@ -234,19 +249,25 @@ static uint32_t saved_state(void) {
 }
 
 uint32_t eser_kernels_simd(const eser_kernels **found) {
-    uint32_t n = 0, a, b = 0, c = 0, d;
+    uint32_t n = 0, a, b = 0, c = 0, d = 0;
     const uint32_t saved = saved_state();
     if ((saved & YMM_STATE) != YMM_STATE || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b >> 5 & 1))
         return 0;
     found[n++] = &AVX2_SET;
 #if ESER_HAS_AVXVNNI
     uint32_t others;
-    if (a >= 1 && __get_cpuid_count(7, 1, &others, &a, &a, &d) && others >> 4 & 1)
+    if (a >= 1 && __get_cpuid_count(7, 1, &others, &a, &a, &a) && others >> 4 & 1)
         found[n++] = &VNNI_SET;
 #endif
     /* AVX-512 F, BW, VL and VNNI. */
-    if ((saved & ZMM_STATE) == ZMM_STATE && b >> 16 & 1 && b >> 30 & 1 && b >> 31 && c >> 11 & 1)
-        found[n++] = &VNNI512_SET;
+    if ((saved & ZMM_STATE) != ZMM_STATE || !(b >> 16 & 1 && b >> 30 & 1 && b >> 31 && c >> 11 & 1))
+        return n;
+    found[n++] = &VNNI512_SET;
+#if ESER_HAS_AMX
+    /* AMX-TILE and AMX-INT8. */
+    if (d >> 24 & 1 && d >> 25 & 1 && eser_amx_works())
+        found[n++] = &AMX_SET;
+#endif
     return n;
 }
 #endif

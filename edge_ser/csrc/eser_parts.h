@@ -129,25 +129,38 @@ void eser_activate_neon(uint8_t *out, int32_t out_step, const int32_t *acc, int3
                         const int32_t *multiplier, int32_t keep);
 #endif
 #ifdef ESER_X86
-/* GCC has AVX-VNNI from 11 on, clang from 12 on; what an older compiler lacks costs these kernels alone. */
+/* GCC has AVX-VNNI and AMX from 11 on, clang from 12 on; what an older compiler lacks costs these kernels alone. */
 #if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
 #define ESER_HAS_AVXVNNI 1
 void eser_winograd_vnni(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 #else
 #define ESER_HAS_AVXVNNI 0
 #endif
+/* Tiles are used where the system says that it saves them: Linux, from 5.16 on. */
+#if ESER_HAS_AVXVNNI && defined(__linux__)
+#define ESER_HAS_AMX 1
+/* Whether the system lets this process use tiles, for a processor that has them, and they give the right levels. Linux gives the
+ * permission to the whole process, for its life; a later sigaltstack then wants room for the tiles too, 11 KB and more. */
+int eser_amx_works(void);
+void eser_convolve_amx(uint8_t *out, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, int32_t pool,
+                       const eser_layer *layer, int32_t keep);
+#else
+#define ESER_HAS_AMX 0
+#endif
 void eser_winograd_avx2(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 void eser_winograd_vnni512(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 void eser_dot_vnni512(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, const int8_t *panel);
 void eser_convolve_vnni512(uint8_t *out, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, int32_t pool,
                            const eser_layer *layer, int32_t keep);
+void eser_activate_vnni512(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
+                           const int32_t *multiplier, int32_t keep);
 void eser_features_avx2(const float *samples, float *db, eser_scratch *scratch);
 void eser_features_side_by_side_avx2(const float *samples, float *db);
 void eser_activate_avx2(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                         const int32_t *multiplier, int32_t keep);
 #endif
 
-#define ESER_MAX_SIMD 3
+#define ESER_MAX_SIMD 4
 
 /* Put the SIMD kernels that this processor runs into found, fastest last, and return how many they are. */
 uint32_t eser_kernels_simd(const eser_kernels **found);
