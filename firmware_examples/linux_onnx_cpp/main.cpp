@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -16,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "decision.hpp"
 #include "eser_parts.h"
 
 namespace {
@@ -76,7 +76,7 @@ std::vector<float> features(std::vector<float> samples) {
     return db;
 }
 
-// The manifest that every model file carries: labels, temperature, and what model card there is.
+// The manifest that every model file carries: labels, temperature, distance, and what model card there is.
 nlohmann::json read_manifest(const OrtSession *session, OrtAllocator *allocator) {
     const auto metadata = own<OrtModelMetadata>(ort().ReleaseModelMetadata,
                                                 [&](auto **p) { return ort().SessionGetModelMetadata(session, p); });
@@ -117,23 +117,24 @@ void answer(const char *path) {
     const auto frames = tensor(db.data(), db.size() / ESER_N_BINS, ESER_N_BINS), past = tensor(&nothing, 0, ESER_VECTOR);
     const std::array<const OrtValue *, 2> inputs{frames.get(), past.get()};
     const std::array<const char *, 2> input_names{"features", "past"};
-    const char *const output_name = "logits";
-    const auto logits = own<OrtValue>(ort().ReleaseValue, [&](auto **p) {
-        return ort().Run(session.get(), nullptr, input_names.data(), inputs.data(), inputs.size(), &output_name, 1, p);
-    });
-    float *values = nullptr;
-    check(ort().GetTensorMutableData(logits.get(), reinterpret_cast<void **>(&values)));
+    const std::array<const char *, 2> output_names{"logits", "encoded"};
+    std::array<OrtValue *, 2> made{};
+    check(ort().Run(session.get(), nullptr, input_names.data(), inputs.data(), inputs.size(), output_names.data(), made.size(),
+                    made.data()));
+    const Owned<OrtValue> logits(made[0], ort().ReleaseValue), encoded(made[1], ort().ReleaseValue);
+    const auto values = [](const Owned<OrtValue> &of) {
+        float *at = nullptr;
+        check(ort().GetTensorMutableData(of.get(), reinterpret_cast<void **>(&at)));
+        return at;
+    };
 
     const auto labels = manifest.at("labels").get<std::vector<std::string>>();
-    const float temperature = manifest.at("temperature"), highest = *std::max_element(values, values + labels.size());
-    std::vector<float> p(labels.size());
-    std::transform(values, values + p.size(), p.begin(), [&](float x) { return std::exp((x - highest) / temperature); });
-    float sum = 0.0f;
-    for (const float x : p)
-        sum += x;
+    const std::size_t n_vectors = (db.size() / ESER_N_BINS - ESER_FIRST_FRAMES) / ESER_STRIDE + 1;
+    const float distance = distance_of(values(encoded), n_vectors, ESER_VECTOR, manifest.at("distance"));
+    const std::vector<float> p = softmax(values(logits), labels.size(), manifest.at("temperature").get<float>() * distance);
     std::printf("%s\n", labels[static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin())].c_str());
     for (std::size_t i = 0; i < p.size(); i++)
-        std::printf("  %s %.1f %%\n", labels[i].c_str(), static_cast<double>(100.0f * p[i] / sum));
+        std::printf("  %s %.1f %%\n", labels[i].c_str(), static_cast<double>(100.0f * p[i]));
 }
 
 }  // namespace
