@@ -29,17 +29,22 @@ INLINE int32_t four_bytes(const uint8_t *x) {
     return bytes;
 }
 
-VNNI512 INLINE void activate(uint8_t *out, __m512i sum, __m512i bias, __m512i multiplier, int32_t keep) {
-    const __m512i half = _mm512_set1_epi64(1 << 30);
+/* Sixteen sums with their bias, at least 0, times twice the multiplier: the upper halves of the products, rounded, are the levels. */
+VNNI512 INLINE void activate(uint8_t *out, __m512i sum, __m512i bias, __m512i twice_multiplier, int32_t keep) {
+    const __m512i half = _mm512_set1_epi64(1LL << 31);
     const __m512i a = _mm512_max_epi32(_mm512_add_epi32(sum, bias), _mm512_setzero_si512());
-    const __m512i even = _mm512_add_epi64(_mm512_mul_epu32(a, multiplier), half);
+    const __m512i even = _mm512_add_epi64(_mm512_mul_epu32(a, twice_multiplier), half);
     const __m512i odd =
-        _mm512_add_epi64(_mm512_mul_epu32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(multiplier, 32)), half);
-    const __m512i both = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 31), _mm512_slli_epi64(odd, 1));
-    __m128i levels = _mm512_cvtusepi32_epi8(both);
+        _mm512_add_epi64(_mm512_mul_epu32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(twice_multiplier, 32)), half);
+    __m128i levels = _mm512_cvtusepi32_epi8(_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB));
     if (keep)
         levels = _mm_max_epu8(levels, _mm_loadu_si128((const __m128i *)out));
     _mm_storeu_si128((__m128i *)out, levels);
+}
+
+VNNI512 INLINE __m512i twice(const int32_t *multiplier) {
+    const __m512i m = _mm512_loadu_si512(multiplier);
+    return _mm512_add_epi32(m, m);
 }
 
 /* n positions, a constant of at most MOST. */
@@ -66,7 +71,7 @@ VNNI512 INLINE void block(const destination *to, int32_t position, const uint8_t
     }
     const int32_t n_out = to->layer->n_out;
     const __m512i bias = _mm512_loadu_si512(to->layer->bias + to->panel);
-    const __m512i multiplier = _mm512_loadu_si512(to->layer->multiplier + to->panel);
+    const __m512i multiplier = twice(to->layer->multiplier + to->panel);
     uint8_t *out = to->out + position / to->pool * n_out + to->panel;
     if (to->pool == 1) {
 #define ACTIVATE(p) \
@@ -111,7 +116,7 @@ void eser_convolve_vnni512(uint8_t *out, const uint8_t *const *runs, int32_t n_r
 
 VNNI512 void eser_activate_vnni512(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                                    const int32_t *multiplier, int32_t keep) {
-    const __m512i of_bias = _mm512_loadu_si512(bias), of_multiplier = _mm512_loadu_si512(multiplier);
+    const __m512i of_bias = _mm512_loadu_si512(bias), of_multiplier = twice(multiplier);
     for (int32_t p = 0; p < n; p++, acc += pool * ESER_PANEL, out += out_step) {
         __m512i sum = _mm512_loadu_si512(acc);
         if (pool == 2)

@@ -80,12 +80,10 @@ typedef struct {
 #include <immintrin.h>
 #define TARGET __attribute__((target("avx2")))
 #define BYTES 32 /* of a vector */
-#define ACTIVATE eser_activate_avx2
 #else
 #include <arm_neon.h>
 #define TARGET
 #define BYTES 16
-#define ACTIVATE eser_activate_neon
 #endif
 
 /* Vectors of the compiler's own: sums of 32 bits wrap around, so they have no sign until they are shifted. */
@@ -127,7 +125,7 @@ TARGET INLINE void transform(const shorts *x, shorts *out) {
 }
 
 /* B' d B of some tiles, whose first inputs lie at the offsets, n_columns from the first to past the last. */
-TARGET static void transform_tiles(const uint8_t *const *rows, const int32_t *offsets, int32_t tiles, int32_t n_columns,
+TARGET INLINE void transform_tiles(const uint8_t *const *rows, const int32_t *offsets, int32_t tiles, int32_t n_columns,
                                  int32_t channels, workspace *work) {
     shorts x[6], y[6];
     for (int32_t c = 0; c < channels; c += SHORTS) {
@@ -194,9 +192,11 @@ TARGET INLINE void pool(const int32_t *products, int32_t far, int32_t *upper, in
 }
 
 typedef void multiply_tiles(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w);
+typedef void activate_rows(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
+                           const int32_t *multiplier, int32_t keep);
 
 TARGET INLINE void winograd(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
-                            const int16_t *weights, multiply_tiles *multiply) {
+                            const int16_t *weights, multiply_tiles *multiply, activate_rows *activate) {
     workspace work;
     const int32_t channels = layer->n_in / 9, tiles = (n + 1) / 2;
     for (int32_t first = 0, blocks = (tiles + MOST_TILES - 1) / MOST_TILES; blocks > 0; blocks--) {
@@ -216,8 +216,8 @@ TARGET INLINE void winograd(uint8_t *const *out, const uint8_t *const *rows, int
                     pool(work.products + t * ESER_PANEL + half, size * ESER_PANEL, work.pooled[0] + to, work.pooled[1] + to);
                 }
             for (int r = 0; r < 2; r++)
-                ACTIVATE(out[r] + at[0] / 2 * layer->n_out + o, layer->n_out, work.pooled[r], n_pooled, 1,
-                                   layer->bias + o, layer->multiplier + o, 0);
+                activate(out[r] + at[0] / 2 * layer->n_out + o, layer->n_out, work.pooled[r], n_pooled, 1, layer->bias + o,
+                         layer->multiplier + o, 0);
         }
         first += size;
     }
@@ -262,7 +262,7 @@ TARGET INLINE void winograd(uint8_t *const *out, const uint8_t *const *rows, int
     }                                                                                                                        \
     TARGET void eser_winograd_##name(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,    \
                                      const int16_t *weights) {                                                               \
-        winograd(out, rows, n, layer, weights, multiply_##name);                                                             \
+        winograd(out, rows, n, layer, weights, multiply_##name, eser_activate_avx2);                                         \
     }
 
 #define MULTIPLY_AND_ADD(sum, x, w) _mm256_add_epi32(sum, _mm256_madd_epi16(x, w))
@@ -271,40 +271,39 @@ BLOCK(avx2, TARGET, MULTIPLY_AND_ADD)
 BLOCK(vnni, __attribute__((target("avx2,avxvnni"))), _mm256_dpwssd_avx_epi32)
 #endif
 
-/* The same, 32 products and their sums an instruction. Written for the assembler: GCC 12 would keep the sums in memory. */
+/* The same, 32 products and their sums an instruction, over four channels in turn: on one sum each, few tiles would wait for their
+ * own. Written for the assembler: GCC 12 would keep the sums in memory. */
 #define VNNI512 __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vnni")))
-#define ADD_PRODUCTS(t)                                   \
-    if (n > t)                                            \
-        __asm__("vpdpwssd %2%{1to16%}, %1, %0"            \
-                : "+v"(sum##t)                            \
-                : "v"(weights), "m"(*(const int32_t *)(x + t * channels + c)))
+#define ADD_PRODUCTS(sum, w, c) \
+    __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const int32_t *)(x + (c))));
+#define ADD_FIRST(t) \
+    if (n > t)       \
+        ADD_PRODUCTS(sum##t, w0, t * channels + c)
+#define ADD_NEXT(t) \
+    if (n > t)      \
+        ADD_PRODUCTS(other##t, w1, t * channels + c + 2)
 #define STORE_SUM(t) \
     if (n > t)       \
-        _mm512_storeu_si512(out + t * ESER_PANEL, sum##t)
+        _mm512_storeu_si512(out + t * ESER_PANEL, _mm512_add_epi32(sum##t, other##t));
+#define FOR_EACH_TILE(do) do(0) do(1) do(2) do(3) do(4)
 VNNI512 INLINE void block_vnni512(int32_t *out, const int16_t *x, int32_t channels, const int16_t *w, const int n) {
-    __m512i sum0 = _mm512_setzero_si512(), sum1 = sum0, sum2 = sum0, sum3 = sum0, sum4 = sum0;
-    for (int32_t c = 0; c < channels; c += 2, w += 2 * ESER_PANEL) {
-        const __m512i weights = _mm512_loadu_si512(w);
-        ADD_PRODUCTS(0);
-        ADD_PRODUCTS(1);
-        ADD_PRODUCTS(2);
-        ADD_PRODUCTS(3);
-        ADD_PRODUCTS(4);
+#define BEGIN(t) __m512i sum##t = _mm512_setzero_si512(), other##t = sum##t;
+    FOR_EACH_TILE(BEGIN)
+    for (int32_t c = 0; c < channels; c += 4, w += 4 * ESER_PANEL) {
+        const __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 2 * ESER_PANEL);
+        FOR_EACH_TILE(ADD_FIRST)
+        FOR_EACH_TILE(ADD_NEXT)
     }
-    STORE_SUM(0);
-    STORE_SUM(1);
-    STORE_SUM(2);
-    STORE_SUM(3);
-    STORE_SUM(4);
+    FOR_EACH_TILE(STORE_SUM)
 }
 
 VNNI512 static void multiply_vnni512(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w) {
     BY_TILES(block_vnni512)
 }
 
-TARGET void eser_winograd_vnni512(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
+VNNI512 void eser_winograd_vnni512(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
                                   const int16_t *weights) {
-    winograd(out, rows, n, layer, weights, multiply_vnni512);
+    winograd(out, rows, n, layer, weights, multiply_vnni512, eser_activate_vnni512);
 }
 #else
 /* Sums over the channels, a multiple of 8, for n tiles, a constant of at most 5, and 16 outputs. */
@@ -348,7 +347,7 @@ static void multiply_neon(int32_t *out, const int16_t *x, int32_t channels, int3
 
 void eser_winograd_neon(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
                         const int16_t *weights) {
-    winograd(out, rows, n, layer, weights, multiply_neon);
+    winograd(out, rows, n, layer, weights, multiply_neon, eser_activate_neon);
 }
 #endif
 #endif
