@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,26 @@ def test_objects_are_labelled_as_files_are(server: str, archive: Archive, tmp_pa
         label(f"s3://calls/2026/{server}", "-o", tmp_path / "out", "--jobs", jobs, unit_files=7)
     require_same(tmp_path / "out", there(archive))
     assert all(row["modified"] is not None for row in rows(tmp_path / "out"))
+
+
+def test_a_second_run_counts_the_objects_that_are_finished(server: str, archive: Archive, tmp_path: Path) -> None:
+    here = there(archive)
+    every = sorted([*here.answers, *here.refused])
+    first = [name for name in every if name.startswith("s3://calls/2026/a/")]
+
+    def finished() -> list[str]:
+        said = label(f"s3://calls/2026/{server}", "-o", tmp_path / "out", "--check").stdout
+        return re.findall(r"^(?:finished|left) +(\d+),? ", said, re.MULTILINE)
+
+    assert finished() == ["0", str(len(every))]
+    assert 0 < len(first) < len(every)
+    label(f"s3://calls/2026/a{server}", "-o", tmp_path / "out")
+    assert finished() == [str(len(first)), str(len(every) - len(first))]
+    again = label(f"s3://calls/2026/{server}", "-o", tmp_path / "out")
+    assert f"labelled {len(every) - len(first)} of {len(every) - len(first)} files" in again.stderr
+    assert finished() == [str(len(every)), "0"]
+    assert "labelled" not in label(f"s3://calls/2026/{server}", "-o", tmp_path / "out").stderr
+    require_same(tmp_path / "out", here)
 
 
 def test_a_manifest_in_the_storage(server: str, archive: Archive, tmp_path: Path) -> None:
