@@ -91,7 +91,7 @@ def test_a_command_line_runs_or_parses(name: str, line: str, folder: Path, nativ
     if "DIR" in rest or verb in PARSED_ALONE or "--record" in rest:
         parse(verb, rest)
         return
-    if (verb == "predict" and "--profile" in rest) or "--only" in rest:
+    if (verb == "predict" and "--profile" in rest) or {"--only", "--show"} & {*rest}:
         run(["adapt", "happy", "mine.wav", "--profile", "me.json"], None)
     run([verb, *rest], folder / (stdin or "hello.wav"))
 
