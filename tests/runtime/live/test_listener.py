@@ -19,15 +19,7 @@ from edge_ser import AudioError, ConfigError, EmotionRecognizer
 from edge_ser.arrays import AnyArray, Float32Array
 from edge_ser.commands._options import configured
 from edge_ser.live.capture import Captured
-from edge_ser.live.listener import (
-    Event,
-    Listener,
-    Overrun,
-    SpeechStarted,
-    ToneChanged,
-    UtteranceAnswered,
-    listen,
-)
+from edge_ser.live.listener import Event, Listener, Overrun, SpeechStarted, ToneChanged, UtteranceAnswered, listen
 from edge_ser.live.screen import Screen
 from edge_ser.live.segmenter import RATE_HZ, SegmenterConfig, utterances
 from edge_ser.live.tone import ToneConfig

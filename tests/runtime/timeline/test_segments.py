@@ -78,17 +78,7 @@ def test_the_table(meeting: Path, segments: list[Segment]) -> None:
 
 def test_jsonl(meeting: Path, segments: list[Segment]) -> None:
     records = [json.loads(line) for line in lines("--format", "jsonl", meeting)]
-    keys = [
-        "file",
-        "start_s",
-        "stop_s",
-        "cut",
-        "label",
-        "confidence",
-        "probabilities",
-        "speech",
-        "duration_s",
-    ]
+    keys = ["file", "start_s", "stop_s", "cut", "label", "confidence", "probabilities", "speech", "duration_s"]
     assert [list(record) for record in records] == [keys] * len(segments)
     for record, segment in zip(records, segments, strict=True):
         assert record["file"] == str(meeting)
@@ -258,11 +248,7 @@ def test_memory_does_not_grow_with_the_recording(recognizer: EmotionRecognizer, 
     assert peaks[2] < peaks[1] + 1e6, peaks
 
 
-@given(
-    n_samples=st.integers(1, 500),
-    n_bins=st.integers(1, 40),
-    cuts=st.lists(st.integers(0, 60), min_size=1, max_size=10),
-)
+@given(n_samples=st.integers(1, 500), n_bins=st.integers(1, 40), cuts=st.lists(st.integers(0, 60), min_size=1, max_size=10))
 def test_the_envelope_is_that_of_the_whole(n_samples: int, n_bins: int, cuts: list[int]) -> None:
     samples = np.random.default_rng(n_samples).standard_normal(n_samples).astype(np.float32)
     envelope = Envelope(n_samples, n_bins)
