@@ -5,7 +5,6 @@ import json
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -24,6 +23,7 @@ from edge_ser.timeline.formats import Envelope, Segment, audacity, csv_header, c
 from edge_ser.timeline.segments import FORMATS
 from tests.commanding import run as in_a_process
 from tests.commanding import without
+from tests.sounds import loud
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
@@ -228,9 +228,6 @@ def test_standard_input(meeting: Path, segments: list[Segment]) -> None:
 
 
 def test_memory_does_not_grow_with_the_recording(recognizer: EmotionRecognizer, tmp_path: Path) -> None:
-    def loud(windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return np.asarray(windows.max(axis=1) > 0.01)
-
     peaks = []
     minute = np.zeros(60 * 16000, dtype=np.int16)
     minute[16000:48000] = (3000 * np.random.default_rng(0).standard_normal(32000)).astype(np.int16)
