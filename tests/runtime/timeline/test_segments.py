@@ -180,7 +180,8 @@ def test_every_format_can_be_asked_for() -> None:
 
 def test_a_damaged_recording_leaves_no_half_a_timeline(meeting: Path, tmp_path: Path) -> None:
     torn = tmp_path / "torn.flac"
-    torn.write_bytes(meeting.read_bytes()[: meeting.stat().st_size // 2])
+    content, half = meeting.read_bytes(), meeting.stat().st_size // 2
+    torn.write_bytes(content[:half] + bytes(20000) + content[half + 20000 :])
     out = tmp_path / "out.rttm"
     out.write_text("before\n")
     done = run("--format", "rttm", "-o", out, torn)
