@@ -12,14 +12,7 @@ import os
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from edge_ser._version import __version__
-from edge_ser.errors import (
-    AudioError,
-    AudioWarning,
-    BackendError,
-    ConfigError,
-    EdgeSerError,
-    ModelFileError,
-)
+from edge_ser.errors import AudioError, AudioWarning, BackendError, ConfigError, EdgeSerError, ModelFileError
 from edge_ser.personal.microphone import SpeechStatistics
 from edge_ser.personal.profile import Profile
 from edge_ser.prediction import Prediction

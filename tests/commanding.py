@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import AnyStr
 
 import pytest
@@ -59,6 +60,22 @@ def ending(process: subprocess.Popen[AnyStr]) -> Iterator[subprocess.Popen[AnySt
         except BaseException:
             process.kill()
             raise
+
+
+def on_terminal(*arguments: object, **environment: str) -> str:
+    """Return what the command line shows on a terminal (a pty), where it must end well."""
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    command = [*COMMAND, *map(str, arguments)]
+    with ending(subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=os.environ | environment)) as child:
+        os.close(slave)
+        shown = b""
+        with suppress(OSError):  # the other end is closed
+            while piece := os.read(master, 65536):
+                shown += piece
+        assert child.wait(120) == 0
+    os.close(master)
+    return shown.decode()
 
 
 def complaint(done: subprocess.CompletedProcess[bytes], status: int = 1) -> str:

@@ -39,11 +39,7 @@ threads_option = click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads for one answer."
 )
 provider_option = click.option(
-    "--provider",
-    default="cpu",
-    show_default=True,
-    metavar="NAME",
-    help="cpu; of ONNX Runtime also cuda, tensorrt.",
+    "--provider", default="cpu", show_default=True, metavar="NAME", help="cpu; of ONNX Runtime also cuda, tensorrt."
 )
 min_confidence_option = click.option(
     "--min-confidence",

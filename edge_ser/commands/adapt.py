@@ -38,10 +38,7 @@ if TYPE_CHECKING:
 @click.option("--show", is_flag=True, help="List the utterances, and how well they tell each other's labels.")
 @click.option("--forget", metavar="N", help="Take utterance N back, as --show counts them; last; all: forget the person.")
 @click.option(
-    "--merge",
-    type=click.Path(path_type=Path),
-    metavar="OTHER",
-    help="Take over another profile's utterances of this person.",
+    "--merge", type=click.Path(path_type=Path), metavar="OTHER", help="Take over another profile's utterances of this person."
 )
 @click.option("--only/--beside", "only", default=None, help="Answer with the labels heard alone; beside: with the model's, too.")
 @model_option

@@ -51,10 +51,7 @@ _WORTH_A_PROCESS = 64  # recordings: a process takes as long to start as these t
 @click.option("--embedding", is_flag=True, help="With --json: add the 64-d embedding.")
 @click.option("--segments", is_flag=True, help="A timeline: every utterance in the recording on its own.")
 @click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "jsonl", "csv", "audacity", "rttm"]),
-    help="With --segments; default: table.",
+    "--format", "form", type=click.Choice(["table", "jsonl", "csv", "audacity", "rttm"]), help="With --segments; default: table."
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="With --segments: write there.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="With --segments: draw the timeline of one FILE.")

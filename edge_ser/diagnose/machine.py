@@ -99,16 +99,7 @@ class Condition:
     """Processes that want a core, averaged over the last minute."""
 
 
-PACKAGES = (
-    "numpy",
-    "scipy",
-    "soundfile",
-    "soxr",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "ai-edge-litert",
-    "tflite-runtime",
-)
+PACKAGES = ("numpy", "scipy", "soundfile", "soxr", "onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tflite-runtime")
 
 
 def read_machine(root: Path = ROOT) -> Machine:

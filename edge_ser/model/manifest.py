@@ -23,20 +23,7 @@ from edge_ser.frontend.features import FRONT_ENDS, FrontEndConfig
 from edge_ser.geometry import EMBEDDING_SIZE, encoder_size
 from edge_ser.model.containers import CONTAINERS
 from edge_ser.model.graph import GRAPHS, require_graph
-from edge_ser.model.statements import (
-    Check,
-    each,
-    int8s,
-    interval,
-    load_json,
-    number,
-    refuse,
-    several,
-    share,
-    table,
-    text,
-    whole,
-)
+from edge_ser.model.statements import Check, each, int8s, interval, load_json, number, refuse, several, share, table, text, whole
 
 FORMAT = "edge-ser-model"
 FORMAT_VERSION = 7
@@ -59,8 +46,7 @@ _TRAINING = table(
     {"split": text},
 )
 _QUANTIZATION = table(
-    {"scheme": text, **dict.fromkeys(("weights_int8_percent", "macs_int8_percent"), number(0, 100))},
-    {"vector_scale": _POSITIVE},
+    {"scheme": text, **dict.fromkeys(("weights_int8_percent", "macs_int8_percent"), number(0, 100))}, {"vector_scale": _POSITIVE}
 )
 
 

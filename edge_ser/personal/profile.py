@@ -118,10 +118,7 @@ class Profile:
             )
         _require_keys("profile", table, cls)
         microphone, person = table["microphone"], table["person"]
-        return cls(
-            None if microphone is None else _microphone(microphone),
-            None if person is None else _person(person),
-        )
+        return cls(None if microphone is None else _microphone(microphone), None if person is None else _person(person))
 
 
 @contextlib.contextmanager

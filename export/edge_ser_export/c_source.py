@@ -68,14 +68,7 @@ def layers(net: EmotionNet, quantized: QuantizedNet) -> dict[str, Layer]:
     return found
 
 
-def _rows(
-    name: str,
-    rows: QuantizedRows,
-    bias: Tensor,
-    scale_in: float,
-    panels: bool = True,
-    bits: int = 24,
-) -> Layer:
+def _rows(name: str, rows: QuantizedRows, bias: Tensor, scale_in: float, panels: bool = True, bits: int = 24) -> Layer:
     """Return a matrix whose product comes out in 1/65536, with multipliers below 2^bits."""
     unit = rows.scale.astype(np.float64) * scale_in
     steps = np.rint(bias.detach().cpu().numpy().astype(np.float64) / unit)

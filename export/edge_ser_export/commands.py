@@ -24,11 +24,7 @@ from edge_ser.errors import require_extra
     type=click.Path(path_type=Path),
     help="With --int8: a folder of recordings to calibrate on instead of the run's training clips.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="With --int8: where the run's corpora lie, if they moved.",
-)
+@click.option("--data", type=click.Path(path_type=Path), help="With --int8: where the run's corpora lie, if they moved.")
 @click.option(
     "-o",
     "--output",

@@ -115,14 +115,7 @@ FORMATS = {
         "int8: convolutions in integers (int8 x int8), GRU and FC in integers on activations quantised as they come",
         head_macs_int8=True,
     ),
-    "c": Format(
-        "",
-        _c,
-        CModel.of_sources,
-        compiler_version,
-        _ALL_INTEGERS,
-        head_macs_int8=True,
-    ),
+    "c": Format("", _c, CModel.of_sources, compiler_version, _ALL_INTEGERS, head_macs_int8=True),
     "eser": Format(BACKENDS["native"], _eser, _open_file, _library_version, _ALL_INTEGERS, head_macs_int8=True),
 }
 """``c`` and ``eser`` hold the same integers: as source for firmware, and as a file for the native backend."""

@@ -12,12 +12,7 @@ from edge_ser.live.capture import heard
 from edge_ser.live.listener import Event, Listener, SpeechStarted, ToneChanged, UtteranceAnswered
 
 PINS = (17, 27, 22)  # red, green, blue, as GPIO numbers
-COLOURS = {
-    "neutral": (1.0, 1.0, 1.0),
-    "angry": (1.0, 0.0, 0.0),
-    "happy": (1.0, 0.7, 0.0),
-    "sad": (0.0, 0.0, 1.0),
-}
+COLOURS = {"neutral": (1.0, 1.0, 1.0), "angry": (1.0, 0.0, 0.0), "happy": (1.0, 0.7, 0.0), "sad": (0.0, 0.0, 1.0)}
 HEARD = (0.05, 0.05, 0.05)  # somebody speaks, and how they sound is not known yet, or uncertain
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 import soundfile
 
 from edge_ser import EmotionRecognizer
-from tests.commanding import COMMAND, complaint, ending, run, without
+from tests.commanding import COMMAND, complaint, ending, on_terminal, run, without
 
 
 def events_of(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
@@ -114,24 +113,8 @@ def test_a_reader_that_leaves_is_no_traceback(talk: Path) -> None:
 
 
 def test_on_a_terminal_it_draws_and_gives_the_cursor_back(talk: Path) -> None:
-    pty = pytest.importorskip("pty")
-    master, slave = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", "COLUMNS": "100", "LINES": "30"}
-    command = [*COMMAND, "listen", "--realtime", str(talk), "--speed", "5"]
-    with ending(subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)) as child:
-        os.close(slave)
-        text = b""
-        while True:
-            try:
-                piece = os.read(master, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not piece:
-                break
-            text += piece
-        assert child.wait(120) == 0
-    os.close(master)
-    shown = text.decode()
+    size = {"TERM": "xterm", "LC_ALL": "C.UTF-8", "COLUMNS": "100", "LINES": "30"}
+    shown = on_terminal("listen", "--realtime", talk, "--speed", 5, **size)
     assert shown.startswith("    start")
     assert "● speech" in shown
     assert shown.count("\x1b[?25l") > 0

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from edge_ser.cli import cli
 from edge_ser.personal.profile import Profile
-from tests.commanding import COMMAND, ending
+from tests.commanding import COMMAND, ending, on_terminal
 
 
 def run(*arguments: object) -> Result:
@@ -147,22 +147,10 @@ def test_every_utterance_is_printed_when_it_is_found(clip: Path, tmp_path: Path)
 
 
 def test_progress_and_rows_share_a_terminal(clip: Path) -> None:
-    pty = pytest.importorskip("pty")
-    master, slave = pty.openpty()
-    command = [*COMMAND, "predict", "--segments", str(clip)]
-    with ending(subprocess.Popen(command, stdout=slave, stderr=slave, env={**os.environ, "COLUMNS": "120"})) as child:
-        os.close(slave)
-        shown = b""
-        while True:
-            try:
-                shown += os.read(master, 65536)
-            except OSError:  # the other end is closed
-                break
-        assert child.wait(120) == 0
-    os.close(master)
-    (row,) = (line for line in shown.decode().splitlines() if "%" in line and " s  " in line)
+    shown = on_terminal("predict", "--segments", clip, COLUMNS="120")
+    (row,) = (line for line in shown.splitlines() if "%" in line and " s  " in line)
     assert row.rpartition("\x1b[K")[2].startswith("   0:0")  # on a line of its own: the bar before it was wiped out
-    assert "100%" in shown.decode()
+    assert "100%" in shown
 
 
 def test_ctrl_c_is_130() -> None:

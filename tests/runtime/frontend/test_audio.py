@@ -17,14 +17,9 @@ from hypothesis import strategies as st
 from edge_ser.arrays import AnyArray
 from edge_ser.errors import AudioError, AudioWarning
 from edge_ser.frontend.audio import AudioReader, AudioStream
+from tests.sounds import Pipe, encoded
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(30_000)).astype(np.float32)
-
-
-def encoded(samples: np.ndarray, rate_hz: int, **how: Any) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate_hz, **how)
-    return buffer.getvalue()
 
 
 def read(source: Any) -> np.ndarray:
@@ -71,21 +66,9 @@ def test_path_file_object_and_pipe_agree(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(encoded(NOISE, 44100, format="WAV"))
 
-    class Pipe(io.RawIOBase):
-        """Cannot seek, like a process's standard output."""
-
-        def __init__(self) -> None:
-            self._file = path.open("rb")
-
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: Any) -> int:
-            return int(self._file.readinto(buffer))
-
     expected = read(path)
     assert np.array_equal(read(str(path)), expected)
-    assert np.array_equal(read(Pipe()), expected)
+    assert np.array_equal(read(Pipe(path.read_bytes())), expected)
     with path.open("rb") as file:
         assert np.array_equal(read(file), expected)
         assert not file.closed

@@ -25,6 +25,7 @@ from edge_ser.frontend import containers
 from edge_ser.frontend.audio import AudioReader
 from tests.commanding import COMMAND
 from tests.needs import need
+from tests.sounds import encoded
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 INPUTS = GOLDEN / "inputs"
@@ -44,12 +45,6 @@ def read(capfd: pytest.CaptureFixture[str]) -> Read:
         return samples
 
     return checked
-
-
-def encoded(samples: AnyArray, rate_hz: int = 16000, **how: Any) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate_hz, **how)
-    return buffer.getvalue()
 
 
 def mp3(rate_hz: int, mode: str, level: float, samples: AnyArray = SPEECH) -> bytes:

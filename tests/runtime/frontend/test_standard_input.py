@@ -19,35 +19,18 @@ from edge_ser import AudioError
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.standard_input import is_recording, sound_of
 from tests.needs import need
+from tests.sounds import Pipe, encoded
 
 T = np.arange(24000) / 16000
 SAMPLES = np.rint(8000 * np.sin(2 * np.pi * 200 * T) * np.sin(2 * np.pi * T)).astype(np.int16)
-
-
-class Pipe(io.RawIOBase):
-    """A pipe that gives at most ``n`` bytes at a time."""
-
-    def __init__(self, data: bytes, n: int) -> None:
-        self._data, self._n = data, n
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        piece = self._data[: min(self._n, len(buffer))]
-        self._data = self._data[len(piece) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
 
 
 def heard(data: bytes, rate_hz: int = 16000, channels: int = 1, piece: int = 1 << 20) -> np.ndarray[Any, Any]:
     return np.concatenate(list(sound_of(io.BufferedReader(Pipe(data, piece)), rate_hz, channels)))
 
 
-def encoded(form: str, rate_hz: int = 16000, subtype: str | None = None, channels: int = 1) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, np.repeat(SAMPLES[:, None] / 32768, channels, axis=1), rate_hz, format=form, subtype=subtype)
-    return file.getvalue()
+def recording(form: str, rate_hz: int = 16000, subtype: str | None = None, channels: int = 1) -> bytes:
+    return encoded(np.repeat(SAMPLES[:, None] / 32768, channels, axis=1), rate_hz, format=form, subtype=subtype)
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
@@ -55,20 +38,20 @@ def encoded(form: str, rate_hz: int = 16000, subtype: str | None = None, channel
     ("form", "subtype"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAVEX", "PCM_16"), ("FLAC", None), ("OGG", None), ("AIFF", None)]
 )
 def test_a_recording_is_decoded(form: str, subtype: str | None, piece: int) -> None:
-    data = encoded(form, 16000, subtype)
+    data = recording(form, 16000, subtype)
     with AudioReader(data) as reader:
         np.testing.assert_array_equal(heard(data, piece=piece).reshape(-1), reader.samples())
 
 
 def test_a_recording_says_its_own_rate_and_channels() -> None:
     for form, subtype in (("WAV", "PCM_16"), ("FLAC", None)):
-        data = encoded(form, 48000, subtype, channels=2)
+        data = recording(form, 48000, subtype, channels=2)
         with AudioReader(data) as reader:
             np.testing.assert_array_equal(heard(data, 16000, channels=1), reader.samples())
 
 
 def test_mp3_is_known_with_and_without_a_tag() -> None:
-    data = encoded("MP3", 16000)
+    data = recording("MP3", 16000)
     n = heard(data).size
     assert abs(n - SAMPLES.size) < 5000
     assert heard(b"ID3\4\0\0\0\0\0\x0a" + bytes(10) + data).size == n

@@ -17,6 +17,7 @@ from edge_ser.files import holding
 from edge_ser.live.capture import Captured
 from edge_ser.live.corrections import PAUSE_S, Corrections
 from edge_ser.live.guide import ENOUGH, SENTENCES, SKIP, fault, guide, tasks
+from tests.sounds import loud
 
 
 def buzz(hz: float, seconds: float = 1.2, level: float = 0.1) -> np.ndarray:
@@ -75,10 +76,6 @@ def test_a_profile_that_cannot_be_written_learns_nothing(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="cannot write the profile"):
         Corrections(recognizer, tmp_path / "gone" / "me.json").correct(recognizer.predict((buzz(200), 16000)), "happy")
     assert recognizer.profile is before
-
-
-def loud(windows: np.ndarray) -> np.ndarray:
-    return np.asarray(np.abs(windows).max(axis=1) > 0.0005)
 
 
 SILENCE = np.zeros(16000, dtype=np.float32)

@@ -16,26 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_ser import AudioError, ConfigError, EmotionRecognizer
-from edge_ser.arrays import AnyArray, Float32Array
+from edge_ser.arrays import Float32Array
 from edge_ser.commands._options import configured
 from edge_ser.live.capture import Captured
-from edge_ser.live.listener import (
-    Event,
-    Listener,
-    Overrun,
-    SpeechStarted,
-    ToneChanged,
-    UtteranceAnswered,
-    listen,
-)
+from edge_ser.live.listener import Event, Listener, Overrun, SpeechStarted, ToneChanged, UtteranceAnswered, listen
 from edge_ser.live.screen import Screen
 from edge_ser.live.segmenter import RATE_HZ, SegmenterConfig, utterances
 from edge_ser.live.tone import ToneConfig
-
-
-def loud(windows: Float32Array) -> AnyArray:
-    """A detector for recordings with digital silence between them."""
-    return np.asarray(np.abs(windows).max(axis=1) > 1e-3)
+from tests.sounds import loud
 
 
 @pytest.fixture(scope="module")

@@ -82,10 +82,7 @@ def test_the_shipped_model_survives_sealing(tmp_path: Path) -> None:
         (lambda m: m.graph.sparse_initializer.add(), "a Graph in it has sparse_initializer"),
         (lambda m: m.opset_import.add(domain="x", version=1), "holds opset_import domain='x'"),
         (lambda m: m.graph.input[0].type.tensor_type.ClearField("shape"), "holds input name='features'"),
-        (
-            lambda m: m.graph.input[0].type.tensor_type.shape.ClearField("dim"),
-            r"shape\(\)\)\), where the int8 graph",
-        ),
+        (lambda m: m.graph.input[0].type.tensor_type.shape.ClearField("dim"), r"shape\(\)\)\), where the int8 graph"),
         (lambda m: setattr(m.graph, "name", "\x1b[2J\n"), r"holds name '\\x1b\[2J\\n'"),
         (lambda m: setattr(m.graph.output[0], "name", "answers"), "holds output name='answers'"),
         (lambda m: weight(m, "mean").dims.__setitem__(0, 2**40), "expected 1099511627776 numbers of <f4"),

@@ -155,10 +155,7 @@ def resized(table: dict[str, Any], encoder_size: int) -> None:
         (lambda t: t.update(labels=["a", "b", "c"], centres=t["centres"][:3]), "graph and manifest disagree"),
         (lambda t: resized(t, 512), "encoder_size is 512; expected 480, as a graph of 128 bins has"),
         (lambda t: t.update(embedding_size=2, centres=[[0.0, 0.0]] * 4), "embedding_size is 2; expected 64"),
-        (
-            lambda t: t["quantization"].update(scheme="float32"),
-            "where the float32 graph of 128 bins and 4 labels has",
-        ),
+        (lambda t: t["quantization"].update(scheme="float32"), "where the float32 graph of 128 bins and 4 labels has"),
     ],
 )
 def test_a_manifest_at_odds_with_the_graph_is_refused(
@@ -202,12 +199,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [
-        ("missing.onnx", "No such file"),
-        ("folder.onnx", "Is a directory"),
-        ("model.h5", "expected .onnx"),
-        ("model", "nothing"),
-    ],
+    [("missing.onnx", "No such file"), ("folder.onnx", "Is a directory"), ("model.h5", "expected .onnx"), ("model", "nothing")],
 )
 def test_a_wrong_path_is_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder.onnx").mkdir()

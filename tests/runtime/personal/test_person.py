@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,11 +195,8 @@ def test_labels_that_differ_by_case_and_blanks_are_one() -> None:
 def test_threads_lose_no_utterance() -> None:
     recognizer = EmotionRecognizer(min_speech=0)
     answer = recognizer.predict(voice(200))
-    threads = [threading.Thread(target=lambda: [recognizer.adapt(answer, "happy") for _ in range(20)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: recognizer.adapt(answer, "happy"), range(80)))
     person = recognizer.profile.person
     assert person is not None
     assert person.counts == {"happy": 80}

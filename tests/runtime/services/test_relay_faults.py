@@ -97,11 +97,7 @@ async def test_a_transcript_that_never_comes_ends_it_whatever_else_is_said(recog
         if heard.type == "describe":
             writer.write(message(Info().event()))
 
-    async with (
-        StandIn(hang) as asr,
-        before(asr.uri, recognizer, idle_s=0.5) as relay,
-        AsyncClient.from_uri(relay.uri) as client,
-    ):
+    async with StandIn(hang) as asr, before(asr.uri, recognizer, idle_s=0.5) as relay, AsyncClient.from_uri(relay.uri) as client:
         for one in (start_with(), chunk_with(), AudioStop().event()):
             await client.write_event(one)
         answered = await event(client)

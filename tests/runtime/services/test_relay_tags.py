@@ -154,11 +154,7 @@ async def test_the_next_utterance_may_have_begun(
         if heard.type == "mark" or (heard.type == "audio-stop" and stops == 2):
             writer.writelines(map(message, plain(stops)))
 
-    async with (
-        StandIn(reply) as asr,
-        before(asr.uri, recognizer, tag=True) as relay,
-        AsyncClient.from_uri(relay.uri) as client,
-    ):
+    async with StandIn(reply) as asr, before(asr.uri, recognizer, tag=True) as relay, AsyncClient.from_uri(relay.uri) as client:
         await say(client, samples, rate_hz)
         assert (await event(client)).data["data"]["label"] == "angry"
         *begun, stop = framed(samples, rate_hz)
@@ -186,11 +182,7 @@ async def test_an_utterance_without_a_transcript_shifts_no_tone(
         if heard.type == "audio-stop" and stops > 1:
             writer.writelines(map(message, (plain(1) if late and stops == 2 else []) + plain(stops)))
 
-    async with (
-        StandIn(reply) as asr,
-        before(asr.uri, recognizer, tag=True) as relay,
-        AsyncClient.from_uri(relay.uri) as client,
-    ):
+    async with StandIn(reply) as asr, before(asr.uri, recognizer, tag=True) as relay, AsyncClient.from_uri(relay.uri) as client:
         await say(client, samples, rate_hz)
         assert (await event(client)).data["data"]["label"] == "angry"
         await say(client, samples, rate_hz)
@@ -215,11 +207,7 @@ async def test_a_transcript_before_the_audio_stop_takes_no_other_place(
             writer.writelines(map(message, plain(n)))
             n += 1
 
-    async with (
-        StandIn(reply) as asr,
-        before(asr.uri, recognizer, tag=True) as relay,
-        AsyncClient.from_uri(relay.uri) as client,
-    ):
+    async with StandIn(reply) as asr, before(asr.uri, recognizer, tag=True) as relay, AsyncClient.from_uri(relay.uri) as client:
         start, *rest = framed(samples, rate_hz)[1:]
         await client.write_event(start)
         assert await texts_of(client, 1) == ["text 0"]

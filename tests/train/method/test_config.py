@@ -29,10 +29,7 @@ def test_the_preset_paper_is_theirs() -> None:
     ("text", "message"),
     [
         ("sed = 1", "unknown setting 'sed' \\(did you mean 'seed'"),
-        (
-            "[loss]\nlamda_center = 1.0",
-            "unknown setting 'loss.lamda_center' \\(did you mean 'loss.lambda_center|lambda_center",
-        ),
+        ("[loss]\nlamda_center = 1.0", "unknown setting 'loss.lamda_center' \\(did you mean 'loss.lambda_center|lambda_center"),
         ("train = 1", r"unknown setting 'train'; expected preset, .*, or a name in a section: model\.…, loss\.…, optimizer\.…"),
         ("lambda_center = 1.0", r"unknown setting 'lambda_center' \(did you mean 'loss\.lambda_center'\?\)"),
         ("[loss]\ntrain = 1", "unknown setting 'loss.train'; section loss has lambda_center, alpha,"),

@@ -152,15 +152,7 @@ def test_batches_depend_on_the_step_alone(tiny_data: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("preset", ["paper", "edge"])
 def test_a_finished_run_is_complete(train_tiny: Callable[..., Path], tmp_path: Path, preset: str) -> None:
     run = train_tiny(tmp_path / "run", preset)
-    for name in (
-        "config.toml",
-        "data.json",
-        "model.safetensors",
-        "metrics.jsonl",
-        "report.json",
-        "curves.png",
-        "confusion.png",
-    ):
+    for name in ("config.toml", "data.json", "model.safetensors", "metrics.jsonl", "report.json", "curves.png", "confusion.png"):
         assert (run / name).stat().st_size > 0, name
     assert not list(run.glob(".*")), "temporary files were left behind"
     trained = load_run(run)

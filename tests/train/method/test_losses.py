@@ -9,13 +9,7 @@ import torch
 
 from edge_ser.errors import CorpusError
 from edge_ser_train.corpora.clips import NO_CLASS
-from edge_ser_train.method.losses import (
-    class_weights,
-    joint_loss,
-    update_centres,
-    weighted_center_loss,
-    weighted_softmax_loss,
-)
+from edge_ser_train.method.losses import class_weights, joint_loss, update_centres, weighted_center_loss, weighted_softmax_loss
 
 
 def test_class_weights_are_inverse_counts() -> None:

@@ -160,10 +160,7 @@ def test_novelty_ranks_each_speaker_alone() -> None:
     known = np.array([[1, 0], [9, 0], [2, 0], [0, 9]], dtype=np.float32)  # 1, 1, 2 from a centre; bob's lies 9 off
     others = np.array([[5, 0], [0, 1], [0, 8]], dtype=np.float32)  # 5 and 1; bob's lies 8 off
     sure, unsure = np.array([[4, 0]], dtype=np.float32), np.array([[1, 0]], dtype=np.float32)
-    answers = {
-        "known": (np.repeat(sure, 4, axis=0), known),
-        "others": (np.repeat(unsure, 3, axis=0), others),
-    }
+    answers = {"known": (np.repeat(sure, 4, axis=0), known), "others": (np.repeat(unsure, 3, axis=0), others)}
     who = {"known": clips("ann", "ann", "ann", "bob"), "others": clips("ann", "ann", "bob")}
     result = novelty(answers, who, centres, temperature=1.0)
     assert result["clips"] == 3

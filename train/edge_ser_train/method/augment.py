@@ -36,12 +36,7 @@ def stretched_lengths(lengths: Int64Array, config: AugmentConfig, rng: np.random
 
 
 def augment(
-    x: Float32Array,
-    n_frames: int,
-    fill: Float32Array,
-    config: AugmentConfig,
-    rng: np.random.Generator,
-    front_end: FrontEndConfig,
+    x: Float32Array, n_frames: int, fill: Float32Array, config: AugmentConfig, rng: np.random.Generator, front_end: FrontEndConfig
 ) -> Float32Array:
     """Return a changed copy [n_frames, n_bins] of features x [T, n_bins] (dB).
 

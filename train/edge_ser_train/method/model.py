@@ -26,15 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from edge_ser.geometry import (
-    CHANNELS,
-    EMBEDDING_SIZE,
-    ENCODER_FRAMES,
-    ENCODER_STRIDE,
-    GRU_SIZE,
-    KERNELS,
-    encoder_size,
-)
+from edge_ser.geometry import CHANNELS, EMBEDDING_SIZE, ENCODER_FRAMES, ENCODER_STRIDE, GRU_SIZE, KERNELS, encoder_size
 from edge_ser_train.method.config import ModelConfig, TrainConfig
 
 

@@ -221,12 +221,7 @@ BESIDE = (*SETTINGS, "edge", "edge-lambda-0")
 """What is also run under the protocol beside a corpus' own."""
 ANSWERS_FIRST = ("setting-1", "setting-2", "edge", "edge-lambda-0", "setting-3", "setting-4", "triplet-svm", "cosine-svm")
 """Before the other experiments: what the center loss brings on Mel, to the recipe that ships, on STFT, against other losses."""
-FIGURES = {
-    "3a": tuple(ALPHA_SWEEP.values()),
-    "3b": tuple(LAMBDA_SWEEP.values()),
-    "4": ("setting-1", "setting-2"),
-    "5": SETTINGS,
-}
+FIGURES = {"3a": tuple(ALPHA_SWEEP.values()), "3b": tuple(LAMBDA_SWEEP.values()), "4": ("setting-1", "setting-2"), "5": SETTINGS}
 TABLES = {"1": ("setting-1", "setting-2"), "2": ("setting-3", "setting-4")}
 COMPARISONS = (
     ("center loss, Mel", "setting-2", "setting-1"),

@@ -16,15 +16,7 @@ from edge_ser_train.method.run import write_atomic
 from edge_ser_train.paper.comparisons import compare, comparison_tables
 from edge_ser_train.paper.experiments import ABLATION_TITLES, ABLATIONS, COMPARISONS, EXPERIMENTS
 from edge_ser_train.paper.report import write_pictures
-from edge_ser_train.paper.results import (
-    BASELINES,
-    Summary,
-    novelty_table,
-    read_cells,
-    results_table,
-    still_to_run,
-    table,
-)
+from edge_ser_train.paper.results import BASELINES, Summary, novelty_table, read_cells, results_table, still_to_run, table
 
 GRID = {"setting-1": 3, "setting-2": 3, "setting-3": 1, "setting-4": 1}
 """Seeds of each of the paper's settings on the open corpora; STFT is four times the work."""
