@@ -1,4 +1,4 @@
-"""Every set of SIMD kernels gives the bits of plain C: on this processor, and on emulated Arm."""
+"""Every set of SIMD kernels gives the bits of plain C: on this processor, on emulated Arm and on emulated tiles of AMX."""
 
 from __future__ import annotations
 
