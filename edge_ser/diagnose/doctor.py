@@ -95,8 +95,8 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether every engine that is installed answers, and all of them alike."""
-        return not list(_engine_problems(self.engines))
+        """Whether the engine that ``auto`` takes and every one that is installed answer, and all of them alike."""
+        return not list(_engine_problems(self.engines, self.auto))
 
     def to_json(self) -> str:
         """Return the findings as JSON."""
@@ -109,7 +109,7 @@ def diagnose(root: Path = ROOT) -> Diagnosis:
     machine, condition, jetson = read_machine(root), read_condition(root), read_jetson(root)
     engines = tuple(check_engines())
     auto = shipped_backend()
-    problems = (*_engine_problems(engines), *faster_engines(engines, auto), *known_problems(machine, condition, jetson))
+    problems = (*_engine_problems(engines, auto), *faster_engines(engines, auto), *known_problems(machine, condition, jetson))
     microphone, useless = _microphone()
     return Diagnosis(__version__, machine, condition, jetson, engines, auto, microphone, missing_extras(useless), problems)
 
@@ -286,10 +286,14 @@ def missing_extras(useless: Mapping[str, str], package: str = "edge-ser") -> dic
     return {extra: list(dict.fromkeys(missing(extra))) for extra in told.get_all("Provides-Extra") or []}
 
 
-def _engine_problems(engines: tuple[EngineCheck, ...]) -> Iterator[str]:
+def _engine_problems(engines: tuple[EngineCheck, ...], auto: str) -> Iterator[str]:
     native = any(e.backend == "native" and e.works for e in engines)
-    for e in engines:
-        if (e.backend, e.provider) == ("onnx", "cpu") and not e.works and (e.package or not native):
+    for e in sorted(engines, key=lambda e: e.backend != auto):
+        if (e.backend, e.provider, e.works) == (auto, "cpu", False):
+            others = [other.backend for other in engines if other.works and other.provider == "cpu"]
+            mend = f"; until that is mended, use --backend {others[0]}" if others else ""
+            yield f"{auto}, which auto takes, does not answer: {e.reason}{mend}"
+        elif (e.backend, e.provider) == ("onnx", "cpu") and not e.works and (e.package or not native):
             yield f"ONNX Runtime does not answer: {e.reason}"
         elif e.works and not e.same_label:
             yield f"{e.backend} on {e.provider} answers {e.label} where ONNX Runtime on the CPU does not; do not use it here"

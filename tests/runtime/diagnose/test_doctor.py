@@ -7,7 +7,9 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from edge_ser.cli import cli
 from edge_ser.diagnose import doctor
 from edge_ser.diagnose.doctor import Diagnosis, EngineCheck, Jetson, faster_engines, known_problems, missing_extras, read_jetson
 from edge_ser.diagnose.machine import Machine, read_condition, read_machine
@@ -67,6 +69,25 @@ def test_an_engine_that_answers_otherwise_is_a_problem(monkeypatch: pytest.Monke
     found = Diagnosis("0", read_machine(), read_condition(), None, checks, "onnx", "none", {}, ())
     assert not found.healthy
     assert "ANOTHER LABEL" in doctor.format_diagnosis(found)
+
+
+@pytest.mark.parametrize("auto", ["native", "onnx"])
+@pytest.mark.parametrize("package", ["x 1", None])
+def test_an_engine_that_auto_takes_and_that_fails_is_a_problem(
+    auto: str, package: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = "onnx" if auto == "native" else "native"
+    broken = EngineCheck(auto, "cpu", package, False, "EDGE_SER_KERNEL is 'amx'")
+    works = EngineCheck(other, "cpu", "x 1", True, "", "sad", same_label=True, logit_error=0.0, median_ms=1.0)
+    monkeypatch.setattr(doctor, "shipped_backend", lambda: auto)
+    for checks, mend in (((broken, works), f"; until that is mended, use --backend {other}"), ((broken,), "")):
+        monkeypatch.setattr(doctor, "check_engines", lambda checks=checks: iter(checks))
+        done = CliRunner().invoke(cli, ["doctor", "--json"])
+        assert done.exit_code == 1
+        told = json.loads(done.stdout)["problems"][0]
+        assert told == f"{auto}, which auto takes, does not answer: EDGE_SER_KERNEL is 'amx'{mend}"
+    monkeypatch.setattr(doctor, "check_engines", lambda: iter([replace(broken, backend=other), replace(works, backend=auto)]))
+    assert "which auto takes, does not answer" not in CliRunner().invoke(cli, ["doctor", "--json"]).output
 
 
 def test_a_faster_engine_than_autos_is_a_problem() -> None:
