@@ -32,7 +32,6 @@ _MP3_IN_WAVE = b"\x55\x00"
 UNKNOWN_BYTES = 0x7FFF0000
 """Recorders write this length, or more, into the header of a WAVE file before they know it."""
 _LAST_PAGE = 4  # the flag of it, in an Ogg page's header
-_LONGEST_PAGE_BYTES = 65307
 _WAVE_HEADER = struct.Struct("<4s4x4s4sIHHI4xHH")  # up to the end of a format chunk that comes first
 _FOREIGN = (
     (4, b"ftyp", "MP4 (M4A, 3GP, MOV)"),
@@ -288,11 +287,17 @@ def _chunks(file: IO[bytes], position: int, size_bytes: int, order: Any) -> Iter
 
 
 def _ogg_times(file: IO[bytes], n_bytes: int) -> float:
-    """Return 1 where the last page of an Ogg file is there, which is marked as such, or infinity."""
-    file.seek(max(0, n_bytes - _LONGEST_PAGE_BYTES))
-    tail = file.read()
-    last = tail.rfind(b"OggS\0")
-    return 1.0 if 0 <= last < len(tail) - 5 and tail[last + 5] & _LAST_PAGE else math.inf
+    """Return 1 where the last page of an Ogg file is there, which is marked as such, or infinity.
+
+    Something else may follow it: zeros of a copied card, or a tag.
+    """
+    for start in range(n_bytes - _PART_BYTES, -_PART_BYTES, -_PART_BYTES):
+        file.seek(max(0, start))
+        part = file.read(_PART_BYTES + min(0, start) + 6)  # a page's mark, version and flags may cross into the next part
+        last = part.rfind(b"OggS\0")
+        if last >= 0:
+            return 1.0 if last < len(part) - 5 and part[last + 5] & _LAST_PAGE else math.inf
+    return math.inf
 
 
 def _wave(file: IO[bytes], n_bytes: int, name: str) -> tuple[IO[bytes] | None, float]:

@@ -112,6 +112,20 @@ def test_an_ogg_file_without_its_last_page_is_told(subtype: str) -> None:
     assert 0 < len(samples) < len(whole)
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_what_follows_an_ogg_file_is_no_missing_page(subtype: str) -> None:
+    content = encoded(NOISE, 16000, format="OGG", subtype=subtype)
+    whole = read(content)
+    mark = content.rfind(b"OggS")
+    at_a_border = [bytes(2**20 - (len(content) - mark) + i) for i in range(8)]  # the mark lies across two parts
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for behind in (bytes(70_000), bytes(2_200_000), *at_a_border):
+            assert np.array_equal(read(content + behind), whole)
+    with pytest.warns(AudioWarning, match="its last page is missing"):
+        read(content[: mark + 4] + bytes(70_000))
+
+
 def test_a_header_that_counts_a_sample_too_many_is_no_cut() -> None:
     content = encoded(NOISE, 16000, format="WAV", subtype="PCM_16")
     with warnings.catch_warnings():
