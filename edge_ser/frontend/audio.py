@@ -109,7 +109,7 @@ class AudioReader:
         """Raise AudioError for what would take more memory or time than any recording of speech."""
         name, n_values = self.name, self.n_source_frames * n_channels
         if self.n_source_frames <= 0:
-            raise AudioError(f"{name} holds no samples, its header says; expected some speech")
+            raise AudioError(f"{name} holds no samples, only a header; expected some speech")
         if n_channels > MAX_CHANNELS or n_channels * self.source_rate_hz > _MAX_VALUES_S:
             raise AudioError(
                 f"{name} has {n_channels} channels at {self.source_rate_hz} Hz; expected at most {MAX_CHANNELS} channels, and at "

@@ -161,8 +161,16 @@ def test_a_wave_file_that_was_never_closed_goes_to_its_end(riff_bytes: int, data
 def test_an_empty_recording_has_no_sound_in_what_follows_it() -> None:
     content = bytearray(encoded(SPEECH[:0], format="WAV", subtype="PCM_16") + b"LIST\x1a\0\0\0INFOISFT\x0e\0\0\0Lavf59.27.100\0")
     content[4:8] = struct.pack("<I", len(content) - 8)
-    with pytest.raises(AudioError, match="holds no samples"):
+    with pytest.raises(AudioError, match="holds no samples, only a header; expected some speech"):
         AudioReader(bytes(content))
+
+
+@pytest.mark.parametrize("name", ["WAV", "W64", "AIFF", "AU"])
+def test_a_header_that_announces_what_is_not_there_holds_no_samples(name: str) -> None:
+    content = encoded(SPEECH, format=name, subtype="PCM_16")
+    header = content[: len(content) - 2 * len(SPEECH)]
+    with pytest.raises(AudioError, match="holds no samples, only a header; expected some speech"):
+        AudioReader(header)
 
 
 @pytest.mark.parametrize(("n", "rate_hz"), [(64, 768_000), (17, 192_000), (100, 16000)])
