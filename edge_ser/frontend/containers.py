@@ -33,6 +33,7 @@ UNKNOWN_BYTES = 0x7FFF0000
 """Recorders write this length, or more, into the header of a WAVE file before they know it."""
 _LAST_PAGE = 4  # the flag of it, in an Ogg page's header
 _WAVE_HEADER = struct.Struct("<4s4x4s4sIHHI4xHH")  # up to the end of a format chunk that comes first
+_WAVE_64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 _FOREIGN = (
     (4, b"ftyp", "MP4 (M4A, 3GP, MOV)"),
     (0, b"\x1aE\xdf\xa3", "WebM or Matroska"),
@@ -238,6 +239,11 @@ def _true_content(file: IO[bytes], name: str, shown: str) -> tuple[IO[bytes], fl
     times = 1.0
     if start == 0 and head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
         copy, times = _wave(file, n_bytes, name)
+    elif start == 0 and head[:4] == b"riff":
+        file.seek(0)
+        begins = (header := file.read(_PART_BYTES)).find(_WAVE_64_DATA) + 24
+        n = int.from_bytes(header[begins - 8 : begins], "little") - 24
+        times = n / (n_bytes - begins) if 24 <= begins < n_bytes else 1.0
     elif start == 0 and head[:4] == b"FORM":
         sound = ((at, n) for kind, at, n in _chunks(file, 12, 4, "big") if kind == b"SSND" and at < n_bytes)
         times = next((n / (n_bytes - at) for at, n in sound), 1.0)
@@ -247,7 +253,7 @@ def _true_content(file: IO[bytes], name: str, shown: str) -> tuple[IO[bytes], fl
     elif start == 0 and head[:4] == b"OggS":
         times = _ogg_times(file, n_bytes)
     elif start == 0 and head[:4] == b"caff":
-        copy = _core_audio(file, n_bytes)
+        copy, times = _core_audio(file, n_bytes)
     elif start == 0 and flac.is_flac(head):
         announced = flac.announced_samples(head)
         n_samples = flac.samples_in(file, n_bytes, announced)
@@ -287,10 +293,7 @@ def _chunks(file: IO[bytes], position: int, size_bytes: int, order: Any) -> Iter
 
 
 def _ogg_times(file: IO[bytes], n_bytes: int) -> float:
-    """Return 1 where the last page of an Ogg file is there, which is marked as such, or infinity.
-
-    Something else may follow it: zeros of a copied card, or a tag.
-    """
+    """Return 1 where the last page of an Ogg file is there, which is marked as such, or infinity; zeros or tags may follow it."""
     for start in range(n_bytes - _PART_BYTES, -_PART_BYTES, -_PART_BYTES):
         file.seek(max(0, start))
         part = file.read(_PART_BYTES + min(0, start) + 6)  # a page's mark, version and flags may cross into the next part
@@ -333,9 +336,15 @@ def _wave(file: IO[bytes], n_bytes: int, name: str) -> tuple[IO[bytes] | None, f
     return None, 1.0
 
 
-def _core_audio(file: IO[bytes], n_bytes: int) -> IO[bytes] | None:
-    """Return a copy that states its length where the length in a CAF file says "to the end of the file"."""
+def _core_audio(file: IO[bytes], n_bytes: int) -> tuple[IO[bytes] | None, float]:
+    """Return a copy that states its length where a CAF file says "to the end of the file" or announces more than is there.
+
+    Behind that, how many times as many bytes as are there the header announces.
+    """
     for chunk, start, n in _chunks(file, 8, 8, "big"):
-        if chunk == b"data" and n == 2**64 - 1:
-            return _patched(file, start - 8, (n_bytes - start).to_bytes(8, "big"))
-    return None
+        if chunk == b"pakt":  # libsndfile fills up what is missing of compressed packets with the last one
+            break
+        if chunk == b"data" and start < n_bytes < start + n:
+            there = n_bytes - start
+            return _patched(file, start - 8, there.to_bytes(8, "big")), 1.0 if n == 2**64 - 1 else n / there
+    return None, 1.0

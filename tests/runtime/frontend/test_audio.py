@@ -79,7 +79,7 @@ def test_path_file_object_and_pipe_agree(tmp_path: Path) -> None:
     "how",
     [
         *({"format": "WAV", "subtype": subtype} for subtype in ("PCM_16", "PCM_24", "FLOAT", "ULAW", "IMA_ADPCM")),
-        *({"format": name} for name in ("RF64", "AIFF", "AU", "FLAC", "MP3")),
+        *({"format": name} for name in ("RF64", "W64", "CAF", "AIFF", "AU", "FLAC", "MP3")),
     ],
 )
 def test_a_file_cut_short_gives_what_is_there_and_a_warning_with_both_lengths(how: dict[str, Any], channels: int) -> None:
@@ -99,6 +99,12 @@ def test_a_file_cut_short_gives_what_is_there_and_a_warning_with_both_lengths(ho
     if how["format"] != "MP3":  # whose decoder looks back
         n = len(samples) - 1100  # half a block of ADPCM is noise
         assert np.array_equal(samples[:n], whole[:n])
+
+
+def test_compressed_packets_that_are_cut_off_are_refused_rather_than_repeated() -> None:
+    content = encoded(np.tile(NOISE, 8), 16000, format="CAF", subtype="ALAC_16")
+    with pytest.raises(AudioError, match="is malformed"):
+        read(content[: len(content) // 2])
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])

@@ -325,6 +325,7 @@ BASES = [
     wave(0, 0)[:9000],
     wave(0, 0, rf64=True)[:9000],
     encoded(SPEECH[:8000], format="CAF", subtype="PCM_16"),
+    encoded(SPEECH[:4000], format="W64", subtype="PCM_16"),
     b"fLaC\0\0\0\x22" + encoded(SPEECH[:8000], format="FLAC")[8:21] + bytes(5) + encoded(SPEECH[:8000], format="FLAC")[26:],
 ]
 
