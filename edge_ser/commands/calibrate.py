@@ -52,7 +52,7 @@ def command(
     require_apart([out], [*files, model])
     from edge_ser.errors import AudioError, ConfigError
     from edge_ser.frontend.features import FeatureStream
-    from edge_ser.personal.microphone import SpeechListener
+    from edge_ser.personal.microphone import MIN_SPEECH_S, SpeechListener
     from edge_ser.personal.profile import Profile
     from edge_ser.prediction import speech_probability
     from edge_ser.recognizer import EmotionRecognizer
@@ -61,21 +61,27 @@ def command(
     if out.is_file() and Profile.load(out).person is not None:
         raise ConfigError(f"{out} knows a person, who spoke through the microphone as it was; write to another file")
     recognizer = EmotionRecognizer(model, backend=backend)
-    manifest, statistics = recognizer.manifest, recognizer.statistics()
+    manifest, statistics, rest = recognizer.manifest, recognizer.statistics(), recognizer.statistics()
+
+    def is_speech(piece: SpeechStatistics) -> bool:
+        step = manifest.statistics_step
+        return speech_probability(piece.over_time(step), manifest.speech, step) >= float(manifest.speech["threshold"])
+
     n_samples = 0
     for name in files:
-        features, listener = FeatureStream(manifest.front_end), SpeechListener(statistics)
+        features, listener = FeatureStream(manifest.front_end), SpeechListener(statistics, rest, is_speech)
         for samples in _blocks(name, rate_hz, manifest.front_end.rate_hz):
             listener.push(features.push(samples))
         listener.flush()
         n_samples += features.n_samples
-    measured = statistics.result(speech)
-    p = speech_probability(statistics.over_time(manifest.statistics_step), manifest.speech, manifest.statistics_step)
-    if p < manifest.speech["threshold"]:
-        raise AudioError(f"there probably is no speech in it (probability {p:.2f}): check the microphone and record speech")
-    Profile(measured).save(out)
+    if rest.n_vectors > 0 and statistics.vector_s < MIN_SPEECH_S:
+        raise AudioError(
+            f"the model takes {statistics.vector_s:.1f} s for speech and {rest.vector_s:.1f} s for noise, tones or music; "
+            f"expected at least {MIN_SPEECH_S:g} s of speech, better a minute: check the microphone and record more"
+        )
+    Profile(statistics.result(speech)).save(out)
     to_stderr = out == STANDARD_OUTPUT
-    click.echo(_report(speech, statistics, manifest, n_samples), err=to_stderr)
+    click.echo(_report(speech, statistics, rest, manifest, n_samples), err=to_stderr)
     click.echo(f"wrote {'the profile' if to_stderr else out}", err=to_stderr)
 
 
@@ -101,7 +107,7 @@ def _blocks(name: str, raw_rate_hz: int, rate_hz: int) -> Iterator[Float32Array]
         click.echo(err=True)
 
 
-def _report(speech: Speech, statistics: SpeechStatistics, manifest: Manifest, n_samples: int) -> str:
+def _report(speech: Speech, statistics: SpeechStatistics, rest: SpeechStatistics, manifest: Manifest, n_samples: int) -> str:
     """Return what was found, against what the model was trained on, as lines of text."""
     import numpy as np
 
@@ -115,8 +121,9 @@ def _report(speech: Speech, statistics: SpeechStatistics, manifest: Manifest, n_
     bands = {"below 300 Hz": hz < 300, "300 to 3000 Hz": (hz >= 300) & (hz < 3000), "above 3000 Hz": hz >= 3000}
     spectrum = ", ".join(f"{name} {difference[of].mean() - level:+.1f} dB" for name, of in bands.items())
     spread = float((statistics.std / (speech_std * np.interp(hz, at, share))).mean())
+    left_out = f"; {rest.speech_s:.1f} s of noise, tones or music left out" if rest.n_vectors > 0 else ""
     return (
-        f"speech    {statistics.speech_s:.1f} s in {n_samples / manifest.front_end.rate_hz:.1f} s of audio\n"
+        f"speech    {statistics.speech_s:.1f} s in {n_samples / manifest.front_end.rate_hz:.1f} s of audio{left_out}\n"
         f"level     {level:+.1f} dB against the speech the model was trained on\n"
         f"spectrum  {spectrum}, beside that\n"
         f"spread    {spread:.2f} of its spread; noise and echoes make that small"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -32,6 +32,8 @@ MARGIN_S = 0.4
 """Room before and behind speech that counts as part of it, in seconds: what the Segmenter leaves around an utterance."""
 MIN_SPEECH_S = 10.0
 """Speech a microphone must be measured on, in seconds; the mean of less depends on what was said."""
+PIECE_VECTORS = 16
+"""Encoder vectors, 0.16 s each, that are judged for speech together: of much fewer a model's detector is less sure."""
 STRETCH_S = 60
 """A recording is counted in stretches of this length, in seconds, so that the speech in one tells what its pauses are."""
 
@@ -135,7 +137,9 @@ class SpeechStatistics:
         if vectors is None:
             none = np.empty((len(count), self.encoder.size), dtype=np.float32)
             vectors = self.encoder.vectors(features) if count.any() else none
-        vectors = vectors[count]
+        self._count(speech, vectors[count])
+
+    def _count(self, speech: Float64Array, vectors: Float32Array) -> None:
         self.n_frames += len(speech)
         self._sum += speech.sum(axis=0)
         self._squares += np.square(speech).sum(axis=0)
@@ -210,18 +214,23 @@ class SpeechStatistics:
 class SpeechListener:
     """One recording that comes in pieces, counted in stretches of a minute, in bounded memory.
 
+    ``is_speech`` judges every 2.6 s of what is loud enough: what is none, such as noise and tones, is counted in ``rest``.
+
     >>> from edge_ser import EmotionRecognizer
-    >>> statistics = EmotionRecognizer().statistics()
-    >>> listener = SpeechListener(statistics)
+    >>> statistics, rest = (EmotionRecognizer().statistics() for _ in range(2))
+    >>> listener = SpeechListener(statistics, rest, lambda piece: True)
     >>> for level in (-40.0, -90.0):  # speech and a pause, which is none beside it
     ...     listener.push(np.full((600, 128), level, dtype=np.float32))
     >>> listener.flush()
-    >>> statistics.n_frames
-    600
+    >>> statistics.n_frames, rest.n_frames
+    (600, 0)
     """
 
-    def __init__(self, statistics: SpeechStatistics) -> None:
-        self._statistics, front_end = statistics, statistics.encoder.front_end
+    def __init__(
+        self, statistics: SpeechStatistics, rest: SpeechStatistics, is_speech: Callable[[SpeechStatistics], bool]
+    ) -> None:
+        self._statistics, self._rest, self._is_speech = statistics, rest, is_speech
+        front_end = statistics.encoder.front_end
         self._stretch_frames = STRETCH_S * front_end.rate_hz // front_end.hop_samples
         self._waiting: list[Float32Array] = []
         self._n_waiting = 0
@@ -236,8 +245,23 @@ class SpeechListener:
     def flush(self) -> None:
         """End the recording: count what waits."""
         if self._waiting:
-            self._statistics.add(np.concatenate(self._waiting))
+            for piece in _pieces(np.concatenate(self._waiting), self._statistics.encoder):
+                (self._statistics if self._is_speech(piece) else self._rest).include(piece)
             self._waiting, self._n_waiting = [], 0
+
+
+def _pieces(features: Float32Array, encoder: Encoder) -> Iterator[SpeechStatistics]:
+    """Yield the statistics of about every ``PIECE_VECTORS`` encoder vectors in a row that stand for speech, and of its frames."""
+    found = np.flatnonzero(speech_vectors(features, encoder.front_end))
+    if len(found) == 0:
+        return
+    speech, vectors = speech_frames(features, encoder.front_end), encoder.vectors(features)
+    pieces = np.array_split(found, max(1, round(len(found) / PIECE_VECTORS)))
+    starts = [0, *((piece[0] + 1) * ENCODER_STRIDE for piece in pieces[1:]), len(features)]  # the middle of its first 49 frames
+    for piece, start, end in zip(pieces, starts, starts[1:], strict=False):
+        statistics = SpeechStatistics(encoder)
+        statistics._count(features[start:end][speech[start:end]].astype(np.float64), vectors[piece])
+        yield statistics
 
 
 @dataclass(frozen=True, eq=False)

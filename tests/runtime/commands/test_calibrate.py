@@ -66,11 +66,11 @@ def test_calibrate_refuses_what_is_no_minute_of_speech(speech: Path, tmp_path: P
     for arguments, raw, message in (
         ([speech], b"", "s of speech; expected at least 10 s"),
         ([tmp_path / "silent.flac"], b"", "no speech was found"),
-        ([tmp_path / "hum.flac"], b"", "silence or a steady tone"),
+        ([tmp_path / "hum.flac"], b"", "takes 0.0 s for speech and 19.5 s for noise"),
         ([tmp_path / "gone.flac"], b"", "cannot open"),
-        ([tmp_path / "pink.flac"], b"", "no speech in it (probability 0.0"),
-        ([tmp_path / "tone.flac"], b"", "no speech in it (probability 0.0"),
-        ([tmp_path / "swell.flac"], b"", "no speech in it (probability 0.0"),
+        ([tmp_path / "pink.flac"], b"", "takes 0.0 s for speech and 19.5 s for noise"),
+        ([tmp_path / "tone.flac"], b"", "takes 0.0 s for speech and 19.5 s for noise"),
+        ([tmp_path / "swell.flac"], b"", "takes 0.0 s for speech and 19.5 s for noise"),
         (["-"], b"", "ended without a sample"),
         (["-"], b"abc", "no speech was found"),
         (["-", "--rate", "10"], b"ab", "rate of 10; expected"),
@@ -83,3 +83,28 @@ def test_calibrate_refuses_what_is_no_minute_of_speech(speech: Path, tmp_path: P
     result = CliRunner().invoke(cli, ["calibrate", *3 * [str(speech)], "-o", str(path)])
     assert "expected a profile that edge-ser wrote" in str(result.exception)
     assert path.read_text() == "my notes"
+
+
+def test_noise_and_tones_beside_speech_count_for_nothing(speech: Path, tmp_path: Path) -> None:
+    samples, _ = soundfile.read(speech, dtype="float32")
+    noise = 0.1 * np.random.default_rng(0).standard_normal(56 * 16000)
+    soundfile.write(tmp_path / "speech_noise.flac", np.concatenate([samples, noise]), 16000)
+    soundfile.write(tmp_path / "tone.flac", 0.3 * np.sin(2 * np.pi * 440 * np.arange(60 * 16000) / 16000), 16000)
+    path = tmp_path / "mic.json"
+    for files in ([tmp_path / "speech_noise.flac"], [tmp_path / "tone.flac", speech], [speech, tmp_path / "tone.flac"]):
+        result = CliRunner().invoke(cli, ["calibrate", *map(str, files), "-o", str(path)])
+        assert result.exit_code == 1
+        found = re.search(r"takes (\S+) s for speech and (\S+) s for noise.*; expected at least 10 s", str(result.exception))
+        assert found is not None, result.exception
+        assert float(found[1]) == pytest.approx(len(samples) / 16000, abs=2.6)  # a piece
+        assert float(found[2]) == pytest.approx(58, abs=4)
+        assert not path.exists()
+    vectors = []
+    for others in ([], [tmp_path / "tone.flac"]):
+        command = ["calibrate", *map(str, [speech, speech, speech, *others]), "-o", str(path)]
+        result = CliRunner().invoke(cli, command, catch_exceptions=False)
+        assert ("s of noise, tones or music left out" in result.output) == bool(others), result.output
+        microphone = Profile.load(path).microphone
+        assert microphone is not None
+        vectors.append(microphone.vector)
+    assert np.array_equal(vectors[0], vectors[1])

@@ -115,11 +115,11 @@ def test_statistics_are_numpys() -> None:
 @given(cuts=st.lists(st.integers(0, 9000), max_size=8))
 def test_a_listener_counts_by_the_minute_however_the_frames_come(cuts: list[int]) -> None:
     frames = np.concatenate([np.tile(FEATURES[:500], (10, 1)), np.tile(FEATURES[500:900] - 50, (10, 1))])
-    whole, parts = SpeechStatistics(ENCODER), SpeechStatistics(ENCODER)
+    whole, parts, rest = (SpeechStatistics(ENCODER) for _ in range(3))
     for stretch in (frames[:6000], frames[6000:]):
         whole.add(stretch)
     assert whole.n_frames > 5000  # the second minute is softer, and counts by its own loudest frame
-    listener = SpeechListener(parts)
+    listener = SpeechListener(parts, rest, lambda piece: True)
     for part in np.split(frames, sorted({*cuts, 6000})):
         listener.push(part)
     listener.flush()
@@ -127,6 +127,36 @@ def test_a_listener_counts_by_the_minute_however_the_frames_come(cuts: list[int]
     assert (parts.n_frames, parts.n_vectors) == (whole.n_frames, whole.n_vectors)
     np.testing.assert_allclose(parts.mean, whole.mean, rtol=1e-6)
     np.testing.assert_allclose(parts.vector, whole.vector, rtol=1e-6)
+    assert rest.n_frames == rest.n_vectors == 0
+
+
+def test_a_listener_judges_piece_by_piece() -> None:
+    loud = FEATURES[:1000] + 10
+    features = np.concatenate([FEATURES[:1200], loud, FEATURES[:500] - 60, FEATURES[1200:]])
+    statistics, rest = SpeechStatistics(ENCODER), SpeechStatistics(ENCODER)
+    lengths = []
+
+    def is_speech(piece: SpeechStatistics) -> bool:
+        lengths.append(piece.vector_s)
+        return float(piece.mean.mean()) < -40
+
+    listener = SpeechListener(statistics, rest, is_speech)
+    for stretch in (features, FEATURES[:500] - 100, FEATURES[:48]):  # the last two hold no vector of speech
+        listener.push(stretch)
+        listener.flush()
+    assert 2 < min(lengths) <= max(lengths) < 3.2
+    # A piece about a border goes to one side as a whole.
+    assert rest.speech_s == pytest.approx(10, abs=2.6)
+    assert rest.vector_s == pytest.approx(10, abs=2.6)
+    assert statistics.n_frames + rest.n_frames == 2500
+    assert float(rest.mean.mean()) == pytest.approx(-35, abs=1.5)
+    assert float(statistics.mean.mean()) == pytest.approx(-45, abs=1.5)
+    statistics.include(rest)
+    whole = SpeechStatistics(ENCODER)
+    whole.add(features)
+    assert statistics.n_vectors == whole.n_vectors
+    np.testing.assert_allclose(statistics.vector, whole.vector, rtol=1e-6)
+    np.testing.assert_allclose(statistics.std, whole.std, rtol=1e-6)
 
 
 @pytest.mark.parametrize("backend", ["onnx", "tflite", "native"])
