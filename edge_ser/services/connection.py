@@ -142,6 +142,12 @@ class Connection(ABC):
         async with self._sending:
             if isinstance(message, bytes):
                 self._writer.write(message)
-                await asyncio.wait_for(self._writer.drain(), self._limits.idle_s)
+                writing = asyncio.create_task(self._writer.drain())
             else:
-                await asyncio.wait_for(async_write_event(message, self._writer), self._limits.idle_s)
+                writing = asyncio.create_task(async_write_event(message, self._writer))
+            try:  # without wait_for, which before Python 3.12 loses a cancellation that meets the end of what it waits for
+                if not (await asyncio.wait([writing], timeout=self._limits.idle_s))[0]:
+                    raise asyncio.TimeoutError
+                writing.result()
+            finally:
+                writing.cancel()

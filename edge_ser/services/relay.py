@@ -39,7 +39,7 @@ MOST_UNJUDGED_BYTES = 2**24
 """Audio that may wait for being judged: 9 minutes of 16 kHz speech. An utterance beyond is passed on, and gets no answer."""
 
 LOST_S = 5.0
-"""Whoever waits so long behind an utterance, in seconds, and begins another has given up its transcript."""
+"""Whoever begins an utterance so long after one without a transcript, in seconds, may have given that up."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,11 @@ class SpeechToText:
 
 @dataclass(eq=False)
 class _Place:
-    """What is known of one utterance until its transcript comes; times are of ``time.monotonic``."""
+    """What is known of one utterance until its transcript comes."""
 
     answer: asyncio.Future[Prediction | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    began: float = field(default_factory=time.monotonic)
     ended: float = math.inf
-    due: float = math.inf
-    """When the transcript must be there."""
+    """When its audio-stop came, on ``time.monotonic``'s clock."""
 
 
 class Relay(Connection):
@@ -101,6 +99,8 @@ class Relay(Connection):
         self._answer: Prediction | None = None  # to the event that is judged
         self._place: _Place | None = None  # of the utterance that is being said
         self._untold: deque[_Place] = deque()  # utterances without transcript so far; it comes in their order
+        self._told = -math.inf  # when the last transcript came
+        self._is_sure = True  # whether the next one is that of the first of them
         self._unanswered: deque[_Place] = deque()  # those said to their end, for the judge
         self._infos: deque[float] = deque()  # when each that the recogniser was asked for must be there
         self._is_stuck = False  # whether it does not read
@@ -170,7 +170,7 @@ class Relay(Connection):
         if AudioStop.is_type(event.type):
             self.is_speaking, self.keeps_place_until = False, now + self._limits.idle_s
             place = self._place or self._new_place()
-            place.ended, place.due = now, now + len(self._untold) * self._limits.idle_s  # those before it take their time
+            place.ended = now
             self._unanswered.append(place)
             self._place = None
         # Within an utterance only audio buys time.
@@ -180,18 +180,17 @@ class Relay(Connection):
             self._until += min(duration_s(event), self._limits.idle_s)
 
     def _new_place(self) -> _Place:
+        """Let an utterance wait for its transcript.
+
+        Behind one that may have been given up, the next transcript is that of either. The doubt lasts until as many came as there
+        were utterances.
+        """
+        if not self._untold:
+            self._is_sure = True
+        elif time.monotonic() - self._untold[0].ended >= LOST_S:
+            self._is_sure = False
         self._untold.append(_Place())
         return self._untold[-1]
-
-    def _told(self) -> _Place | None:
-        """Return the utterance whose transcript has come, and wait for it no more; None where nobody can tell which it is.
-
-        After one that was given up it is the late transcript of that, or the one of the next.
-        """
-        place, is_sure = self._untold.popleft(), True
-        while self._untold and self._untold[0].ended < math.inf and self._untold[0].began - place.ended >= LOST_S:
-            place, is_sure = self._untold.popleft(), False
-        return place if is_sure else None
 
     @property
     def _owed(self) -> str:
@@ -273,15 +272,16 @@ class Relay(Connection):
         if Info.is_type(event.type):
             return Event(event.type, {**event.data, "emotion": announcement(self._recognizer).data["emotion"]})
         if self._untold and (Transcript.is_type(event.type) or Error.is_type(event.type)):
-            place = self._told()
-            if self._asr.is_tagged and Transcript.is_type(event.type) and place is not None and place is not self._place:
+            place, self._told = self._untold.popleft(), time.monotonic()
+            if self._asr.is_tagged and Transcript.is_type(event.type) and self._is_sure and place is not self._place:
                 return _tagged(event, await place.answer)  # one that comes before the audio-stop has no tone
         return None
 
     async def _watch(self) -> None:
         """End what does not go on: whatever else is sent, what the recogniser owes has its time."""
         while True:
-            due = min([*(place.due for place in self._untold), *self._infos], default=math.inf)
+            transcripts = (max(place.ended, self._told) + self._limits.idle_s for place in self._untold)  # one after another
+            due = min([*transcripts, *self._infos], default=math.inf)
             left_s = min(due, self._until) - time.monotonic()
             if left_s <= 0:
                 break

@@ -17,6 +17,8 @@ from wyoming.event import Event
 from wyoming.info import Describe, Info
 
 from edge_ser import EmotionRecognizer
+from edge_ser.services.connection import Connection, Limits
+from edge_ser.services.relay import SpeechToText
 from edge_ser.services.wyoming import is_same, parse_uri
 from tests.commanding import run
 from tests.runtime.services.speech_to_text import StandIn, before, both, hear_and_write, message, say
@@ -90,21 +92,54 @@ async def test_a_fault_of_the_recogniser_is_one_event_and_one_line(
             assert (await both(client))[0] == Transcript("turn on the light").event()
 
 
+@pytest.mark.parametrize("n", [1, 2])
 @in_a_loop
-async def test_a_transcript_that_never_comes_ends_it_whatever_else_is_said(recognizer: EmotionRecognizer) -> None:
+async def test_a_transcript_that_never_comes_ends_it_whatever_else_is_said(
+    recognizer: EmotionRecognizer, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    monkeypatch.setattr("edge_ser.services.relay.LOST_S", 0.0)  # whoever begins another may have given up the one before
+    stops = 0
+
     async def hang(heard: Event, writer: asyncio.StreamWriter) -> None:
-        """Answer all but audio."""
+        """Answer all but the last of ``n`` utterances, late."""
+        nonlocal stops
+        stops += heard.type == "audio-stop"
         if heard.type == "describe":
             writer.write(message(Info().event()))
+        elif heard.type == "audio-stop" and stops == n:
+            writer.write(message(Transcript("stop").event()) * (n - 1))
+
+    async def go_on(client: AsyncClient) -> Event:
+        while (answered := await event(client)).type != "error":
+            await client.write_event(Describe().event())
+        return answered
 
     async with StandIn(hang) as asr, before(asr.uri, recognizer, idle_s=0.5) as relay, AsyncClient.from_uri(relay.uri) as client:
-        for one in (start_with(), chunk_with(), AudioStop().event()):
+        for one in [start_with(), chunk_with(), AudioStop().event()] * n:
             await client.write_event(one)
-        answered = await event(client)
-        while answered.type != "error":  # the client, and the recogniser, go on
-            await client.write_event(Describe().event())
-            answered = await event(client)
-        assert Error.from_event(answered).text.endswith("transcript within 0.5 s (serve --idle)")
+        error = Error.from_event(await asyncio.wait_for(go_on(client), ANSWER_S))
+        assert error.text.endswith("transcript within 0.5 s (serve --idle)")
+
+
+@pytest.mark.parametrize("sent", [message(Describe().event()), Describe().event()], ids=["bytes", "an event"])
+@in_a_loop
+async def test_what_is_cancelled_while_it_sends_ends(sent: bytes | Event) -> None:
+    class Talk(Connection):
+        async def _converse(self) -> None:
+            await self._send(sent)
+
+    async with StandIn() as asr:
+        reader, writer = await SpeechToText(asr.uri, parse_uri(asr.uri), False).connect()
+        whole_test: Any = asyncio.current_task()
+        for n_steps in range(20):  # at each of its steps
+            task = asyncio.create_task(Talk(reader, writer, Limits(4, ANSWER_S, 3600.0), whole_test).talk())
+            for _ in range(n_steps):
+                await asyncio.sleep(0)
+            was_running = task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled() == was_running
+        assert not was_running, "the last one had sent it"
+        writer.close()
 
 
 @in_a_loop

@@ -165,31 +165,37 @@ async def test_the_next_utterance_may_have_begun(
         assert await texts_of(client, 1) == ["[neutral] text 2"]
 
 
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ([[], [1, 2], [3], [4]], ["text 1", "text 2", "[happy] text 3", "[sad] text 4"]),
+        ([[], [1], [2, 3], [4]], ["text 1", "text 2", "text 3", "[sad] text 4"]),
+        ([[], [1], [2], [3, 4]], ["text 1", "text 2", "text 3", "text 4"]),
+        ([[], [2], [3], [4]], ["text 2", "text 3", "text 4"]),
+    ],
+    ids=["late", "behind by one, for an utterance", "behind by one", "lost"],
+)
 @in_a_loop
 async def test_an_utterance_without_a_transcript_shifts_no_tone(
-    recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+    recognizer: EmotionRecognizer, speech: Path, monkeypatch: pytest.MonkeyPatch, sent: list[list[int]], expected: list[str]
 ) -> None:
+    """``sent`` are the transcripts that come with each audio-stop."""
     samples, rate_hz = soundfile.read(speech, dtype="int16")
-    sounding(monkeypatch, recognizer, ["angry", "neutral", "happy"])
-    monkeypatch.setattr("edge_ser.services.relay.LOST_S", 0.0)  # whoever begins another has given up
-    stops = 0
+    sounding(monkeypatch, recognizer, ["angry", "neutral", "happy", "sad"])
+    to_send, texts = list(sent), []
 
     async def reply(heard: Event, writer: asyncio.StreamWriter) -> None:
-        """Leave the first utterance without a transcript, or send it with that of the second."""
-        nonlocal stops
-        stops += heard.type == "audio-stop"
-        if heard.type == "audio-stop" and stops > 1:
-            writer.writelines(map(message, (plain(1) if late and stops == 2 else []) + plain(stops)))
+        if heard.type == "audio-stop":
+            writer.writelines(message(one) for number in to_send.pop(0) for one in plain(number))
 
     async with StandIn(reply) as asr, before(asr.uri, recognizer, tag=True) as relay, AsyncClient.from_uri(relay.uri) as client:
-        await say(client, samples, rate_hz)
-        assert (await event(client)).data["data"]["label"] == "angry"
-        await say(client, samples, rate_hz)
-        # Of which of the two it is nobody can tell.
-        assert await texts_of(client, 1 + late) == (["text 1"] if late else []) + ["text 2"]
-        await say(client, samples, rate_hz)
-        assert await texts_of(client, 1) == ["[happy] text 3"]
+        # Whoever begins the second has given the first up; the others come in quick succession.
+        for numbers, lost_s in zip(sent, [math.inf, 0.0, math.inf, math.inf], strict=True):
+            monkeypatch.setattr("edge_ser.services.relay.LOST_S", lost_s)
+            await say(client, samples, rate_hz)
+            texts += await texts_of(client, len(numbers))
+        # Until as many came as there were utterances, nobody can tell of which they are.
+        assert texts == expected
 
 
 @in_a_loop
