@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from edge_ser.errors import BackendError, EdgeSerError
@@ -44,7 +44,7 @@ def death(exit_code: int) -> str | None:
     return None
 
 
-def each(work: Work[_T], shared: Any, items: Sequence[str], jobs: int) -> Iterator[_T | EdgeSerError]:
+def each(work: Work[_T], shared: Any, items: Sequence[str], jobs: int) -> Generator[_T | EdgeSerError, None, None]:
     """Yield what ``work(shared, item)`` returns, or the EdgeSerError that it raises, for each of ``items`` in order.
 
     More than one of ``jobs`` is as many processes; ``work`` is then a function of a module, and ``shared`` is pickled once for
@@ -73,7 +73,7 @@ def each(work: Work[_T], shared: Any, items: Sequence[str], jobs: int) -> Iterat
             for message, category in heard:
                 warnings.warn(message, category, stacklevel=2)
             yield outcome
-    except BrokenProcessPool:
+    except (BrokenProcessPool, _Ended):
         raise BackendError("one of the processes died, perhaps for want of memory; try --jobs 1") from None
     except BaseException:
         for child in multiprocessing.active_children():
@@ -90,16 +90,35 @@ def _outcome(work: Work[_T], shared: Any, item: str) -> _T | EdgeSerError:
         return error
 
 
+class _Ended(BaseException):
+    """Raised in the work of a process whose caller has stopped."""
+
+
 _begun: list[tuple[Work[Any], Any]] = []
+_now = {"working": False, "ended": False}
 
 
 def _begin(work: Work[Any], shared: Any) -> None:
     _begun.append((work, shared))
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(*_: object) -> None:
+    # A process that died while it sends would leave half an answer, for the rest of which the caller waits for ever.
+    _now["ended"] = True
+    if _now["working"]:
+        raise _Ended
 
 
 def _in_process(item: str) -> tuple[Any, list[tuple[str, type[Warning]]]]:
     ((work, shared),) = _begun
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        outcome = _outcome(work, shared, item)
-    return outcome, [(str(w.message), w.category) for w in caught]
+    _now["working"] = True
+    try:
+        if _now["ended"]:
+            raise _Ended
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            outcome = _outcome(work, shared, item)
+        return outcome, [(str(w.message), w.category) for w in caught]
+    finally:
+        _now["working"] = False

@@ -21,8 +21,8 @@ def halves(shared: str, item: str) -> str:
         raise AudioError(f"{item} is no audio")
     if item == "loud":
         warnings.warn("too loud", AudioWarning, stacklevel=1)
-    if item == "fatal":
-        os.kill(os.getpid(), signal.SIGKILL)
+    if item.startswith("SIG"):
+        os.kill(os.getpid(), signal.Signals[item])
     return shared + item
 
 
@@ -41,9 +41,20 @@ def test_warnings_are_given_here(jobs: int) -> None:
         assert list(each(halves, "", ["1", "loud"], jobs)) == ["1", "loud"]
 
 
-def test_a_process_that_dies_is_an_error() -> None:
+@pytest.mark.parametrize("signal_", ["SIGKILL", "SIGTERM"])
+def test_a_process_that_dies_is_an_error(signal_: str) -> None:
     with pytest.raises(BackendError, match="one of the processes died"):
-        list(each(halves, "", ["1", "fatal", "2"], 2))
+        list(each(halves, "", ["1", signal_, "2"], 2))
+
+
+def four_megabytes(shared: str, item: str) -> bytes:
+    return bytes(2**22)
+
+
+def test_processes_end_while_they_send() -> None:
+    answers = each(four_megabytes, "", ["1"] * 200, 2)
+    assert next(answers) == bytes(2**22)
+    answers.close()
 
 
 def test_there_is_a_core() -> None:
