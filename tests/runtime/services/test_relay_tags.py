@@ -186,7 +186,8 @@ async def test_an_utterance_without_a_transcript_shifts_no_tone(
 
     async def reply(heard: Event, writer: asyncio.StreamWriter) -> None:
         if heard.type == "audio-stop":
-            writer.writelines(message(one) for number in to_send.pop(0) for one in plain(number))
+            for number in to_send.pop(0):  # Python 3.13.0 has no lines to write where there are none
+                writer.writelines(map(message, plain(number)))
 
     async with StandIn(reply) as asr, before(asr.uri, recognizer, tag=True) as relay, AsyncClient.from_uri(relay.uri) as client:
         # Whoever begins the second has given the first up; the others come in quick succession.
