@@ -68,8 +68,9 @@ def fit_distance(speech: UInt16Array, dev: UInt16Array) -> dict[str, Any]:
     """Return what ``Manifest.distance`` holds, of statistics of the training speech [n, size] and of dev's [m, size]."""
     mean = speech.astype(np.float64).mean(axis=0) * FLOAT_STEP
     unit = max(float(mean.max()), FLOAT_STEP) / 255
-    distance = {"mean": base64.b64encode(np.rint(mean / unit).astype(np.uint8).tobytes()).decode(), "unit": unit, "scale": 1e6}
-    return distance | {"scale": 1e6 / float(np.median(distances_of(dev, distance)))}
+    packed = base64.b64encode(np.rint(mean / unit).astype(np.uint8).tobytes()).decode()
+    enlarged = {"mean": packed, "unit": unit, "scale": 1e6}  # so that none is the least
+    return enlarged | {"scale": 1e6 / float(np.median(distances_of(dev, enlarged)))}
 
 
 def distances_of(statistics: UInt16Array, distance: dict[str, Any]) -> Float64Array:
