@@ -28,7 +28,7 @@ export function wordMeant(label, known) {
   return known.find((other) => folded(other) === folded(word)) ?? word;
 }
 
-const folded = (word) => word.normalize("NFKC").toLowerCase();
+const folded = (word) => word.normalize("NFKC").toUpperCase().toLowerCase();
 
 /** Throw unless the person's utterances and words are as many as there is room for. */
 export function requireRoom(person, known) {
