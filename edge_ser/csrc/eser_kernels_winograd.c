@@ -3,12 +3,12 @@
  *
  * Sixteen outputs, 2x2 pooling windows, from 6x6 inputs with 36 products a channel instead of 144 (Lavin & Gray, CVPR 2016):
  *
- *          | 4  0 -5  0  1  0 |         | 1  0  0 |          | 6 -4 -4  1  1  0 |  24
+ *          | 4  0 -5  0  1  0 |         | 6  0  0 |          | 1 -4 -4  1  1  0 |  24
  *          | 0 -4 -4  1  1  0 |         | 1  1  1 |     A' = | 0 -2  2  1 -1  0 |  12
  *     B' = | 0  4 -4 -1  1  0 |     G = | 1 -1  1 |          | 0 -1 -1  1  1  0 |  6
- *          | 0 -2 -1  2  1  0 |         | 1  2  4 |          | 0 -1  1  2 -2  6 |  6
+ *          | 0 -2 -1  2  1  0 |         | 1  2  4 |          | 0 -1  1  2 -2  1 |  6
  *          | 0  2 -1 -2  1  0 |         | 1 -2  4 |
- *          | 0  4  0 -5  0  1 |         | 0  0  1 |
+ *          | 0  4  0 -5  0  1 |         | 0  0  6 |
  *
  * Of inputs d and weights g, A' [sum over channels of (G g G') * (B' d B)] A holds the outputs, times the numbers on the right for
  * their row and their column: the fractions of the usual matrices, cleared. All of it is an integer, so the bits are those of the
@@ -35,7 +35,7 @@ size_t eser_winograd_size(const eser_model *model, const eser_kernels *kernels, 
 /* G x of three numbers that lie a step apart. */
 static void spread(const int32_t *x, int32_t step, int32_t *out) {
     const int32_t a = x[0], b = x[step], c = x[2 * step];
-    const int32_t of[6] = {a, a + b + c, a - b + c, a + 2 * b + 4 * c, a - 2 * b + 4 * c, c};
+    const int32_t of[6] = {6 * a, a + b + c, a - b + c, a + 2 * b + 4 * c, a - 2 * b + 4 * c, 6 * c};
     memcpy(out, of, sizeof of);
 }
 
@@ -121,7 +121,7 @@ TARGET INLINE void transform(const shorts *x, shorts *out) {
     out[2] = a - b;
     out[3] = c + d;
     out[4] = c - d;
-    out[5] = ((x[1] - x[3]) << 2) + (x[5] - x[3]);
+    out[5] = x[5] - x[3] - (d << 1);
 }
 
 /* B' d B of some tiles, whose first inputs lie at the offsets, n_columns from the first to past the last. */
@@ -150,23 +150,17 @@ TARGET INLINE void transform_tiles(const uint8_t *const *rows, const int32_t *of
 /* A' x. */
 TARGET INLINE void gather(const words *x, words *out) {
     const words a = x[1] + x[2], b = x[1] - x[2], c = x[3] + x[4], d = x[3] - x[4];
-    const words six0 = (x[0] + (x[0] << 1)) << 1, six5 = (x[5] + (x[5] << 1)) << 1;
-    out[0] = six0 - (a << 2) + c;
+    out[0] = x[0] - (a << 2) + c;
     out[1] = d - (b << 1);
     out[2] = c - a;
-    out[3] = (d << 1) - b + six5;
-}
-
-/* An output from what is 9 * 2^shift times it, modulo 2^32. */
-TARGET INLINE void divide(const words *x, const int shift, signed_words *out) {
-    *out = (signed_words)(*x * 0x38e38e39u) >> shift;
+    out[3] = (d << 1) - b + x[5];
 }
 
 /* The four pooling windows of a tile, of WORDS of its outputs. */
 TARGET INLINE void pool(const int32_t *products, int32_t far, int32_t *upper, int32_t *lower) {
     static const int shift[4] = {3, 2, 1, 1};
     words x[6], y[6][4], z[4][4];
-    signed_words largest[2][2], other;
+    signed_words largest[2][2];
     for (int s = 0; s < 6; s++) {
         for (int r = 0; r < 6; r++)
             x[r] = *(const words_there *)(products + (6 * r + s) * far);
@@ -179,15 +173,16 @@ TARGET INLINE void pool(const int32_t *products, int32_t far, int32_t *upper, in
     }
     for (int r = 0; r < 4; r++)
         for (int s = 0; s < 4; s++) {
-            divide(&z[r][s], shift[r] + shift[s], &other);
+            /* 9 * 2^shift times an output, modulo 2^32, becomes 2^6 times it. */
+            const signed_words output = (signed_words)(z[r][s] * (0x38e38e39u << (6 - shift[r] - shift[s])));
             if (r % 2 == 0 && s % 2 == 0)
-                largest[r / 2][s / 2] = other;
+                largest[r / 2][s / 2] = output;
             else
-                keep_larger(&largest[r / 2][s / 2], other);
+                keep_larger(&largest[r / 2][s / 2], output);
         }
     for (int s = 0; s < 2; s++) {
-        *(signed_words_there *)(upper + s * ESER_PANEL) = largest[0][s];
-        *(signed_words_there *)(lower + s * ESER_PANEL) = largest[1][s];
+        *(signed_words_there *)(upper + s * ESER_PANEL) = largest[0][s] >> 6;
+        *(signed_words_there *)(lower + s * ESER_PANEL) = largest[1][s] >> 6;
     }
 }
 
@@ -268,7 +263,13 @@ TARGET INLINE void winograd(uint8_t *const *out, const uint8_t *const *rows, int
 #define MULTIPLY_AND_ADD(sum, x, w) _mm256_add_epi32(sum, _mm256_madd_epi16(x, w))
 BLOCK(avx2, TARGET, MULTIPLY_AND_ADD)
 #if ESER_HAS_AVXVNNI
-BLOCK(vnni, __attribute__((target("avx2,avxvnni"))), _mm256_dpwssd_avx_epi32)
+/* Written for the assembler: GCC 12 would keep the sums in memory. */
+#define AVXVNNI __attribute__((target("avx2,avxvnni")))
+AVXVNNI INLINE __m256i add_pairs(__m256i sum, __m256i x, __m256i w) {
+    __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(x), "x"(w));
+    return sum;
+}
+BLOCK(vnni, AVXVNNI, add_pairs)
 #endif
 
 /* The same, 32 products and their sums an instruction, over four channels in turn: on one sum each, few tiles would wait for their
