@@ -192,7 +192,7 @@ typedef void activate_rows(uint8_t *out, int32_t out_step, const int32_t *acc, i
 
 TARGET INLINE void winograd(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
                             const int16_t *weights, multiply_tiles *multiply, activate_rows *activate) {
-    workspace work;
+    workspace work __attribute__((aligned(64))); /* or what is written would lie on two lines of the cache */
     const int32_t channels = layer->n_in / 9, tiles = (n + 1) / 2;
     for (int32_t first = 0, blocks = (tiles + MOST_TILES - 1) / MOST_TILES; blocks > 0; blocks--) {
         const int32_t size = (tiles - first + blocks - 1) / blocks;
