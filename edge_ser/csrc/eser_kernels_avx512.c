@@ -7,7 +7,6 @@
 #ifdef ESER_X86
 #include <immintrin.h>
 #include <stddef.h>
-#include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
 #define VNNI512 __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vnni")))
@@ -22,12 +21,6 @@ typedef struct {
     uint8_t *out;
     int32_t panel, pool, keep;
 } destination;
-
-INLINE int32_t four_bytes(const uint8_t *x) {
-    int32_t bytes;
-    memcpy(&bytes, x, sizeof bytes);
-    return bytes;
-}
 
 /* Sixteen sums with their bias, at least 0, times twice the multiplier: the upper halves of the products, rounded, are the levels. */
 VNNI512 INLINE void activate(uint8_t *out, __m512i sum, __m512i bias, __m512i twice_multiplier, int32_t keep) {
@@ -56,9 +49,12 @@ VNNI512 INLINE void block(const destination *to, int32_t position, const uint8_t
         const uint8_t *x = runs[r] + position * step;
         for (int32_t k = 0; k < run; k += 4, w += 4 * ESER_PANEL) {
             const __m512i weights = _mm512_loadu_si512(w);
-#define ADD_PRODUCTS(p)                            \
-    if (p < n)                                     \
-        __asm__("vpdpbusd %2, %1, %0" : "+v"(sum##p) : "v"(_mm512_set1_epi32(four_bytes(x + p * step + k))), "v"(weights));
+            __m512i inputs;
+#define ADD_PRODUCTS(p)                                              \
+    if (p < n)                                                       \
+        __asm__("vpbroadcastd %3, %1\n\tvpdpbusd %2, %1, %0"         \
+                : "+v"(sum##p), "=&v"(inputs)                        \
+                : "v"(weights), "m"(*(const uint8_t(*)[4])(x + p * step + k)));
             FOR_EACH(ADD_PRODUCTS)
         }
     }
