@@ -22,14 +22,14 @@ typedef struct {
     int32_t panel, pool, keep;
 } destination;
 
-/* Sixteen sums with their bias, at least 0, times twice the multiplier: the upper halves of the products, rounded, are the levels. */
-VNNI512 INLINE void activate(uint8_t *out, __m512i sum, __m512i bias, __m512i twice_multiplier, int32_t keep) {
-    const __m512i half = _mm512_set1_epi64(1LL << 31);
-    const __m512i a = _mm512_max_epi32(_mm512_add_epi32(sum, bias), _mm512_setzero_si512());
+/* Sixteen sums, at least 0, times twice the multiplier: the upper halves of the products, rounded, are the levels. */
+VNNI512 INLINE void activate(uint8_t *out, __m512i sum, __m512i twice_multiplier, int32_t keep) {
+    const __m512i half = _mm512_set1_epi64(1LL << 31), a = _mm512_max_epi32(sum, _mm512_setzero_si512());
+    const __m512i upper = _mm512_set_epi32(31, 15, 29, 13, 27, 11, 25, 9, 23, 7, 21, 5, 19, 3, 17, 1);
     const __m512i even = _mm512_add_epi64(_mm512_mul_epu32(a, twice_multiplier), half);
     const __m512i odd =
         _mm512_add_epi64(_mm512_mul_epu32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(twice_multiplier, 32)), half);
-    __m128i levels = _mm512_cvtusepi32_epi8(_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB));
+    __m128i levels = _mm512_cvtusepi32_epi8(_mm512_permutex2var_epi32(even, upper, odd));
     if (keep)
         levels = _mm_max_epu8(levels, _mm_loadu_si128((const __m128i *)out));
     _mm_storeu_si128((__m128i *)out, levels);
@@ -43,7 +43,8 @@ VNNI512 INLINE __m512i twice(const int32_t *multiplier) {
 /* n positions, a constant of at most MOST. */
 VNNI512 INLINE void block(const destination *to, int32_t position, const uint8_t *const *runs, int32_t n_runs, int32_t run,
                           int32_t step, const int8_t *w, const int n) {
-#define BEGIN(p) __m512i sum##p = _mm512_setzero_si512();
+    const __m512i bias = to->layer ? _mm512_loadu_si512(to->layer->bias + to->panel) : _mm512_setzero_si512();
+#define BEGIN(p) __m512i sum##p = bias;
     FOR_EACH(BEGIN)
     for (int32_t r = 0; r < n_runs; r++) {
         const uint8_t *x = runs[r] + position * step;
@@ -66,18 +67,17 @@ VNNI512 INLINE void block(const destination *to, int32_t position, const uint8_t
         return;
     }
     const int32_t n_out = to->layer->n_out;
-    const __m512i bias = _mm512_loadu_si512(to->layer->bias + to->panel);
     const __m512i multiplier = twice(to->layer->multiplier + to->panel);
     uint8_t *out = to->out + position / to->pool * n_out + to->panel;
     if (to->pool == 1) {
 #define ACTIVATE(p) \
     if (p < n)      \
-        activate(out + p * n_out, sum##p, bias, multiplier, to->keep);
+        activate(out + p * n_out, sum##p, multiplier, to->keep);
         FOR_EACH(ACTIVATE)
     } else {
 #define ACTIVATE_PAIR(p, q) \
     if (q < n)              \
-        activate(out + p / 2 * n_out, _mm512_max_epi32(sum##p, sum##q), bias, multiplier, to->keep);
+        activate(out + p / 2 * n_out, _mm512_max_epi32(sum##p, sum##q), multiplier, to->keep);
         FOR_EACH_PAIR(ACTIVATE_PAIR)
     }
 }
@@ -117,7 +117,7 @@ VNNI512 void eser_activate_vnni512(uint8_t *out, int32_t out_step, const int32_t
         __m512i sum = _mm512_loadu_si512(acc);
         if (pool == 2)
             sum = _mm512_max_epi32(sum, _mm512_loadu_si512(acc + ESER_PANEL));
-        activate(out, sum, of_bias, of_multiplier, keep);
+        activate(out, _mm512_add_epi32(sum, of_bias), of_multiplier, keep);
     }
 }
 #endif
