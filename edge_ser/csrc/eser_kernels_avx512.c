@@ -47,15 +47,17 @@ VNNI512 INLINE void block(const destination *to, int32_t position, const uint8_t
 #define BEGIN(p) __m512i sum##p = bias;
     FOR_EACH(BEGIN)
     for (int32_t r = 0; r < n_runs; r++) {
-        const uint8_t *x = runs[r] + position * step;
-        for (int32_t k = 0; k < run; k += 4, w += 4 * ESER_PANEL) {
+        /* An address holds a step or two beside a pointer, not all the others. */
+        const uint8_t *x = runs[r] + position * step, *x3 = x + 3 * step, *x6 = x3 + 3 * step, *x9 = x6 + 3 * step;
+        for (int32_t k = 0; k < run; k += 4, w += 4 * ESER_PANEL, x += 4, x3 += 4, x6 += 4, x9 += 4) {
             const __m512i weights = _mm512_loadu_si512(w);
             __m512i inputs;
-#define ADD_PRODUCTS(p)                                              \
-    if (p < n)                                                       \
-        __asm__("vpbroadcastd %3, %1\n\tvpdpbusd %2, %1, %0"         \
-                : "+v"(sum##p), "=&v"(inputs)                        \
-                : "v"(weights), "m"(*(const uint8_t(*)[4])(x + p * step + k)));
+#define INPUTS(p) (const uint8_t(*)[4])((p < 3 ? x : p < 6 ? x3 : p < 9 ? x6 : x9) + p % 3 * (ptrdiff_t)step)
+#define ADD_PRODUCTS(p)                                        \
+    if (p < n)                                                 \
+        __asm__("vpbroadcastd %3, %1\n\tvpdpbusd %2, %1, %0"   \
+                : "+v"(sum##p), "=&v"(inputs)                  \
+                : "v"(weights), "m"(*INPUTS(p)));
             FOR_EACH(ADD_PRODUCTS)
         }
     }
