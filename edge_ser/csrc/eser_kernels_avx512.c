@@ -112,6 +112,32 @@ void eser_convolve_vnni512(uint8_t *out, const uint8_t *const *runs, int32_t n_r
     }
 }
 
+/* Eight inputs at a time, four of them against those of eight channels; of a channel's 64 bits each half sums up two. */
+VNNI512 void eser_dot_16_vnni512(int32_t *acc, const int16_t *x, int32_t n, const int8_t *w) {
+    __m512i sum0 = _mm512_setzero_si512(), sum1 = sum0, sum2 = sum0, sum3 = sum0, four;
+#define TAKE_FOUR(x) __asm__("vpbroadcastq %1, %0" : "=v"(four) : "m"(*(const int16_t(*)[4])(x)))
+#define ADD_PAIRS(sum, w)                                \
+    __asm__("vpdpwssd %2, %1, %0"                        \
+            : "+v"(sum)                                  \
+            : "v"(four), "v"(_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w)))))
+    for (; n > 0; n -= 8, x += 8, w += 8 * ESER_PANEL) {
+        TAKE_FOUR(x);
+        ADD_PAIRS(sum0, w);
+        ADD_PAIRS(sum1, w + 32);
+        if (n == 4)
+            break;
+        TAKE_FOUR(x + 4);
+        ADD_PAIRS(sum2, w + 64);
+        ADD_PAIRS(sum3, w + 96);
+    }
+    sum0 = _mm512_add_epi32(sum0, sum2);
+    sum1 = _mm512_add_epi32(sum1, sum3);
+    sum0 = _mm512_add_epi32(sum0, _mm512_srli_epi64(sum0, 32));
+    sum1 = _mm512_add_epi32(sum1, _mm512_srli_epi64(sum1, 32));
+    _mm256_storeu_si256((__m256i *)acc, _mm512_cvtepi64_epi32(sum0));
+    _mm256_storeu_si256((__m256i *)(acc + 8), _mm512_cvtepi64_epi32(sum1));
+}
+
 VNNI512 void eser_activate_vnni512(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                                    const int32_t *multiplier, int32_t keep) {
     const __m512i of_bias = _mm512_loadu_si512(bias), of_multiplier = twice(multiplier);
