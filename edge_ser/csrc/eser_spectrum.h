@@ -34,20 +34,26 @@ INLINE void pass4(int n, int stride, const REAL *restrict xr, const REAL *restri
     }
 }
 
-/* The power of bins 1..511 of the real signal, whose even samples were the real parts and whose odd ones the imaginary parts of the
- * complex signal with spectrum re, im; upper is working memory. Bins 0 and 512 lie on the outermost edges of the Mel bands and weigh nothing. */
+/* The power of bins k and 512 - k of a real signal from those, a and b, of the complex signal whose real parts were its even samples and
+ * whose imaginary parts the odd ones. They share their even part e and their odd part o: 2 X[k] = e + w o, 2 X[512 - k] = conj(e - w o). */
+INLINE void power_of(int k, REAL ar, REAL ai, REAL br, REAL bi, REAL *power, REAL *upper) {
+    const REAL evr = ar + br, evi = ai - bi;
+    const REAL odr = ai + bi, odi = br - ar;
+    const float c = eser_cosine[k], s = eser_cosine[k + 256];
+    const REAL tr = c * odr - s * odi, ti = c * odi + s * odr;
+    *upper = 0.25f * ((evr - tr) * (evr - tr) + (evi - ti) * (evi - ti));
+    *power = 0.25f * ((evr + tr) * (evr + tr) + (evi + ti) * (evi + ti));
+}
+
+/* The last pass, by radix 2, and the power of bins 1..511; upper is working memory. Bins 0 and 512 lie on the outermost edges of the Mel
+ * bands and weigh nothing. */
 INLINE void powers(const REAL *restrict re, const REAL *restrict im, REAL *restrict power, REAL *restrict upper) {
-    /* Bins k and 512 - k share their even part e and their odd part o: 2 X[k] = e + w o, 2 X[512 - k] = conj(e - w o). */
-    for (int k = 1; k <= 256; k++) {
-        const REAL evr = re[k] + re[512 - k], evi = im[k] - im[512 - k];
-        const REAL odr = im[k] + im[512 - k], odi = re[512 - k] - re[k];
-        const float c = eser_cosine[k], s = eser_cosine[k + 256];
-        const REAL tr = c * odr - s * odi, ti = c * odi + s * odr;
-        upper[k - 1] = 0.25f * ((evr - tr) * (evr - tr) + (evi - ti) * (evi - ti));
-        power[k] = 0.25f * ((evr + tr) * (evr + tr) + (evi + ti) * (evi + ti));
-    }
     for (int k = 1; k < 256; k++)
-        power[512 - k] = upper[k - 1];
+        power_of(k, re[k] + re[k + 256], im[k] + im[k + 256], re[256 - k] - re[512 - k], im[256 - k] - im[512 - k], power + k, upper + k);
+    const REAL middle_re = re[0] - re[256], middle_im = im[0] - im[256];
+    power_of(256, middle_re, middle_im, middle_re, middle_im, power + 256, upper + 256);
+    for (int k = 1; k < 256; k++)
+        power[512 - k] = upper[k];
 }
 
 /* Mel bands of the 512 complex numbers re, im; re2, im2 are working memory of as many. */
@@ -56,16 +62,10 @@ INLINE void mel_bands(REAL *re, REAL *im, REAL *re2, REAL *im2, REAL *bands) {
     pass4(128, 4, re2, im2, re, im);
     pass4(32, 16, re, im, re2, im2);
     pass4(8, 64, re2, im2, re, im);
-    for (int i = 0; i < 256; i++) {
-        re2[i] = re[i] + re[i + 256];
-        im2[i] = im[i] + im[i + 256];
-        re2[i + 256] = re[i] - re[i + 256];
-        im2[i + 256] = im[i] - im[i + 256];
-    }
-    powers(re2, im2, re, im);
+    powers(re, im, re2, im2);
     const float *weight = eser_mel_weight;
     for (int band = 0; band < ESER_N_BINS; band++) {
-        const REAL *bins = re + eser_mel_first[band];
+        const REAL *bins = re2 + eser_mel_first[band];
         REAL sum = {0.0f};
         for (int i = 0; i < eser_mel_count[band]; i++)
             sum += bins[i] * *weight++;
