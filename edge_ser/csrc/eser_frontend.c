@@ -42,14 +42,14 @@ INLINE void to_decibels(float *bands) {
 }
 
 INLINE void features(const float *samples, float *db, eser_scratch *scratch) {
-    float(*re)[512] = scratch->spectrum.re, (*im)[512] = scratch->spectrum.im;
+    float(*re)[528] = scratch->spectrum.re, (*im)[528] = scratch->spectrum.im;
     /* A real DFT of 1024 is a complex one of 512 over even and odd samples. */
     for (int i = 0; i < ESER_FRAME / 2; i++) {
         re[0][i] = samples[2 * i] * eser_window[2 * i];
         im[0][i] = samples[2 * i + 1] * eser_window[2 * i + 1];
     }
-    memset(re[0] + ESER_FRAME / 2, 0, (512 - ESER_FRAME / 2) * sizeof(float));
-    memset(im[0] + ESER_FRAME / 2, 0, (512 - ESER_FRAME / 2) * sizeof(float));
+    memset(re[0] + ESER_FRAME / 2, 0, (513 - ESER_FRAME / 2) * sizeof(float));
+    memset(im[0] + ESER_FRAME / 2, 0, (513 - ESER_FRAME / 2) * sizeof(float));
     mel_bands(re[0], im[0], re[1], im[1], db);
     to_decibels(db);
 }

@@ -47,7 +47,7 @@ INLINE __m256 decibels(__m256 x) {
 
 /* The gaps keep what is read and written together from sharing the same lines of a cache. */
 typedef struct {
-    __m256 re[512], gap[4], im[512], gap2[8], re2[512], gap3[12], im2[512], bands[ESER_N_BINS];
+    __m256 re[513], gap[3], im[513], gap2[7], re2[513], gap3[11], im2[512], bands[ESER_N_BINS];
 } workspace;
 
 AVX2 void eser_features_side_by_side_avx2(const float *samples, float *db) {
@@ -62,7 +62,7 @@ AVX2 void eser_features_side_by_side_avx2(const float *samples, float *db) {
             im[i / 2 + k] = x[2 * k + 1];
         }
     }
-    for (int i = ESER_FRAME / 2; i < 512; i++)
+    for (int i = ESER_FRAME / 2; i < 513; i++)
         re[i] = im[i] = _mm256_setzero_ps();
     mel_bands(re, im, work.re2, work.im2, work.bands);
     for (int band = 0; band < ESER_N_BINS; band += 8) {

@@ -180,7 +180,7 @@ typedef struct {
 /* Working memory of one call; holds nothing between calls. */
 union eser_scratch {
     struct {
-        float re[2][512], im[2][512];
+        float re[2][528], im[2][528];
     } spectrum;
     int32_t acc[61 * ESER_PANEL];
     struct {

@@ -34,35 +34,32 @@ INLINE void pass4(int n, int stride, const REAL *restrict xr, const REAL *restri
     }
 }
 
-/* The power of bins k and 512 - k of a real signal from those, a and b, of the complex signal whose real parts were its even samples and
- * whose imaginary parts the odd ones. They share their even part e and their odd part o: 2 X[k] = e + w o, 2 X[512 - k] = conj(e - w o). */
-INLINE void power_of(int k, REAL ar, REAL ai, REAL br, REAL bi, REAL *power, REAL *upper) {
-    const REAL evr = ar + br, evi = ai - bi;
-    const REAL odr = ai + bi, odi = br - ar;
-    const float c = eser_cosine[k], s = eser_cosine[k + 256];
-    const REAL tr = c * odr - s * odi, ti = c * odi + s * odr;
-    *upper = 0.25f * ((evr - tr) * (evr - tr) + (evi - ti) * (evi - ti));
-    *power = 0.25f * ((evr + tr) * (evr + tr) + (evi + ti) * (evi + ti));
+/* The last pass, by radix 2, and the power of bins 1..511 of the real signal, whose even samples were the real parts and whose odd ones the
+ * imaginary parts; end is bin 512. Bins 0 and 512 lie on the outermost edges of the Mel bands and weigh nothing: what is computed of
+ * them makes the loop a multiple of every vector long. */
+INLINE void powers(const REAL *restrict re, const REAL *restrict im, REAL *restrict power, REAL *restrict end) {
+    /* Bins k and 512 - k share their even part e and their odd part o: 2 X[k] = e + w o, 2 X[512 - k] = conj(e - w o). */
+    for (int k = 0; k < 256; k++) {
+        const REAL ar = re[k] + re[k + 256], ai = im[k] + im[k + 256];
+        const REAL br = re[256 - k] - re[512 - k], bi = im[256 - k] - im[512 - k];
+        const REAL evr = ar + br, evi = ai - bi;
+        const REAL odr = ai + bi, odi = br - ar;
+        const float c = eser_cosine[k], s = eser_cosine[k + 256];
+        const REAL tr = c * odr - s * odi, ti = c * odi + s * odr;
+        end[-k] = 0.25f * ((evr - tr) * (evr - tr) + (evi - ti) * (evi - ti));
+        power[k] = 0.25f * ((evr + tr) * (evr + tr) + (evi + ti) * (evi + ti));
+    }
+    const REAL r = re[0] - re[256], i = im[0] - im[256];
+    power[256] = r * r + i * i;
 }
 
-/* The last pass, by radix 2, and the power of bins 1..511; upper is working memory. Bins 0 and 512 lie on the outermost edges of the Mel
- * bands and weigh nothing. */
-INLINE void powers(const REAL *restrict re, const REAL *restrict im, REAL *restrict power, REAL *restrict upper) {
-    for (int k = 1; k < 256; k++)
-        power_of(k, re[k] + re[k + 256], im[k] + im[k + 256], re[256 - k] - re[512 - k], im[256 - k] - im[512 - k], power + k, upper + k);
-    const REAL middle_re = re[0] - re[256], middle_im = im[0] - im[256];
-    power_of(256, middle_re, middle_im, middle_re, middle_im, power + 256, upper + 256);
-    for (int k = 1; k < 256; k++)
-        power[512 - k] = upper[k];
-}
-
-/* Mel bands of the 512 complex numbers re, im; re2, im2 are working memory of as many. */
+/* Mel bands of the 512 complex numbers re, im and any one behind them; re2, im2 are working memory of as many. */
 INLINE void mel_bands(REAL *re, REAL *im, REAL *re2, REAL *im2, REAL *bands) {
     pass4(512, 1, re, im, re2, im2);
     pass4(128, 4, re2, im2, re, im);
     pass4(32, 16, re, im, re2, im2);
     pass4(8, 64, re2, im2, re, im);
-    powers(re, im, re2, im2);
+    powers(re, im, re2, re2 + 512);
     const float *weight = eser_mel_weight;
     for (int band = 0; band < ESER_N_BINS; band++) {
         const REAL *bins = re2 + eser_mel_first[band];
