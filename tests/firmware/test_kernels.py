@@ -102,7 +102,7 @@ def test_kernels_of_avx_vnni_in_the_encoding_of_avx_512(tmp_path: Path, compiler
     changes = {
         '"avx2,avxvnni"': '"avx2,avx512vl,avx512vnni"',
         "dpbusd_avx_epi32": "dpbusd_epi32",
-        "dpwssd_avx_epi32": "dpwssd_epi32",
+        "%{vex%} vpdpwssd": "vpdpwssd",
         # CPUID's word on AVX-VNNI is AVX-512 VNNI's here.
         "a >= 1 && __get_cpuid_count(7, 1, &others, &a, &a, &a) && others >> 4 & 1": "(others = c) >> 11 & 1",
     }
