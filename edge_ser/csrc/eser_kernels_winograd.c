@@ -229,83 +229,51 @@ TARGET INLINE void winograd(uint8_t *const *out, const uint8_t *const *rows, int
     }
 
 #ifdef ESER_X86
-/* Sums over the channels for n tiles, a constant of at most 5, and 16 outputs; ADD_PAIRS(sum, x, w): sum + the products of 16 bits,
- * added up in pairs. */
-#define BLOCK(name, target, ADD_PAIRS)                                                                                       \
+/* Sums over the channels for n tiles, a constant of at most 5, and 16 outputs, some pairs of channels at a time.
+ * ADD_PAIR(sum, x, w): to the sums are added the products of the two numbers at x. Where there are registers for that, each of these
+ * pairs has its sums: few of them would wait for each other. */
+#define BLOCK(name, target, vector, pairs, own_sums, ADD_PAIR, activate)                                                     \
     target INLINE void block_##name(int32_t *out, const int16_t *x, int32_t channels, const int16_t *w, const int n) {       \
-        __m256i sum[5][2];                                                                                                   \
+        enum { LONG = sizeof(vector) / 4, PARTS = ESER_PANEL / LONG };                                                       \
+        vector sum[2][5][PARTS];                                                                                             \
         for (int t = 0; t < n; t++)                                                                                          \
-            sum[t][0] = sum[t][1] = _mm256_setzero_si256();                                                                  \
-        for (int32_t c = 0; c < channels; c += 2, w += 2 * ESER_PANEL) {                                                     \
-            const __m256i w0 = _mm256_loadu_si256((const __m256i *)w);                                                       \
-            const __m256i w1 = _mm256_loadu_si256((const __m256i *)(w + ESER_PANEL));                                        \
-            for (int t = 0; t < n; t++) {                                                                                    \
-                int32_t pair;                                                                                                \
-                memcpy(&pair, x + t * channels + c, sizeof pair);                                                            \
-                const __m256i two = _mm256_set1_epi32(pair);                                                                 \
-                sum[t][0] = ADD_PAIRS(sum[t][0], two, w0);                                                                   \
-                sum[t][1] = ADD_PAIRS(sum[t][1], two, w1);                                                                   \
-            }                                                                                                                \
-        }                                                                                                                    \
-        for (int t = 0; t < n; t++) {                                                                                        \
-            _mm256_storeu_si256((__m256i *)(out + t * ESER_PANEL), sum[t][0]);                                               \
-            _mm256_storeu_si256((__m256i *)(out + t * ESER_PANEL + 8), sum[t][1]);                                           \
-        }                                                                                                                    \
+            for (int part = 0; part < PARTS; part++)                                                                         \
+                sum[0][t][part] = sum[1][t][part] = (vector){0};                                                             \
+        for (int32_t c = 0; c < channels; c += 2 * pairs, w += 2 * pairs * ESER_PANEL)                                       \
+            for (int pair = 0; pair < pairs; pair++)                                                                         \
+                for (int t = 0; t < n; t++)                                                                                  \
+                    for (int part = 0; part < PARTS; part++)                                                                 \
+                        ADD_PAIR(sum[(own_sums) ? pair : 0][t][part], x + t * channels + c + 2 * pair,                       \
+                                 *(const vector *)(w + 2 * (ESER_PANEL * pair + LONG * part)));                              \
+        for (int t = 0; t < n; t++)                                                                                          \
+            for (int part = 0; part < PARTS; part++)                                                                         \
+                *(vector *)(out + t * ESER_PANEL + LONG * part) = sum[0][t][part] + sum[1][t][part];                         \
     }                                                                                                                        \
     target static void multiply_##name(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w) {  \
         BY_TILES(block_##name)                                                                                               \
     }                                                                                                                        \
-    TARGET void eser_winograd_##name(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,    \
+    target void eser_winograd_##name(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,    \
                                      const int16_t *weights) {                                                               \
-        winograd(out, rows, n, layer, weights, multiply_##name, eser_activate_avx2);                                         \
+        winograd(out, rows, n, layer, weights, multiply_##name, activate);                                                   \
     }
 
-#define MULTIPLY_AND_ADD(sum, x, w) _mm256_add_epi32(sum, _mm256_madd_epi16(x, w))
-BLOCK(avx2, TARGET, MULTIPLY_AND_ADD)
-#if ESER_HAS_AVXVNNI
+typedef uint32_t words_of_16 __attribute__((vector_size(64), aligned(1), may_alias));
+
+INLINE int32_t two_at(const int16_t *x) {
+    int32_t two;
+    memcpy(&two, x, sizeof two);
+    return two;
+}
+
+#define MULTIPLY_AND_ADD(sum, x, w) (sum += (words_there)_mm256_madd_epi16(_mm256_set1_epi32(two_at(x)), (__m256i)(w)))
+BLOCK(avx2, TARGET, words_there, 1, 0, MULTIPLY_AND_ADD, eser_activate_avx2)
 /* Written for the assembler: GCC 12 would keep the sums in memory. */
-#define AVXVNNI __attribute__((target("avx2,avxvnni")))
-AVXVNNI INLINE __m256i add_pairs(__m256i sum, __m256i x, __m256i w) {
-    __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(x), "x"(w));
-    return sum;
-}
-BLOCK(vnni, AVXVNNI, add_pairs)
+#if ESER_HAS_AVXVNNI
+#define ADD_16(sum, x, w) __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(_mm256_set1_epi32(two_at(x))), "x"(w))
+BLOCK(vnni, __attribute__((target("avx2,avxvnni"))), words_there, 2, n <= 3, ADD_16, eser_activate_avx2)
 #endif
-
-/* The same, 32 products and their sums an instruction, over four channels in turn: on one sum each, few tiles would wait for their
- * own. Written for the assembler: GCC 12 would keep the sums in memory. */
-#define VNNI512 __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vnni")))
-#define ADD_PRODUCTS(sum, w, c) \
-    __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const int32_t *)(x + (c))));
-#define ADD_FIRST(t) \
-    if (n > t)       \
-        ADD_PRODUCTS(sum##t, w0, t * channels + c)
-#define ADD_NEXT(t) \
-    if (n > t)      \
-        ADD_PRODUCTS(other##t, w1, t * channels + c + 2)
-#define STORE_SUM(t) \
-    if (n > t)       \
-        _mm512_storeu_si512(out + t * ESER_PANEL, _mm512_add_epi32(sum##t, other##t));
-#define FOR_EACH_TILE(do) do(0) do(1) do(2) do(3) do(4)
-VNNI512 INLINE void block_vnni512(int32_t *out, const int16_t *x, int32_t channels, const int16_t *w, const int n) {
-#define BEGIN(t) __m512i sum##t = _mm512_setzero_si512(), other##t = sum##t;
-    FOR_EACH_TILE(BEGIN)
-    for (int32_t c = 0; c < channels; c += 4, w += 4 * ESER_PANEL) {
-        const __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 2 * ESER_PANEL);
-        FOR_EACH_TILE(ADD_FIRST)
-        FOR_EACH_TILE(ADD_NEXT)
-    }
-    FOR_EACH_TILE(STORE_SUM)
-}
-
-VNNI512 static void multiply_vnni512(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w) {
-    BY_TILES(block_vnni512)
-}
-
-VNNI512 void eser_winograd_vnni512(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer,
-                                  const int16_t *weights) {
-    winograd(out, rows, n, layer, weights, multiply_vnni512, eser_activate_vnni512);
-}
+#define ADD_32(sum, x, w) __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const int16_t(*)[2])(x)))
+BLOCK(vnni512, __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vnni"))), words_of_16, 2, 1, ADD_32, eser_activate_vnni512)
 #else
 /* Sums over the channels, a multiple of 8, for n tiles, a constant of at most 5, and 16 outputs. */
 INLINE void block_neon(int32_t *out, const int16_t *x, int32_t channels, const int16_t *w, const int n) {
