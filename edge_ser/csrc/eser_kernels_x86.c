@@ -128,8 +128,9 @@ AVX2 static void rescale_avx2(int32_t *out, const int32_t *acc, const int32_t *b
 AVX2 INLINE __m256i tanh_q15(__m256i x) {
     const __m256i sign = _mm256_srai_epi32(x, 31);
     const __m256i within = _mm256_min_epu32(_mm256_abs_epi32(x), _mm256_set1_epi32((8 << 16) - 1));
-    /* A number of the table, and in the upper half the next one. */
-    const __m256i at = _mm256_i32gather_epi32((const int *)eser_tanh_q15, _mm256_srli_epi32(within, 10), 2);
+    /* A number of the table, and in the upper half the next one; for the assembler: GCC would wait for what the register held. */
+    __m256i at = _mm256_setzero_si256(), all = _mm256_set1_epi32(-1);
+    __asm__("vpgatherdd %1, (%2, %3, 2), %0" : "+&x"(at), "+&x"(all) : "r"(eser_tanh_q15), "x"(_mm256_srli_epi32(within, 10)));
     const __m256i first = _mm256_srai_epi32(_mm256_slli_epi32(at, 16), 16), rise = _mm256_sub_epi32(_mm256_srai_epi32(at, 16), first);
     const __m256i part = _mm256_mullo_epi32(rise, _mm256_and_si256(within, _mm256_set1_epi32(1023)));
     const __m256i y = _mm256_add_epi32(first, _mm256_srai_epi32(_mm256_add_epi32(part, _mm256_set1_epi32(512)), 10));
