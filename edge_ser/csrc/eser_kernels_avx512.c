@@ -138,6 +138,19 @@ VNNI512 void eser_dot_16_vnni512(int32_t *acc, const int16_t *x, int32_t n, cons
     _mm256_storeu_si256((__m256i *)(acc + 8), _mm512_cvtepi64_epi32(sum1));
 }
 
+VNNI512 INLINE __m512i rescaled(__m512i product, int32_t shift) {
+    const __m512i limit = _mm512_set1_epi64(ESER_Q16_LIMIT), least = _mm512_set1_epi64(-ESER_Q16_LIMIT);
+    const __m512i sum = _mm512_add_epi64(product, _mm512_set1_epi64(1LL << (shift - 1)));
+    return _mm512_max_epi64(_mm512_min_epi64(_mm512_sra_epi64(sum, _mm_cvtsi32_si128(shift)), limit), least);
+}
+
+VNNI512 void eser_rescale_vnni512(int32_t *out, const int32_t *acc, const int32_t *bias, const int32_t *multiplier, int32_t shift) {
+    const __m512i sum = _mm512_add_epi32(_mm512_loadu_si512(acc), _mm512_loadu_si512(bias)), m = _mm512_loadu_si512(multiplier);
+    const __m512i even = rescaled(_mm512_mul_epi32(sum, m), shift);
+    const __m512i odd = rescaled(_mm512_mul_epi32(_mm512_srli_epi64(sum, 32), _mm512_srli_epi64(m, 32)), shift);
+    _mm512_storeu_si512(out, _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)));
+}
+
 VNNI512 void eser_activate_vnni512(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                                    const int32_t *multiplier, int32_t keep) {
     const __m512i of_bias = _mm512_loadu_si512(bias), of_multiplier = twice(multiplier);

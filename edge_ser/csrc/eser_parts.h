@@ -154,6 +154,7 @@ void eser_convolve_vnni512(uint8_t *out, const uint8_t *const *runs, int32_t n_r
                            const eser_layer *layer, int32_t keep);
 void eser_activate_vnni512(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                            const int32_t *multiplier, int32_t keep);
+void eser_rescale_vnni512(int32_t *out, const int32_t *acc, const int32_t *bias, const int32_t *multiplier, int32_t shift);
 void eser_dot_16_vnni512(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel);
 void eser_features_avx2(const float *samples, float *db, eser_scratch *scratch);
 void eser_features_side_by_side_avx2(const float *samples, float *db);
