@@ -244,10 +244,10 @@ TARGET INLINE void winograd(uint8_t *const *out, const uint8_t *const *rows, int
                 for (int t = 0; t < n; t++)                                                                                  \
                     for (int part = 0; part < PARTS; part++)                                                                 \
                         ADD_PAIR(sum[(own_sums) ? pair : 0][t][part], x + t * channels + c + 2 * pair,                       \
-                                 *(const vector *)(w + 2 * (ESER_PANEL * pair + LONG * part)));                              \
+                                 *(const vector##_there *)(w + 2 * (ESER_PANEL * pair + LONG * part)));                      \
         for (int t = 0; t < n; t++)                                                                                          \
             for (int part = 0; part < PARTS; part++)                                                                         \
-                *(vector *)(out + t * ESER_PANEL + LONG * part) = sum[0][t][part] + sum[1][t][part];                         \
+                *(vector##_there *)(out + t * ESER_PANEL + LONG * part) = sum[0][t][part] + sum[1][t][part];                 \
     }                                                                                                                        \
     target static void multiply_##name(int32_t *out, const int16_t *x, int32_t channels, int32_t tiles, const int16_t *w) {  \
         BY_TILES(block_##name)                                                                                               \
@@ -257,7 +257,8 @@ TARGET INLINE void winograd(uint8_t *const *out, const uint8_t *const *rows, int
         winograd(out, rows, n, layer, weights, multiply_##name, activate);                                                   \
     }
 
-typedef uint32_t words_of_16 __attribute__((vector_size(64), aligned(1), may_alias));
+typedef uint32_t wide_words __attribute__((vector_size(64)));
+typedef uint32_t wide_words_there __attribute__((vector_size(64), aligned(1), may_alias));
 
 INLINE int32_t two_at(const int16_t *x) {
     int32_t two;
@@ -265,15 +266,15 @@ INLINE int32_t two_at(const int16_t *x) {
     return two;
 }
 
-#define MULTIPLY_AND_ADD(sum, x, w) (sum += (words_there)_mm256_madd_epi16(_mm256_set1_epi32(two_at(x)), (__m256i)(w)))
-BLOCK(avx2, TARGET, words_there, 1, 0, MULTIPLY_AND_ADD, eser_activate_avx2)
+#define MULTIPLY_AND_ADD(sum, x, w) (sum += (words)_mm256_madd_epi16(_mm256_set1_epi32(two_at(x)), (__m256i)(w)))
+BLOCK(avx2, TARGET, words, 1, 0, MULTIPLY_AND_ADD, eser_activate_avx2)
 /* Written for the assembler: GCC 12 would keep the sums in memory. */
 #if ESER_HAS_AVXVNNI
 #define ADD_16(sum, x, w) __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(_mm256_set1_epi32(two_at(x))), "x"(w))
-BLOCK(vnni, __attribute__((target("avx2,avxvnni"))), words_there, 2, n <= 3, ADD_16, eser_activate_avx2)
+BLOCK(vnni, __attribute__((target("avx2,avxvnni"))), words, 2, n <= 3, ADD_16, eser_activate_avx2)
 #endif
 #define ADD_32(sum, x, w) __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const int16_t(*)[2])(x)))
-BLOCK(vnni512, __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vnni"))), words_of_16, 2, 1, ADD_32, eser_activate_vnni512)
+BLOCK(vnni512, __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vnni"))), wide_words, 2, 1, ADD_32, eser_activate_vnni512)
 #else
 /* Sums over the channels, a multiple of 8, for n tiles, a constant of at most 5, and 16 outputs. */
 INLINE void block_neon(int32_t *out, const int16_t *x, int32_t channels, const int16_t *w, const int n) {
