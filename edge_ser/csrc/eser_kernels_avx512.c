@@ -1,4 +1,5 @@
-/* The convolutions for x86-64 with AVX-512 VNNI: a register holds the 16 sums of a panel, which become levels without leaving it.
+/* The convolutions and what the GRU repeats, for x86-64 with AVX-512 VNNI: a register holds the 16 sums of a panel, which become levels
+ * without leaving it.
  *
  * The dot products are written for the assembler: GCC 12 would keep the sums in memory.
  */
