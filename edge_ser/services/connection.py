@@ -137,14 +137,18 @@ class Connection(ABC):
 
     async def _send(self, message: Event | bytes) -> None:
         """Send an event, or the bytes of one."""
-        if self._writer.is_closing():  # asyncio of Python 3.13.0 stumbles over a lost connection that is written to
-            raise ConnectionResetError("the client is gone")
-        async with self._sending:
+
+        async def write() -> None:
+            if self._writer.is_closing():  # now: asyncio of Python 3.13.0 stumbles over a lost connection that is written to
+                raise ConnectionResetError("the client is gone")
             if isinstance(message, bytes):
                 self._writer.write(message)
-                writing = asyncio.create_task(self._writer.drain())
+                await self._writer.drain()
             else:
-                writing = asyncio.create_task(async_write_event(message, self._writer))
+                await async_write_event(message, self._writer)
+
+        async with self._sending:
+            writing = asyncio.create_task(write())
             try:  # without wait_for, which before Python 3.12 loses a cancellation that meets the end of what it waits for
                 if not (await asyncio.wait([writing], timeout=self._limits.idle_s))[0]:
                     raise asyncio.TimeoutError

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +40,29 @@ def compiler_version() -> str:
     return (done.stdout.strip().splitlines() or [compiler()])[0]
 
 
-def build(folder: Path, output: Path, *flags: str) -> Path:
-    """Compile the library with the model in ``folder``, and the person if any, into the shared library ``output``; return it."""
-    person = (folder / "eser_person.c",) if (folder / "eser_person.c").is_file() else ()
-    sources = [str(p) for p in (*sorted(SOURCES.glob("*.c")), folder / "eser_model.c", *person)]
-    includes = (f"-I{SOURCES}", f"-I{folder}")
-    command = [compiler(), *(flags or FLAGS), "-shared", "-fPIC", *includes, *sources, "-lm", "-o", str(output)]
+@cache
+def _objects(name: str, flags: tuple[str, ...]) -> tempfile.TemporaryDirectory[str]:
+    """Compile the library's own sources, which every model shares, once a process; its end removes them."""
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    for source in SOURCES.glob("*.c"):
+        _compile([name, *flags, "-fPIC", "-c", str(source), "-o", f"{folder.name}/{source.stem}.o"], "the library's sources")
+    return folder
+
+
+def _compile(command: list[str], what: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [x for x in done.stderr.splitlines() if "error" in x] or done.stderr.splitlines() or ["no message"]
-        raise ExportError(f"the C compiler {compiler()} refused the exported model: {lines[0]}")
+        raise ExportError(f"the C compiler {command[0]} refused {what}: {lines[0]}")
+
+
+def build(folder: Path, output: Path, *flags: str) -> Path:
+    """Compile the library with the model in ``folder``, and the person if any, into the shared library ``output``; return it."""
+    name, flags = compiler(), flags or FLAGS
+    person = (folder / "eser_person.c",) if (folder / "eser_person.c").is_file() else ()
+    parts = [str(p) for p in (folder / "eser_model.c", *person, *sorted(Path(_objects(name, flags).name).iterdir()))]
+    includes = (f"-I{SOURCES}", f"-I{folder}")
+    _compile([name, *flags, "-shared", "-fPIC", *includes, *parts, "-lm", "-o", str(output)], "the exported model")
     return output
 
 

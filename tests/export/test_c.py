@@ -153,7 +153,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     with pytest.raises(ExportError, match="no C compiler 'no-such-compiler'; install one"):
         export_run(learnt, {"c": out}, int8=True)
     monkeypatch.setenv("CC", "false")
-    with pytest.raises(ExportError, match="the C compiler false refused the exported model"):
+    with pytest.raises(ExportError, match="the C compiler false refused the library's sources"):
         export_run(learnt, {"c": out}, int8=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "run"]
 

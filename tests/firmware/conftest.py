@@ -31,8 +31,9 @@ def c_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def conversation(speech: Path, tmp_path: Path) -> Path:
-    """The recording, a pause, and the recording again, at another rate."""
+    """The recording's first two seconds, a pause, and they again, at another rate: the examples hear it as long as it is."""
     samples, rate_hz = soundfile.read(speech)
+    samples = samples[: 2 * rate_hz]
     path = tmp_path / "conversation.wav"
     soundfile.write(path, np.concatenate([samples, np.zeros(rate_hz), samples])[::2], rate_hz // 2)
     return path

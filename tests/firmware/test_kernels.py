@@ -49,8 +49,12 @@ def kernels(*command: str | Path) -> list[str]:
     return done.stdout.split()
 
 
+on_avx512 = pytest.mark.skipif("avx512_vnni" not in FLAGS, reason="what stands in, or works beside it, is AVX-512 VNNI")
+elsewhere = pytest.mark.skipif("avx512_vnni" in FLAGS, reason="sanitised, test_kernels_of_amx_emulated runs these and AMX's")
+
+
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-@pytest.mark.parametrize("flags", [("-O3",), pytest.param(SANITISED, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flags", [("-O3",), pytest.param(SANITISED, marks=[pytest.mark.slow, elsewhere])])
 def test_kernels_of_this_processor(tmp_path: Path, compiler: str, flags: tuple[str, ...]) -> None:
     found = kernels(compiled(tool(compiler), tmp_path / "kernels", *flags))
     assert found[0] == "scalar"
@@ -90,9 +94,6 @@ def rewritten(folder: Path, changes: Mapping[str, str]) -> Path:
             text = text.replace(old, new)
         (folder / source.name).write_text(text, encoding="utf-8")
     return folder
-
-
-on_avx512 = pytest.mark.skipif("avx512_vnni" not in FLAGS, reason="what stands in, or works beside it, is AVX-512 VNNI")
 
 
 @on_avx512

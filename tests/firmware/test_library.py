@@ -44,9 +44,10 @@ def speech_of(path: Path) -> Float32Array:
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize("standard", ["c99", "c11"])
 def test_it_compiles_without_a_warning(sources: Path, tmp_path: Path, compiler: str, standard: str) -> None:
+    # gcc finds some of what it warns of where it optimises, whatever the standard; clang finds all of it before.
+    how = ("-O2", "-c", "-o", tmp_path / "object.o") if (compiler, standard) == ("gcc", "c99") else ("-fsyntax-only",)
     for path in (*SOURCES.glob("*.c"), sources / "eser_model.c"):
-        flags = (*WARNINGS, f"-std={standard}", "-O2", f"-I{SOURCES}", f"-I{sources}")
-        execute([tool(compiler), *flags, "-c", path, "-o", tmp_path / "object.o"])
+        execute([tool(compiler), *WARNINGS, f"-std={standard}", f"-I{SOURCES}", f"-I{sources}", path, *how])
 
 
 @pytest.mark.parametrize(("compiler", "language", "standard"), [("gcc", "c", "c99"), ("g++", "c++", "c++17")])

@@ -18,7 +18,7 @@ pytest.importorskip("ray")
 from tests.commanding import ending
 from tests.runtime.archive.conftest import TROUBLED, Archive, complaint, environment, label, require_same, rows, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.timing  # Ray gives up starting where other tests take the processors
 
 
 @pytest.fixture

@@ -51,10 +51,10 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory, speech: Path) -> Callabl
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_recordings(make_tiny: Callable[[int], Path], tmp_path: Path) -> None:
+def test_twenty_thousand_recordings(make_tiny: Callable[[int], Path], tmp_path: Path) -> None:
     from pyarrow import parquet
 
-    top, out = make_tiny(100_000), tmp_path / "out"
+    top, out = make_tiny(20_000), tmp_path / "out"
     process = subprocess.Popen([*COMMAND, "label", str(top), "-o", str(out), "--jobs", "2"], stderr=subprocess.DEVNULL)
     with ending(process):
         while len(list(out.glob("*.parquet"))) < 10 and process.poll() is None:
@@ -63,7 +63,7 @@ def test_a_hundred_thousand_recordings(make_tiny: Callable[[int], Path], tmp_pat
     done = label(top, "-o", out, "--jobs", 2)
     again = re.search(r"labelled ([\d,]+) of ([\d,]+) files", done.stderr)
     assert again is not None
-    assert again[1] == again[2] != "100,000"
+    assert again[1] == again[2] != "20,000"
     rows = parquet.read_table(out, columns=["file", "label", "confidence", "error"]).to_pylist()
     assert sorted(row["file"] for row in rows) == sorted(map(str, recordings_below(top)))
     recognizer = EmotionRecognizer()

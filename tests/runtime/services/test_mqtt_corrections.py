@@ -22,7 +22,8 @@ from tests.runtime.services.mqtt_broker import WAIT_S, Home, Mosquitto
 def test_a_home_says_what_an_utterance_was(broker: Mosquitto, listen_at: Callable[..., Home]) -> None:
     lines: queue.Queue[str] = queue.Queue()
     home = listen_at(broker.port)
-    home.client.publish("home/correct", "sad", qos=1, retain=True)  # of long ago: not taken
+    home.client.publish("home/correct", "sad", qos=1, retain=True)
+    home.until("home/correct", "sad")  # of long ago: not taken
 
     def correct(label: str) -> str:
         if label == "nobody":

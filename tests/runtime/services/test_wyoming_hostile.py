@@ -19,7 +19,7 @@ from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
 from edge_ser import EmotionRecognizer
-from edge_ser.services.connection import MAX_PART_BYTES
+from edge_ser.services.connection import MAX_PART_BYTES, Connection, Limits, Reader
 from tests.runtime.services.wyoming_clients import (
     STOP,
     Server,
@@ -287,3 +287,31 @@ def test_random_frames_chunks_and_disconnects(
     print(f"server {before:.1f} MB before, {server.rss_mb:.1f} MB after {rounds} rounds")
     assert server.process.poll() is None
     assert server.rss_mb < before + 50
+
+
+class Silent(Connection):
+    async def _converse(self) -> None:
+        pass
+
+
+def test_nothing_is_written_to_a_client_that_has_just_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For asyncio of Python 3.13.0 would watch its socket on, and fail the next client whose socket has the same number."""
+    written: list[object] = []
+
+    async def send() -> None:
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for name in ("write", "writelines"):
+            monkeypatch.setattr(writer, name, written.append)
+        task = asyncio.current_task()
+        assert task is not None
+        connection = Silent(Reader(), writer, Limits(1, 60, 60), task)
+        sending = asyncio.create_task(connection._send(Ping().event()))
+        await asyncio.sleep(0)  # it has begun, while the client was there
+        writer.transport.abort()
+        with pytest.raises(ConnectionResetError):
+            await sending
+        server.close()
+
+    asyncio.run(send())
+    assert written == []

@@ -32,20 +32,20 @@ from edge_ser_train.method.loop import Trainer
 step, signal = Trainer.step, int(sys.argv.pop(1))
 def interrupted(self):
     step(self)
-    if self.progress.step == 17:
+    if self.progress.step == 7:
         os.kill(os.getpid(), signal)
 Trainer.step = interrupted
 from edge_ser.cli import main
 main()
 """
-"""Trains, and is sent a signal while its 17th step is taken."""
+"""Trains, and is sent a signal while its 7th step is taken."""
 
 
 @pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
 def test_an_interrupted_run_resumes_to_the_same_result(
     train_tiny: Callable[..., Path], tiny_data: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
-    settings = ("optimizer.max_steps=24", "selection.every_steps=5")
+    settings = ("optimizer.max_steps=10", "selection.every_steps=3")
     whole = train_tiny(tmp_path / "whole", "edge", *settings)
     cut = tmp_path / "cut"
     config = (whole / runs.CONFIG).read_text()
