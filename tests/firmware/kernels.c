@@ -165,6 +165,7 @@ static void compare_convolve(const eser_kernels *plain, const eser_kernels *kern
     static uint8_t inputs[62 * 96 + 480], expected[61 * 96], found[61 * 96];
     static int8_t weights[7 * 480 * 96];
     static int32_t bias[96], multiplier[96], acc[2 * 61 * ESER_PANEL];
+    static eser_scratch scratch;
     const uint8_t *runs[7];
     for (int round = 0; round < 200; round++) {
         const int32_t pool = 1 + round % 2, n_runs = 1 + (int32_t)any(7), run = 8 * (1 + (int32_t)any(pool == 2 ? 30 : 8));
@@ -185,7 +186,7 @@ static void compare_convolve(const eser_kernels *plain, const eser_kernels *kern
             plain->dot(acc, runs, n_runs, run, step, n * pool, weights + o * layer.n_in);
             plain->activate(expected + o, layer.n_out, acc, n, pool, bias + o, multiplier + o, keep);
         }
-        kernels->convolve(found, runs, n_runs, run, step, n, pool, &layer, keep);
+        kernels->convolve(found, runs, n_runs, run, step, n, pool, &layer, keep, &scratch);
         require(memcmp(expected, found, sizeof found) == 0, kernels, "convolve");
     }
 }
