@@ -82,6 +82,16 @@ def test_kernels_of_arm(tmp_path: Path, processor: str, expected: str) -> None:
     assert kernels(emulator, "-cpu", processor, program) == expected.split()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["-O0", "-Os", "-O3"])
+def test_kernels_of_cortex_m(tmp_path: Path, level: str) -> None:
+    """A Cortex-A7 has the instructions of a Cortex-M4 and a Linux around them: it poses as one."""
+    emulator = tool("qemu-arm-static")
+    processor = ("-mthumb", "-mcpu=cortex-a7", "-mfpu=vfpv4-d16", "-U__ARM_ARCH_PROFILE", "-D__ARM_ARCH_PROFILE='M'")
+    program = compiled(tool("arm-linux-gnueabihf-gcc"), tmp_path / "kernels", level, "-static", *processor)
+    assert kernels(emulator, "-cpu", "cortex-a7", program) == ["scalar", "dsp"]
+
+
 def rewritten(folder: Path, changes: Mapping[str, str]) -> Path:
     """Write the sources with texts replaced into a folder and return it."""
     for source in SOURCES.glob("*.[ch]"):
