@@ -42,8 +42,8 @@ OF_TWO_PAIRS(difference, "ssub16 %0, %1, %2")
     "subs lr, lr, #1\n"          \
     "bne 1b\n"
 
-/* Arguments are in r0..r4; r7 may be the frame pointer, which the assembler saves itself. */
-#define OTHER_REGISTERS "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"
+/* Arguments are in r0..r4; the assembler itself saves r7, which may be the frame pointer, and r9, which may be that of data. */
+#define OTHER_REGISTERS "r5", "r6", "r8", "r10", "r11", "r12", "lr", "cc", "memory"
 
 /* acc = the sums of three positions and two channels, that begin with the channels' biases, over inputs [n_pairs][3], weights [n_pairs][2]. */
 static void add_positions(int32_t *acc, const uint32_t *inputs, const uint32_t *weights, int32_t n_pairs, const int32_t *bias) {
@@ -51,7 +51,7 @@ static void add_positions(int32_t *acc, const uint32_t *inputs, const uint32_t *
     register const uint32_t *r1 __asm__("r1") = inputs, *r2 __asm__("r2") = weights;
     register int32_t r3 __asm__("r3") = n_pairs / 4;
     register const int32_t *r4 __asm__("r4") = bias;
-    __asm__ volatile("push {r0, r7}\n"
+    __asm__ volatile("push {r0, r7, r9}\n"
                      "mov r10, r1\n"
                      "mov r11, r2\n"
                      "mov lr, r3\n"
@@ -65,7 +65,7 @@ static void add_positions(int32_t *acc, const uint32_t *inputs, const uint32_t *
                      "strd r4, r5, [r0]\n"
                      "strd r6, r7, [r0, #64]\n"
                      "strd r8, r9, [r0, #128]\n"
-                     "pop {r7}"
+                     "pop {r7, r9}"
                      : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3), "+r"(r4)
                      :
                      : OTHER_REGISTERS);
@@ -80,7 +80,7 @@ static void add_tiles(int32_t *acc, const uint32_t *inputs, const uint32_t *weig
 #define BEGIN(x, y, at) "ldrd r1, r2, [r0, #" #at "]\n add " #x ", r1, " #x ", asr #1\n add " #y ", r2, " #y ", asr #1\n"
     register int32_t *r0 __asm__("r0") = acc;
     register const uint32_t *r1 __asm__("r1") = inputs, *r2 __asm__("r2") = weights;
-    __asm__ volatile("push {r0, r7}\n"
+    __asm__ volatile("push {r0, r7, r9}\n"
                      "mov r10, r1\n"
                      "mov r11, r2\n"
                      NONE ADD_PAIRS
@@ -104,7 +104,7 @@ static void add_tiles(int32_t *acc, const uint32_t *inputs, const uint32_t *weig
                      "strd r4, r5, [r0]\n"
                      "strd r6, r7, [r0, #128]\n"
                      "strd r8, r9, [r0, #256]\n"
-                     "pop {r7}"
+                     "pop {r7, r9}"
                      : "+r"(r0), "+r"(r1), "+r"(r2)
                      :
                      : "r3", "r4", OTHER_REGISTERS);
