@@ -76,7 +76,7 @@ static void dot_16(int32_t *acc, const int16_t *x, int32_t n, const int8_t *pane
 }
 
 static const eser_kernels DSP_SET = {
-    .name = "dsp",
+    .name = ESER_HAS_HELIUM ? "helium" : "dsp",
     .dot = eser_dot_dsp,
     .dot_wide = eser_dot_dsp,
     .dot_16 = dot_16,

@@ -13,182 +13,18 @@
 
 #ifdef ESER_HAS_DSP
 
-/* Sums and differences of pairs. */
-#define OF_TWO_PAIRS(name, instruction)                        \
-    static inline uint32_t name(uint32_t x, uint32_t y) {      \
-        uint32_t pair;                                         \
-        __asm__(instruction : "=r"(pair) : "r"(x), "r"(y));    \
-        return pair;                                           \
-    }
-OF_TWO_PAIRS(sum_of, "sadd16 %0, %1, %2")
-OF_TWO_PAIRS(difference, "ssub16 %0, %1, %2")
-
-#define CHANNELS (2 * ESER_PAIRS / 3) /* of a column of inputs, that are transformed in one go */
 #define MOST_TILES 30
-
-/* Two channels of three positions, or of three tiles of two positions, are added up in r4..r9: lr times n pairs of inputs at r10,
- * [n][3], and of weights at r11, [n][2]. In assembler, because it takes all registers: compilers move sums to the stack and back. */
-#define ADD_PRODUCTS(n)          \
-    "1: .rept " #n "\n"          \
-    "ldmia r10!, {r0, r1, r2}\n" \
-    "ldmia r11!, {r3, r12}\n"    \
-    "smlad r4, r0, r3, r4\n"     \
-    "smlad r5, r0, r12, r5\n"    \
-    "smlad r6, r1, r3, r6\n"     \
-    "smlad r7, r1, r12, r7\n"    \
-    "smlad r8, r2, r3, r8\n"     \
-    "smlad r9, r2, r12, r9\n"    \
-    ".endr\n"                    \
-    "subs lr, lr, #1\n"          \
-    "bne 1b\n"
-
-/* Arguments are in r0..r4; the assembler itself saves r7, which may be the frame pointer, and r9, which may be that of data. */
-#define OTHER_REGISTERS "r5", "r6", "r8", "r10", "r11", "r12", "lr", "cc", "memory"
-
-/* acc = the sums of three positions and two channels, that begin with the channels' biases, over inputs [n_pairs][3], weights [n_pairs][2]. */
-static void add_positions(int32_t *acc, const uint32_t *inputs, const uint32_t *weights, int32_t n_pairs, const int32_t *bias) {
-    register int32_t *r0 __asm__("r0") = acc;
-    register const uint32_t *r1 __asm__("r1") = inputs, *r2 __asm__("r2") = weights;
-    register int32_t r3 __asm__("r3") = n_pairs / 4;
-    register const int32_t *r4 __asm__("r4") = bias;
-    __asm__ volatile("push {r0, r7, r9}\n"
-                     "mov r10, r1\n"
-                     "mov r11, r2\n"
-                     "mov lr, r3\n"
-                     "ldrd r4, r5, [r4]\n"
-                     "mov r6, r4\n"
-                     "mov r7, r5\n"
-                     "mov r8, r4\n"
-                     "mov r9, r5\n"
-                     ADD_PRODUCTS(4)
-                     "pop {r0}\n"
-                     "strd r4, r5, [r0]\n"
-                     "strd r6, r7, [r0, #64]\n"
-                     "strd r8, r9, [r0, #128]\n"
-                     "pop {r7, r9}"
-                     : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3), "+r"(r4)
-                     :
-                     : OTHER_REGISTERS);
-}
-
-/* Add three tiles' sums of two channels over ESER_PAIRS pairs of inputs to acc. Inputs [4][ESER_PAIRS][3] and weights
- * [4][ESER_PAIRS][2] come in the order plus, minus, right, left. */
-static void add_tiles(int32_t *acc, const uint32_t *inputs, const uint32_t *weights) {
-#define NONE "movs r4, #0\n movs r5, #0\n movs r6, #0\n mov r7, r4\n mov r8, r4\n mov r9, r4\n"
-#define ADD_PAIRS "mov lr, #3\n" ADD_PRODUCTS(8)
-#define SUM_AND_DIFFERENCE(x, y) "add " #x ", " #x ", " #y "\n sub " #y ", " #x ", " #y ", lsl #1\n"
-#define BEGIN(x, y, at) "ldrd r1, r2, [r0, #" #at "]\n add " #x ", r1, " #x ", asr #1\n add " #y ", r2, " #y ", asr #1\n"
-    register int32_t *r0 __asm__("r0") = acc;
-    register const uint32_t *r1 __asm__("r1") = inputs, *r2 __asm__("r2") = weights;
-    __asm__ volatile("push {r0, r7, r9}\n"
-                     "mov r10, r1\n"
-                     "mov r11, r2\n"
-                     NONE ADD_PAIRS
-                     "push {r4-r9}\n"
-                     NONE ADD_PAIRS
-                     "pop {r0-r3, r12, lr}\n"
-                     SUM_AND_DIFFERENCE(r0, r4) SUM_AND_DIFFERENCE(r1, r5) SUM_AND_DIFFERENCE(r2, r6)
-                     SUM_AND_DIFFERENCE(r3, r7) SUM_AND_DIFFERENCE(r12, r8) SUM_AND_DIFFERENCE(lr, r9)
-                     "push {r0-r3, r12, lr}\n"
-                     "ldr r0, [sp, #24]\n"
-                     BEGIN(r4, r5, 64) BEGIN(r6, r7, 192) BEGIN(r8, r9, 320)
-                     ADD_PAIRS
-                     "ldr r0, [sp, #24]\n"
-                     "strd r4, r5, [r0, #64]\n"
-                     "strd r6, r7, [r0, #192]\n"
-                     "strd r8, r9, [r0, #320]\n"
-                     "pop {r4-r9}\n"
-                     BEGIN(r4, r5, 0) BEGIN(r6, r7, 128) BEGIN(r8, r9, 256)
-                     ADD_PAIRS
-                     "pop {r0}\n"
-                     "strd r4, r5, [r0]\n"
-                     "strd r6, r7, [r0, #128]\n"
-                     "strd r8, r9, [r0, #256]\n"
-                     "pop {r7, r9}"
-                     : "+r"(r0), "+r"(r1), "+r"(r2)
-                     :
-                     : "r3", "r4", OTHER_REGISTERS);
-}
-
-/* Weights of a whole panel as pairs, [8][n_in / 2][2]. */
-static void unpack_weights(uint32_t *to, const int8_t *panel, int32_t n_in) {
-    for (int32_t o = 0; o < ESER_PANEL / 2; o++)
-        for (const int8_t *w = panel + 8 * o, *end = w + n_in * ESER_PANEL; w < end; w += 4 * ESER_PANEL, to += 4) {
-            const uint32_t w0 = word(w), w1 = word(w + 4);
-            to[0] = even_weights(w0);
-            to[1] = even_weights(w1);
-            to[2] = odd_weights(w0);
-            to[3] = odd_weights(w1);
-        }
-}
 
 /* The sums of a panel, biases included, of n >= 3 positions. */
 static void convolve_direct(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
                             const int8_t *panel, const int32_t *bias, uint32_t *weights, uint32_t *inputs) {
     const int32_t n_pairs = n_runs * run / 2;
-    unpack_weights(weights, panel, 2 * n_pairs);
+    eser_unpack_weights(weights, panel, 2 * n_pairs);
     for (int32_t i = 0; i < n; i += 3) {
         const int32_t p = i + 3 <= n ? i : n - 3;
-        uint32_t *to = inputs;
-        for (int32_t r = 0; r < n_runs; r++)
-            for (const uint8_t *x = runs[r] + p * step, *end = x + run; x < end; x += 4, to += 6) {
-                const uint32_t a = word(x), b = word(x + step), c = word(x + 2 * step);
-                to[0] = even_levels(a);
-                to[1] = even_levels(b);
-                to[2] = even_levels(c);
-                to[3] = odd_levels(a);
-                to[4] = odd_levels(b);
-                to[5] = odd_levels(c);
-            }
+        eser_unpack_inputs(inputs, runs, n_runs, run, step, p);
         for (int32_t o = 0; o < ESER_PANEL; o += 2)
-            add_positions(acc + p * ESER_PANEL + o, inputs, weights + o * n_pairs, n_pairs, bias + o);
-    }
-}
-
-/* A pair of inputs' weights for two channels, of three columns. */
-static inline void transform_pair(uint32_t *to, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t b0, uint32_t b1, uint32_t b2) {
-    const uint32_t a = sum_of(a0, a2), b = sum_of(b0, b2);
-    to[0] = sum_of(a, a1);
-    to[1] = sum_of(b, b1);
-    to[2 * ESER_PAIRS] = difference(a, a1);
-    to[2 * ESER_PAIRS + 1] = difference(b, b1);
-    to[4 * ESER_PAIRS] = a2;
-    to[4 * ESER_PAIRS + 1] = b2;
-    to[6 * ESER_PAIRS] = a0;
-    to[6 * ESER_PAIRS + 1] = b0;
-}
-
-/* Weights of a panel for CHANNELS inputs in each of three columns, column bytes apart: [8][4][ESER_PAIRS][2]. */
-static void transform_weights(uint32_t *to, const int8_t *panel, int32_t column) {
-    for (int32_t o = 0; o < ESER_PANEL; o += 2, panel += 8, to += 8 * ESER_PAIRS)
-        for (int32_t k = 0; k < CHANNELS; k += 4) {
-            const int8_t *w = panel + k * ESER_PANEL;
-            const uint32_t a0 = word(w), a1 = word(w + column), a2 = word(w + 2 * column);
-            const uint32_t b0 = word(w + 4), b1 = word(w + column + 4), b2 = word(w + 2 * column + 4);
-            transform_pair(to + k, even_weights(a0), even_weights(a1), even_weights(a2), even_weights(b0), even_weights(b1),
-                           even_weights(b2));
-            transform_pair(to + k + 2, odd_weights(a0), odd_weights(a1), odd_weights(a2), odd_weights(b0), odd_weights(b1),
-                           odd_weights(b2));
-        }
-}
-
-/* CHANNELS inputs in each of the eight columns of three tiles, step bytes apart: [4][ESER_PAIRS][3]. */
-static void transform_inputs(uint32_t *to, const uint8_t *x, int32_t step) {
-#define COLUMN(k, of) of##_levels(word(x + (k) * step))
-#define TRANSFORM(to, of)                                                                                           \
-    do {                                                                                                            \
-        const uint32_t d0 = COLUMN(0, of), d1 = COLUMN(1, of), d2 = COLUMN(2, of), d3 = COLUMN(3, of);              \
-        const uint32_t d4 = COLUMN(4, of), d5 = COLUMN(5, of), d6 = COLUMN(6, of), d7 = COLUMN(7, of);              \
-        (to)[0] = sum_of(d1, d2), (to)[1] = sum_of(d3, d4), (to)[2] = sum_of(d5, d6);                               \
-        (to)[3 * ESER_PAIRS] = difference(d2, d1), (to)[3 * ESER_PAIRS + 1] = difference(d4, d3);                   \
-        (to)[3 * ESER_PAIRS + 2] = difference(d6, d5), (to)[6 * ESER_PAIRS] = difference(d3, d1);                   \
-        (to)[6 * ESER_PAIRS + 1] = difference(d5, d3), (to)[6 * ESER_PAIRS + 2] = difference(d7, d5);               \
-        (to)[9 * ESER_PAIRS] = difference(d0, d2), (to)[9 * ESER_PAIRS + 1] = difference(d2, d4);                   \
-        (to)[9 * ESER_PAIRS + 2] = difference(d4, d6);                                                              \
-    } while (0)
-    for (const uint8_t *end = x + CHANNELS; x < end; x += 4, to += 6) {
-        TRANSFORM(to, even);
-        TRANSFORM(to + 3, odd);
+            eser_add_positions(acc + p * ESER_PANEL + o, inputs, weights + o * n_pairs, n_pairs, bias + o);
     }
 }
 
@@ -200,19 +36,19 @@ static void convolve_tiles(int32_t *acc, const uint8_t *const *rows, int32_t ste
             int32_t *at = acc + p * ESER_PANEL + o;
             at[0] = at[ESER_PANEL] = at[2 * ESER_PANEL] = at[3 * ESER_PANEL] = bias[o];
         }
-    for (int32_t done = 0; done < 3 * step; done += 3 * CHANNELS) {
+    for (int32_t done = 0; done < 3 * step; done += 3 * ESER_COLUMN) {
         const uint8_t *x[3];
         for (int32_t i = 0; i < 3; i++) {
-            const int32_t row = (done + i * CHANNELS) / step, channel = (done + i * CHANNELS) % step;
+            const int32_t row = (done + i * ESER_COLUMN) / step, channel = (done + i * ESER_COLUMN) % step;
             x[i] = rows[row] + channel;
-            transform_weights(weights + i * CHANNELS, panel + (3 * step * row + channel) * ESER_PANEL, step * ESER_PANEL);
+            eser_transform_weights(weights, i, panel + (3 * step * row + channel) * ESER_PANEL, step * ESER_PANEL);
         }
         for (int32_t tile = 0; tile < n; tile += 3) {
             const int32_t first = tile + 3 <= n ? tile : n - 3;
             for (int32_t i = 0; i < 3; i++)
-                transform_inputs(inputs + i * 3 * CHANNELS / 2, x[i] + 2 * first * step, step);
+                eser_transform_inputs(inputs, i, x[i] + 2 * first * step, step);
             for (int32_t o = 0; o < ESER_PANEL; o += 2)
-                add_tiles(acc + 2 * tile * ESER_PANEL + o, inputs, weights + 4 * o * ESER_PAIRS);
+                eser_add_tiles(acc + 2 * tile * ESER_PANEL + o, inputs, weights + 4 * o * ESER_PAIRS);
         }
     }
 }
@@ -239,7 +75,7 @@ void eser_convolve_dsp(uint8_t *out, const uint8_t *const *runs, int32_t n_runs,
                        const eser_layer *layer, int32_t keep, eser_scratch *scratch) {
     int32_t *const acc = scratch->pairs.acc;
     uint32_t *const weights = scratch->pairs.weights, *const inputs = scratch->pairs.inputs;
-    const int tiles = n_runs == 3 && run == 3 * step && step % CHANNELS == 0 && pool == 2 && n >= 3 && n <= MOST_TILES;
+    const int tiles = n_runs == 3 && run == 3 * step && step % ESER_COLUMN == 0 && pool == 2 && n >= 3 && n <= MOST_TILES;
     const int direct = n_runs * run <= 8 * ESER_PAIRS && n * pool >= 3;
     for (int32_t o = 0; o < layer->n_out; o += ESER_PANEL) {
         const int8_t *panel = layer->weight + o * layer->n_in;
