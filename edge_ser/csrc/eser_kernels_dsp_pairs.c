@@ -1,7 +1,27 @@
-/* The parts of a convolution for Cortex-M4, M7 and M33, whose registers hold pairs of 16-bit numbers (SMLAD). */
+/* The inner loops for Cortex-M4, M7 and M33, whose registers hold pairs of 16-bit numbers (SMLAD). */
 #include "eser_kernels_dsp.h"
 
 #if defined(ESER_HAS_DSP) && !ESER_HAS_HELIUM
+
+#include <string.h>
+
+static inline uint32_t word(const void *bytes) {
+    uint32_t x;
+    memcpy(&x, bytes, sizeof x);
+    return x;
+}
+
+/* Bytes 0 and 2 of x as two 16-bit numbers, or bytes 1 and 3: unsigned, signed. */
+#define TWO_BYTES(name, instruction)                    \
+    static inline uint32_t name(uint32_t x) {           \
+        uint32_t pair;                                  \
+        __asm__(instruction : "=r"(pair) : "r"(x));     \
+        return pair;                                    \
+    }
+TWO_BYTES(even_levels, "uxtb16 %0, %1")
+TWO_BYTES(odd_levels, "uxtb16 %0, %1, ror #8")
+TWO_BYTES(even_weights, "sxtb16 %0, %1")
+TWO_BYTES(odd_weights, "sxtb16 %0, %1, ror #8")
 
 /* Sums and differences of pairs. */
 #define OF_TWO_PAIRS(name, instruction)                        \
@@ -12,6 +32,9 @@
     }
 OF_TWO_PAIRS(sum_of, "sadd16 %0, %1, %2")
 OF_TWO_PAIRS(difference, "ssub16 %0, %1, %2")
+
+/* Arguments are in r0..r4; the assembler itself saves r7, which may be the frame pointer, and r9, which may be that of data. */
+#define OTHER_REGISTERS "r5", "r6", "r8", "r10", "r11", "r12", "lr", "cc", "memory"
 
 /* Two channels of three positions, or of three tiles of two positions, are added up in r4..r9: lr times n pairs of inputs at r10,
  * [n][3], and of weights at r11, [n][2]. In assembler, because it takes all registers: compilers move sums to the stack and back. */
@@ -28,9 +51,6 @@ OF_TWO_PAIRS(difference, "ssub16 %0, %1, %2")
     ".endr\n"                    \
     "subs lr, lr, #1\n"          \
     "bne 1b\n"
-
-/* Arguments are in r0..r4; the assembler itself saves r7, which may be the frame pointer, and r9, which may be that of data. */
-#define OTHER_REGISTERS "r5", "r6", "r8", "r10", "r11", "r12", "lr", "cc", "memory"
 
 /* acc = the sums of three positions and two channels, that begin with the channels' biases, over inputs [n_pairs][3], weights [n_pairs][2]. */
 void eser_add_positions(int32_t *acc, const uint32_t *inputs, const uint32_t *weights, int32_t n_pairs, const int32_t *bias) {
@@ -168,6 +188,107 @@ void eser_transform_inputs(uint32_t *to, int32_t part, const uint8_t *x, int32_t
     for (const uint8_t *end = x + ESER_COLUMN; x < end; x += 4, to += 6) {
         TRANSFORM(to, even);
         TRANSFORM(to + 3, odd);
+    }
+}
+
+/* Two positions and two channels are added up in r4..r7: n bytes, a multiple of 8, from a and b, and n rows of the panel from w on. */
+static void add_run(int32_t *sums, const uint8_t *a, const uint8_t *b, const int8_t *w, int32_t n) {
+    register int32_t *r0 __asm__("r0") = sums;
+    register const uint8_t *r1 __asm__("r1") = a, *r2 __asm__("r2") = b, *r4 __asm__("r4") = a + n;
+    register const int8_t *r3 __asm__("r3") = w;
+    __asm__ volatile("push {r0, r7, r9}\n"
+                     "mov r8, r1\n"
+                     "mov r9, r2\n"
+                     "mov r10, r3\n"
+                     "mov r11, r4\n"
+                     "ldmia r0, {r4-r7}\n"
+                     "1: .rept 2\n"
+                     "ldr r0, [r8], #4\n"
+                     "ldr r2, [r9], #4\n"
+                     "ldr r12, [r10], #4\n"
+                     "uxtb16 r1, r0, ror #8\n"
+                     "uxtb16 r0, r0\n"
+                     "uxtb16 r3, r2, ror #8\n"
+                     "uxtb16 r2, r2\n"
+                     "sxtb16 lr, r12\n"
+                     "sxtb16 r12, r12, ror #8\n"
+                     "smlad r4, r0, lr, r4\n"
+                     "smlad r6, r2, lr, r6\n"
+                     "smlad r4, r1, r12, r4\n"
+                     "smlad r6, r3, r12, r6\n"
+                     "ldr r12, [r10], #60\n"
+                     "sxtb16 lr, r12\n"
+                     "sxtb16 r12, r12, ror #8\n"
+                     "smlad r5, r0, lr, r5\n"
+                     "smlad r7, r2, lr, r7\n"
+                     "smlad r5, r1, r12, r5\n"
+                     "smlad r7, r3, r12, r7\n"
+                     ".endr\n"
+                     "cmp r8, r11\n"
+                     "bne 1b\n"
+                     "pop {r0}\n"
+                     "stmia r0, {r4-r7}\n"
+                     "pop {r7, r9}"
+                     : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3), "+r"(r4)
+                     :
+                     : OTHER_REGISTERS);
+}
+
+void eser_dot_dsp(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, const int8_t *panel) {
+    for (int32_t p = 0; p < n; p += 2, acc += 2 * ESER_PANEL) {
+        const int32_t next = p + 1 < n ? 1 : 0; /* an odd last position is its own partner */
+        for (int32_t o = 0; o < ESER_PANEL; o += 2) {
+            int32_t sums[4] = {0};
+            for (int32_t r = 0; r < n_runs; r++)
+                add_run(sums, runs[r] + p * step, runs[r] + (p + next) * step, panel + 4 * o + r * run * ESER_PANEL, run);
+            acc[o] = sums[0];
+            acc[o + 1] = sums[1];
+            acc[next * ESER_PANEL + o] = sums[2];
+            acc[next * ESER_PANEL + o + 1] = sums[3];
+        }
+    }
+}
+
+static inline int32_t add_products(uint32_t a, uint32_t b, int32_t sum) {
+    __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
+}
+
+/* x's bytes 0, 1 and y's, or x's bytes 2, 3 and y's. */
+static inline uint32_t low_halves(uint32_t x, uint32_t y) {
+    uint32_t pair;
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(pair) : "r"(x), "r"(y));
+    return pair;
+}
+
+static inline uint32_t high_halves(uint32_t x, uint32_t y) {
+    uint32_t pair;
+    __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(pair) : "r"(y), "r"(x));
+    return pair;
+}
+
+static inline int32_t add_four(uint32_t even, uint32_t odd, const int8_t *w, int32_t sum) {
+    const uint32_t weights = word(w);
+    return add_products(odd, odd_weights(weights), add_products(even, even_weights(weights), sum));
+}
+
+/* Four channels at a time. */
+void eser_dot_16_dsp(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel) {
+    for (int32_t o = 0; o < ESER_PANEL; o += 4) {
+        const int8_t *w = panel + 4 * o;
+        int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+        for (int32_t k = 0; k < n; k += 4, w += 4 * ESER_PANEL) {
+            const uint32_t first = word(x + k), last = word(x + k + 2);
+            const uint32_t even = low_halves(first, last), odd = high_halves(first, last);
+            a0 = add_four(even, odd, w, a0);
+            a1 = add_four(even, odd, w + 4, a1);
+            a2 = add_four(even, odd, w + 8, a2);
+            a3 = add_four(even, odd, w + 12, a3);
+        }
+        acc[o] = a0;
+        acc[o + 1] = a1;
+        acc[o + 2] = a2;
+        acc[o + 3] = a3;
     }
 }
 

@@ -1,4 +1,4 @@
-/* The parts of a convolution for Cortex-M55 and above: vectors of eight 16-bit numbers (Helium). */
+/* The inner loops for Cortex-M55 and above: vectors of eight 16-bit numbers (Helium). */
 #include "eser_kernels_dsp.h"
 
 #if defined(ESER_HAS_DSP) && ESER_HAS_HELIUM
@@ -35,10 +35,17 @@ static inline void store_sums(int32_t *acc, int32_t step, sums sum) {
     acc[2 * step + 1] = sum.c1;
 }
 
+#define ROW (4 * ESER_PANEL)
+static const uint16_t PLACES[8] = {0, 1, 2, 3, ROW, ROW + 1, ROW + 2, ROW + 3};
+
 /* Eight inputs' weights of a channel: four lie beside each other, the next four a row of the panel further. */
 static inline int16x8_t eight_weights(const int8_t *w) {
-    static const uint16_t places[8] = {0, 1, 2, 3, 4 * ESER_PANEL, 4 * ESER_PANEL + 1, 4 * ESER_PANEL + 2, 4 * ESER_PANEL + 3};
-    return vldrbq_gather_offset_s16(w, vldrhq_u16(places));
+    return vldrbq_gather_offset_s16(w, vldrhq_u16(PLACES));
+}
+
+/* The same of at most n inputs, and nothing beyond them. */
+static inline int16x8_t at_most(int32_t n, const int8_t *w) {
+    return vldrbq_gather_offset_z_s16(w, vldrhq_u16(PLACES), vctp16q((uint32_t)n));
 }
 
 static inline int16x8_t eight_levels(const uint8_t *x) {
@@ -106,5 +113,44 @@ void eser_add_tiles(int32_t *acc, const uint32_t *inputs, const uint32_t *weight
     const sums none = {0, 0, 0, 0, 0, 0}, plus = PRODUCTS(none, 0), minus = PRODUCTS(none, 1);
     store_sums(acc + ESER_PANEL, 2 * ESER_PANEL, PRODUCTS(EACH(RIGHT), 2));
     store_sums(acc, 2 * ESER_PANEL, PRODUCTS(EACH(LEFT), 3));
+}
+
+void eser_dot_dsp(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, const int8_t *panel) {
+    for (int32_t p = 0; p < n; p += 2, acc += 2 * ESER_PANEL) {
+        const int32_t next = p + 1 < n ? 1 : 0; /* an odd last position is its own partner */
+        for (int32_t o = 0; o < ESER_PANEL; o += 2) {
+            const int8_t *w = panel + 4 * o;
+            int32_t a0 = 0, a1 = 0, b0 = 0, b1 = 0;
+            for (int32_t r = 0; r < n_runs; r++) {
+                const uint8_t *x = runs[r] + p * step, *end = x + run;
+                for (; x < end; x += 8, w += 2 * ROW) {
+                    const int16x8_t a = eight_levels(x), b = eight_levels(x + next * step);
+                    const int16x8_t first = eight_weights(w), second = eight_weights(w + 4);
+                    a0 = vmladavaq_s16(a0, a, first);
+                    a1 = vmladavaq_s16(a1, a, second);
+                    b0 = vmladavaq_s16(b0, b, first);
+                    b1 = vmladavaq_s16(b1, b, second);
+                }
+            }
+            acc[o] = a0;
+            acc[o + 1] = a1;
+            acc[next * ESER_PANEL + o] = b0;
+            acc[next * ESER_PANEL + o + 1] = b1;
+        }
+    }
+}
+
+void eser_dot_16_dsp(int32_t *acc, const int16_t *x, int32_t n, const int8_t *panel) {
+    for (int32_t o = 0; o < ESER_PANEL; o += 2) {
+        const int8_t *w = panel + 4 * o;
+        int32_t a = 0, b = 0;
+        for (int32_t k = 0; k < n; k += 8, w += 2 * ROW) {
+            const int16x8_t inputs = vldrhq_z_s16(x + k, vctp16q((uint32_t)(n - k)));
+            a = vmladavaq_s16(a, inputs, at_most(n - k, w));
+            b = vmladavaq_s16(b, inputs, at_most(n - k, w + 4));
+        }
+        acc[o] = a;
+        acc[o + 1] = b;
+    }
 }
 #endif
