@@ -83,8 +83,8 @@ void eser_add_positions(int32_t *acc, const uint32_t *inputs, const uint32_t *we
 void eser_add_tiles(int32_t *acc, const uint32_t *inputs, const uint32_t *weights) {
 #define NONE "movs r4, #0\n movs r5, #0\n movs r6, #0\n mov r7, r4\n mov r8, r4\n mov r9, r4\n"
 #define ADD_PAIRS "mov lr, #3\n" ADD_PRODUCTS(8)
-#define SUM_AND_DIFFERENCE(x, y) "add " #x ", " #x ", " #y "\n sub " #y ", " #x ", " #y ", lsl #1\n"
-#define BEGIN(x, y, at) "ldrd r1, r2, [r0, #" #at "]\n add " #x ", r1, " #x ", asr #1\n add " #y ", r2, " #y ", asr #1\n"
+#define HALF_LESS(x, y) "sub " #x ", " #y ", " #x ", asr #1\n"
+#define BEGIN(x, y, at, shift) "ldrd r1, r2, [r0, #" #at "]\n add " #x ", r1, " #x shift "\n add " #y ", r2, " #y shift "\n"
     register int32_t *r0 __asm__("r0") = acc;
     register const uint32_t *r1 __asm__("r1") = inputs, *r2 __asm__("r2") = weights;
     __asm__ volatile("push {r0, r7, r9}\n"
@@ -92,20 +92,19 @@ void eser_add_tiles(int32_t *acc, const uint32_t *inputs, const uint32_t *weight
                      "mov r11, r2\n"
                      NONE ADD_PAIRS
                      "push {r4-r9}\n"
-                     NONE ADD_PAIRS
+                     ADD_PAIRS /* plus + minus; from plus, less half of that, (plus - minus) / 2 */
                      "pop {r0-r3, r12, lr}\n"
-                     SUM_AND_DIFFERENCE(r0, r4) SUM_AND_DIFFERENCE(r1, r5) SUM_AND_DIFFERENCE(r2, r6)
-                     SUM_AND_DIFFERENCE(r3, r7) SUM_AND_DIFFERENCE(r12, r8) SUM_AND_DIFFERENCE(lr, r9)
-                     "push {r0-r3, r12, lr}\n"
+                     "push {r4-r9}\n"
+                     HALF_LESS(r4, r0) HALF_LESS(r5, r1) HALF_LESS(r6, r2) HALF_LESS(r7, r3) HALF_LESS(r8, r12) HALF_LESS(r9, lr)
                      "ldr r0, [sp, #24]\n"
-                     BEGIN(r4, r5, 64) BEGIN(r6, r7, 192) BEGIN(r8, r9, 320)
+                     BEGIN(r4, r5, 64, "") BEGIN(r6, r7, 192, "") BEGIN(r8, r9, 320, "")
                      ADD_PAIRS
                      "ldr r0, [sp, #24]\n"
                      "strd r4, r5, [r0, #64]\n"
                      "strd r6, r7, [r0, #192]\n"
                      "strd r8, r9, [r0, #320]\n"
                      "pop {r4-r9}\n"
-                     BEGIN(r4, r5, 0) BEGIN(r6, r7, 128) BEGIN(r8, r9, 256)
+                     BEGIN(r4, r5, 0, ", asr #1") BEGIN(r6, r7, 128, ", asr #1") BEGIN(r8, r9, 256, ", asr #1")
                      ADD_PAIRS
                      "pop {r0}\n"
                      "strd r4, r5, [r0]\n"

@@ -3,36 +3,41 @@
 
 #if defined(ESER_HAS_DSP) && ESER_HAS_HELIUM
 #include <arm_mve.h>
+#include <string.h>
 
 #define INPUTS (2 * ESER_PAIRS)
 
-/* Two channels of three positions, or of three tiles. */
-typedef struct {
-    int32_t a0, a1, b0, b1, c0, c1;
-} sums;
-
-/* Add n products: inputs [3][n], weights w0 [n], w1 [n]. */
-static inline sums products(sums sum, const int16_t *x, const int16_t *w0, const int16_t *w1, int32_t n) {
-    for (int32_t k = 0; k < n; k += 8) {
-        const int16x8_t first = vldrhq_s16(w0 + k), second = vldrhq_s16(w1 + k);
-        const int16x8_t a = vldrhq_s16(x + k), b = vldrhq_s16(x + n + k), c = vldrhq_s16(x + 2 * n + k);
-        sum.a0 = vmladavaq_s16(sum.a0, a, first);
-        sum.a1 = vmladavaq_s16(sum.a1, a, second);
-        sum.b0 = vmladavaq_s16(sum.b0, b, first);
-        sum.b1 = vmladavaq_s16(sum.b1, b, second);
-        sum.c0 = vmladavaq_s16(sum.c0, c, first);
-        sum.c1 = vmladavaq_s16(sum.c1, c, second);
-    }
-    return sum;
-}
-
-static inline void store_sums(int32_t *acc, int32_t step, sums sum) {
-    acc[0] = sum.a0;
-    acc[1] = sum.a1;
-    acc[step] = sum.b0;
-    acc[step + 1] = sum.b1;
-    acc[2 * step] = sum.c0;
-    acc[2 * step + 1] = sum.c1;
+/* Two channels of three positions, or of three tiles, are added up: n products, inputs [3][n], weights w0 [n] and w1 [n]. In assembler,
+ * because compilers move sums to the stack and back; it saves r7, which may be the frame pointer, and r9, which may be that of data. */
+static inline void add_products(int32_t *sums, const int16_t *x, const int16_t *w0, const int16_t *w1, int32_t n) {
+    register int32_t *r0 __asm__("r0") = sums;
+    register const int16_t *r1 __asm__("r1") = x, *r2 __asm__("r2") = w0, *r3 __asm__("r3") = w1;
+    register int32_t r4 __asm__("r4") = n;
+    __asm__ volatile("push {r0, r7, r9}\n"
+                     "add r5, r1, r4, lsl #1\n"
+                     "add r7, r5, r4, lsl #1\n"
+                     "mov r9, r2\n"
+                     "lsr r4, r4, #3\n"
+                     "dls lr, r4\n"
+                     "ldm r0, {r0, r2, r4, r6, r8, r10}\n"
+                     "1: vldrh.16 q0, [r1], #16\n"
+                     "vldrh.16 q3, [r9], #16\n"
+                     "vmladava.s16 r0, q0, q3\n"
+                     "vldrh.16 q4, [r3], #16\n"
+                     "vmladava.s16 r2, q0, q4\n"
+                     "vldrh.16 q1, [r5], #16\n"
+                     "vmladava.s16 r4, q1, q3\n"
+                     "vldrh.16 q2, [r7], #16\n"
+                     "vmladava.s16 r6, q1, q4\n"
+                     "vmladava.s16 r8, q2, q3\n"
+                     "vmladava.s16 r10, q2, q4\n"
+                     "le lr, 1b\n"
+                     "pop {r1}\n"
+                     "stm r1, {r0, r2, r4, r6, r8, r10}\n"
+                     "pop {r7, r9}"
+                     : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3), "+r"(r4)
+                     :
+                     : "r5", "r6", "r8", "r10", "lr", "cc", "q0", "q1", "q2", "q3", "q4", "memory");
 }
 
 #define ROW (4 * ESER_PANEL)
@@ -71,8 +76,12 @@ void eser_unpack_inputs(uint32_t *to, const uint8_t *const *runs, int32_t n_runs
 
 void eser_add_positions(int32_t *acc, const uint32_t *inputs, const uint32_t *weights, int32_t n_pairs, const int32_t *bias) {
     const int16_t *w = (const int16_t *)weights;
-    const sums sum = {bias[0], bias[1], bias[0], bias[1], bias[0], bias[1]};
-    store_sums(acc, ESER_PANEL, products(sum, (const int16_t *)inputs, w, w + 2 * n_pairs, 2 * n_pairs));
+    int32_t sums[6] = {bias[0], bias[1], bias[0], bias[1], bias[0], bias[1]};
+    add_products(sums, (const int16_t *)inputs, w, w + 2 * n_pairs, 2 * n_pairs);
+    for (int p = 0; p < 3; p++, acc += ESER_PANEL) {
+        acc[0] = sums[2 * p];
+        acc[1] = sums[2 * p + 1];
+    }
 }
 
 /* [16][4][INPUTS] in the order plus, minus, right, left. */
@@ -105,14 +114,28 @@ void eser_transform_inputs(uint32_t *to, int32_t part, const uint8_t *x, int32_t
 }
 
 void eser_add_tiles(int32_t *acc, const uint32_t *inputs, const uint32_t *weights) {
-#define PRODUCTS(sum, i) products(sum, x + 3 * (i) * INPUTS, w + (i) * INPUTS, w + (4 + (i)) * INPUTS, INPUTS)
-#define EACH(of) ((sums){of(0, a0), of(1, a1), of(2 * ESER_PANEL, b0), of(2 * ESER_PANEL + 1, b1), of(4 * ESER_PANEL, c0), of(4 * ESER_PANEL + 1, c1)})
-#define LEFT(at, i) acc[at] + ((plus.i + minus.i) >> 1)
-#define RIGHT(at, i) acc[ESER_PANEL + (at)] + ((plus.i - minus.i) >> 1)
+#define ADD_PRODUCTS(sums, i) add_products(sums, x + 3 * (i) * INPUTS, w + (i) * INPUTS, w + (4 + (i)) * INPUTS, INPUTS)
     const int16_t *x = (const int16_t *)inputs, *w = (const int16_t *)weights;
-    const sums none = {0, 0, 0, 0, 0, 0}, plus = PRODUCTS(none, 0), minus = PRODUCTS(none, 1);
-    store_sums(acc + ESER_PANEL, 2 * ESER_PANEL, PRODUCTS(EACH(RIGHT), 2));
-    store_sums(acc, 2 * ESER_PANEL, PRODUCTS(EACH(LEFT), 3));
+    int32_t sums[6] = {0}, left[6], right[6], *at = acc;
+    ADD_PRODUCTS(sums, 0);
+    memcpy(right, sums, sizeof right);
+    ADD_PRODUCTS(sums, 1); /* plus + minus; from plus, less half of that, (plus - minus) / 2 */
+#pragma GCC unroll 3
+    for (int i = 0; i < 6; i += 2, at += 2 * ESER_PANEL) {
+        left[i] = at[0] + (sums[i] >> 1);
+        left[i + 1] = at[1] + (sums[i + 1] >> 1);
+        right[i] += at[ESER_PANEL] - (sums[i] >> 1);
+        right[i + 1] += at[ESER_PANEL + 1] - (sums[i + 1] >> 1);
+    }
+    ADD_PRODUCTS(right, 2);
+    ADD_PRODUCTS(left, 3);
+#pragma GCC unroll 3
+    for (int i = 0; i < 6; i += 2, acc += 2 * ESER_PANEL) {
+        acc[0] = left[i];
+        acc[1] = left[i + 1];
+        acc[ESER_PANEL] = right[i];
+        acc[ESER_PANEL + 1] = right[i + 1];
+    }
 }
 
 void eser_dot_dsp(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, const int8_t *panel) {
