@@ -32,8 +32,8 @@ def test_every_board_answers_alike(measured: dict[str, table.Firmware]) -> None:
 
 
 def test_real_time_at_480_mhz_with_room_to_spare(measured: dict[str, table.Firmware]) -> None:
-    for name in ("Cortex-M4F", "Cortex-M7"):
-        assert measured[name].per_second <= 0.5 * table.BUDGET_HZ, measured[name]
+    for name in ("Cortex-M4F", "Cortex-M7", "Cortex-M55"):
+        assert measured[name].per_second <= 0.25 * table.BUDGET_HZ, measured[name]
         assert measured[name].busiest <= 0.16 * table.BUDGET_HZ, "a vector's worth of work within a vector's time"
 
 
