@@ -92,7 +92,7 @@ EXTERNAL = {"m4f": "0x21000000", "m55": "0x60000000"}
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("board", "level", "expected"),
-    [("m4f", "-O0", "scalar dsp"), ("m4f", "-O2", "scalar dsp"), ("m55", "-O2", "scalar helium"), ("m55", "-Os", "scalar helium")],
+    [("m4f", "-O0", "dsp"), ("m4f", "-O2", "dsp"), ("m55", "-O2", "helium"), ("m55", "-Os", "helium")],
 )
 def test_kernels_of_cortex_m(c_model: Path, tmp_path: Path, board: str, level: str, expected: str) -> None:
     need("make", "arm-none-eabi-gcc", "qemu-system-arm")
@@ -104,7 +104,7 @@ def test_kernels_of_cortex_m(c_model: Path, tmp_path: Path, board: str, level: s
     (example / "board.ld").write_text(script.replace(ram, f"ORIGIN = {EXTERNAL[board]}, LENGTH = 16M"))
     settings = [f"MAIN={PROGRAM}", f"CSRC={SOURCES}", f"MODEL={c_model}", f"CLIP={SPEECH}", f"PYTHON={sys.executable}"]
     settings += [f"BOARD={board}", f"CFLAGS={level}", "STATE_KB=960"]
-    assert execute(["make", "--silent", "-C", example, "run", *settings]).split() == expected.split()
+    assert execute(["make", "--silent", "-C", example, "run", *settings]).split() == ["scalar", expected]
 
 
 def rewritten(folder: Path, changes: Mapping[str, str]) -> Path:
