@@ -51,14 +51,14 @@ AMX static void multiply(const block *at, const uint8_t *const *runs, int32_t n_
 }
 
 AMX void eser_convolve_amx(uint8_t *out, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n,
-                           int32_t pool, const eser_layer *layer, int32_t keep) {
+                           int32_t pool, const eser_layer *layer, int32_t keep, eser_scratch *scratch) {
     int32_t sums[MOST * ESER_PANEL] __attribute__((aligned(64)));
     const int32_t n_positions = n * pool, rows = n_positions < MOST ? n_positions : MOST, last = n_positions - rows;
     int32_t inputs = MOST_INPUTS;
     while (run % inputs != 0)
         inputs -= 4;
     if (inputs < 48) { /* little of a tile would be in use */
-        eser_convolve_vnni512(out, runs, n_runs, run, step, n, pool, layer, keep);
+        eser_convolve_vnni512(out, runs, n_runs, run, step, n, pool, layer, keep, scratch);
         return;
     }
     tile_shapes shapes = {.palette = 1};
@@ -112,8 +112,8 @@ static int rows_are_right(void) {
         bias[o] = 1000 * o;
         multiplier[o] = 3000000;
     }
-    eser_convolve_vnni512(expected, runs, 2, RUN, RUN, POSITIONS, 2, &layer, 0);
-    eser_convolve_amx(found, runs, 2, RUN, RUN, POSITIONS, 2, &layer, 0);
+    eser_convolve_vnni512(expected, runs, 2, RUN, RUN, POSITIONS, 2, &layer, 0, NULL);
+    eser_convolve_amx(found, runs, 2, RUN, RUN, POSITIONS, 2, &layer, 0, NULL);
     int32_t different = 0;
     for (size_t i = 0; i < sizeof found; i++)
         different |= expected[i] ^ found[i];

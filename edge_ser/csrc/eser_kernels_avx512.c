@@ -106,7 +106,8 @@ void eser_dot_vnni512(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, 
 }
 
 void eser_convolve_vnni512(uint8_t *out, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, int32_t pool,
-                           const eser_layer *layer, int32_t keep) {
+                           const eser_layer *layer, int32_t keep, eser_scratch *scratch) {
+    (void)scratch;
     for (int32_t o = 0; o < layer->n_out; o += ESER_PANEL) {
         const destination to = {.layer = layer, .out = out, .panel = o, .pool = pool, .keep = keep};
         panel(&to, runs, n_runs, run, step, n, layer->weight + o * layer->n_in);

@@ -19,9 +19,10 @@ static const conv_shape SHAPES[4] = {
 };
 
 static void convolve(const conv_shape *shape, const eser_layer *layer, const eser_kernels *kernels, const uint8_t *const *rows,
-                     uint8_t *out, int keep, int32_t *acc) {
+                     uint8_t *out, int keep, eser_scratch *scratch) {
+    int32_t *acc = scratch->acc;
     if (kernels->convolve != NULL) {
-        kernels->convolve(out, rows, shape->n_runs, shape->run, shape->step, shape->n_positions, shape->pool, layer, keep);
+        kernels->convolve(out, rows, shape->n_runs, shape->run, shape->step, shape->n_positions, shape->pool, layer, keep, scratch);
         return;
     }
     for (int32_t o = 0; o < layer->n_out; o += ESER_PANEL) {
@@ -69,7 +70,7 @@ static int advance(eser_encoder *encoder, const eser_model *model, const eser_ke
         const int before = advance(encoder, model, kernels, i + 1, scratch);
         return advance(encoder, model, kernels, i + 1, scratch) | before;
     }
-    convolve(&SHAPES[i], &model->conv[i], kernels, rows, row_at(encoder, i + 1, to), !first, scratch->acc);
+    convolve(&SHAPES[i], &model->conv[i], kernels, rows, row_at(encoder, i + 1, to), !first, scratch);
     return first ? 0 : advance(encoder, model, kernels, i + 1, scratch);
 }
 
@@ -83,7 +84,7 @@ int eser_encode(eser_encoder *encoder, const eser_model *model, const eser_kerne
     encoder->missing[0] = 2;
     for (int i = 0; i < 7; i++)
         rows[i] = encoder->frames[(encoder->next[0] + 1 + i) & 7];
-    convolve(&SHAPES[0], &model->conv[0], kernels, rows, encoder->conv1[encoder->next[1]], 0, scratch->acc);
+    convolve(&SHAPES[0], &model->conv[0], kernels, rows, encoder->conv1[encoder->next[1]], 0, scratch);
     return advance(encoder, model, kernels, 1, scratch);
 }
 

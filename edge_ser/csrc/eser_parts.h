@@ -74,7 +74,7 @@ typedef struct {
     void (*features_side_by_side)(const float *samples, float *db);
     /* NULL, or dot and activate for all outputs of a layer: n positions, which pool sums each make. */
     void (*convolve)(uint8_t *out, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, int32_t pool,
-                     const eser_layer *layer, int32_t keep);
+                     const eser_layer *layer, int32_t keep, eser_scratch *scratch);
     /* NULL, or four rows of a 3x3 convolution and their pooling, from six rows of inputs to two of n positions, out of weights that
      * eser_winograd_weights made: the same bits as dot and activate give. */
     void (*winograd)(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
@@ -98,6 +98,7 @@ void eser_quantise_scalar(const eser_model *model, const float *db, uint8_t *lev
 /* Cortex-M4, M7, M33 and above have instructions for two 16-bit products at a time. */
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 #define ESER_HAS_DSP
+#define ESER_PAIRS 24               /* of inputs, whose products with their weights are added up in one go */
 #endif
 
 /* The fastest kernels that this processor runs. */
@@ -143,7 +144,7 @@ void eser_winograd_vnni(uint8_t *const *out, const uint8_t *const *rows, int32_t
  * permission to the whole process, for its life; a later sigaltstack then wants room for the tiles too, 11 KB and more. */
 int eser_amx_works(void);
 void eser_convolve_amx(uint8_t *out, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, int32_t pool,
-                       const eser_layer *layer, int32_t keep);
+                       const eser_layer *layer, int32_t keep, eser_scratch *scratch);
 #else
 #define ESER_HAS_AMX 0
 #endif
@@ -151,7 +152,7 @@ void eser_winograd_avx2(uint8_t *const *out, const uint8_t *const *rows, int32_t
 void eser_winograd_vnni512(uint8_t *const *out, const uint8_t *const *rows, int32_t n, const eser_layer *layer, const int16_t *weights);
 void eser_dot_vnni512(int32_t *acc, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, const int8_t *panel);
 void eser_convolve_vnni512(uint8_t *out, const uint8_t *const *runs, int32_t n_runs, int32_t run, int32_t step, int32_t n, int32_t pool,
-                           const eser_layer *layer, int32_t keep);
+                           const eser_layer *layer, int32_t keep, eser_scratch *scratch);
 void eser_activate_vnni512(uint8_t *out, int32_t out_step, const int32_t *acc, int32_t n, int32_t pool, const int32_t *bias,
                            const int32_t *multiplier, int32_t keep);
 void eser_rescale_vnni512(int32_t *out, const int32_t *acc, const int32_t *bias, const int32_t *multiplier, int32_t shift);
@@ -184,6 +185,12 @@ union eser_scratch {
         float re[2][528], im[2][528];
     } spectrum;
     int32_t acc[61 * ESER_PANEL];
+#ifdef ESER_HAS_DSP
+    struct {
+        int32_t acc[61 * ESER_PANEL];
+        uint32_t weights[4 * ESER_PANEL * ESER_PAIRS], inputs[4 * 3 * ESER_PAIRS];
+    } pairs;
+#endif
     struct {
         int32_t input[ESER_GRU_BLOCK][3 * ESER_GRU];
         int32_t recurrent[3 * ESER_GRU];

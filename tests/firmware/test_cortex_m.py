@@ -25,15 +25,15 @@ def measured(c_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def test_every_board_answers_alike(measured: dict[str, table.Firmware]) -> None:
-    said = {re.sub(r"clocks: .*", "", firmware.output) for firmware in measured.values()}
+    said = {re.sub(r"\d+ bytes|clocks: .*", "", firmware.output) for firmware in measured.values()}
     assert len(said) == 1
     (text,) = said
-    assert re.search(r"^edge-ser \S+: \d+ bytes of state, 1500 ms of audio\nafter 1 s: \w+ \d+ %\nemotion: \w+ \d+ %", text)
+    assert re.search(r"^edge-ser \S+:  of state, 1500 ms of audio\nafter 1 s: \w+ \d+ %\nemotion: \w+ \d+ %", text)
 
 
 def test_real_time_at_480_mhz_with_room_to_spare(measured: dict[str, table.Firmware]) -> None:
-    for name in ("Cortex-M4F", "Cortex-M7"):
-        assert measured[name].per_second <= 0.5 * table.BUDGET_HZ, measured[name]
+    for name in ("Cortex-M4F", "Cortex-M7", "Cortex-M55"):
+        assert measured[name].per_second <= 0.25 * table.BUDGET_HZ, measured[name]
         assert measured[name].busiest <= 0.16 * table.BUDGET_HZ, "a vector's worth of work within a vector's time"
 
 

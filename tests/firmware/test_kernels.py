@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from edge_ser.engines.native import NativeBackend
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import LOGMEL_V1
 from edge_ser.model.manifest import read_model_file, shipped_model_path
-from tests.firmware.targets import execute
-from tests.needs import tool
+from tests.firmware.exactness import SPEECH
+from tests.firmware.targets import EXAMPLES, execute
+from tests.needs import need, tool
 
 PROGRAM = Path(__file__).with_name("kernels.c")
 FLAGS = set(Path("/proc/cpuinfo").read_text().split())
@@ -84,6 +87,28 @@ def test_kernels_of_arm(tmp_path: Path, processor: str, expected: str) -> None:
     emulator = tool("qemu-aarch64-static")
     program = compiled(tool("aarch64-linux-gnu-gcc"), tmp_path / "kernels", "-O2", "-static")
     assert kernels(emulator, "-cpu", processor, program) == expected.split()
+
+
+# The example's linker script, with as much RAM as the program takes: the board's external memory.
+EXTERNAL = {"m4f": "0x21000000", "m55": "0x60000000"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("board", "level", "expected"),
+    [("m4f", "-O0", "dsp"), ("m4f", "-O2", "dsp"), ("m55", "-O2", "helium"), ("m55", "-Os", "helium")],
+)
+def test_kernels_of_cortex_m(c_model: Path, tmp_path: Path, board: str, level: str, expected: str) -> None:
+    need("make", "arm-none-eabi-gcc", "qemu-system-arm")
+    example = Path(shutil.copytree(EXAMPLES / "cortex_m", tmp_path / "cortex_m", ignore=shutil.ignore_patterns("build")))
+    shutil.copy(EXAMPLES / "clip.py", tmp_path)
+    script = (example / "board.ld").read_text()
+    ram = "ORIGIN = 0x20000000, LENGTH = RAM_KB * 1K"
+    assert ram in script
+    (example / "board.ld").write_text(script.replace(ram, f"ORIGIN = {EXTERNAL[board]}, LENGTH = 16M"))
+    settings = [f"MAIN={PROGRAM}", f"CSRC={SOURCES}", f"MODEL={c_model}", f"CLIP={SPEECH}", f"PYTHON={sys.executable}"]
+    settings += [f"BOARD={board}", f"CFLAGS={level}", "STATE_KB=960"]
+    assert execute(["make", "--silent", "-C", example, "run", *settings]).split() == ["scalar", expected]
 
 
 def rewritten(folder: Path, changes: Mapping[str, str]) -> Path:

@@ -26,7 +26,7 @@ from tests.needs import tool
 
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror")
 LIBC = {"math.h", "stddef.h", "stdint.h", "string.h"}
-COMPILER = {"arm_neon.h", "cpuid.h", "immintrin.h", "sys/auxv.h", "sys/sysctl.h", "wasm_simd128.h"}
+COMPILER = {"arm_mve.h", "arm_neon.h", "cpuid.h", "immintrin.h", "sys/auxv.h", "sys/sysctl.h", "wasm_simd128.h"}
 """What SIMD needs beyond it, where there is any."""
 STATUS = {"OK": 0, "TOO_SHORT": 1, "SILENT": 2, "ARGUMENT": 3, "MEMORY": 4, "MODEL": 5, "SAMPLES": 6, "FINISHED": 7}
 
