@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_ser.arrays import AnyArray, Float32Array, Float64Array, Int64Array, UInt16Array
+from edge_ser.arrays import AnyArray, Float32Array, Float64Array, UInt16Array
 from edge_ser.model.manifest import Manifest, usual_statistics
 from edge_ser.personal.correction import Correction, heard_of
 from edge_ser.personal.person import Q16
@@ -71,14 +71,14 @@ def speech_probability(statistics: UInt16Array, speech: Mapping[str, Any], step:
 
     ``speech`` is the manifest's logistic regression. The sum is of integers, so its order changes nothing.
     """
-    product = int(_speech_weights(speech["weights"]) @ statistics.astype(np.int64))
+    product = float(_speech_weights(speech["weights"]).dot(statistics))
     exponent = product * step * speech["scale"] + speech["bias"]
     return 1 / (1 + math.exp(-max(-500.0, min(500.0, exponent))))
 
 
 @lru_cache(maxsize=8)
-def _speech_weights(encoded: str) -> Int64Array:
-    return np.frombuffer(base64.b64decode(encoded), dtype=np.int8).astype(np.int64)
+def _speech_weights(encoded: str) -> Float64Array:
+    return np.frombuffer(base64.b64decode(encoded), dtype=np.int8).astype(np.float64)
 
 
 LEAST_DISTANCE = 0.5
@@ -90,8 +90,8 @@ def distance_of(statistics: UInt16Array, distance: Mapping[str, Any], step: floa
 
     ``distance`` is the manifest's. It is Euclidean, at least :data:`LEAST_DISTANCE`; the sum is of integers.
     """
-    total = int(np.square(statistics - usual_statistics(distance["mean"], distance["unit"], step)).sum())
-    return max(LEAST_DISTANCE, math.sqrt(total) * step * float(distance["scale"]))
+    difference = statistics - usual_statistics(distance["mean"], distance["unit"], step)
+    return max(LEAST_DISTANCE, math.sqrt(difference.dot(difference)) * step * float(distance["scale"]))
 
 
 def decide(

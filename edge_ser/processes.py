@@ -12,6 +12,7 @@ from edge_ser.errors import BackendError, EdgeSerError
 
 _T = TypeVar("_T")
 _CHUNK = 16  # items handed over at once, so that handing over costs little
+_SHARED = "edge_ser.recognizer"  # what is shared, or a part of it
 
 _NTSTATUS = {
     0xC0000005: "an access violation",
@@ -60,7 +61,7 @@ def each(work: Work[_T], shared: Any, items: Sequence[str], jobs: int) -> Genera
     from concurrent.futures.process import BrokenProcessPool
 
     context = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
-    context.set_forkserver_preload([work.__module__])  # imported once for all
+    context.set_forkserver_preload([work.__module__, _SHARED])  # imported once for all
     pool = ProcessPoolExecutor(jobs, context, _begin, (work, shared))
     try:
         # Ctrl-C reaches every process of the terminal; the others, which start here, leave it to this one.

@@ -119,8 +119,7 @@ class Stream:
         if self._final is None:
             if self._audio.n_source_frames == 0:
                 raise AudioError("the stream has ended without a sample; expected some speech")
-            self._take(self._features.push(self._audio.flush()))
-            self._take(self._features.flush())
+            self._take(self._features.push(self._audio.flush(), last=True))
             self._encode()
             self._final = self._answer()
             if self._final is None:

@@ -167,8 +167,9 @@ def _recordings(names: Iterable[str]) -> tuple[list[str], int]:
         if not os.path.isdir(name):
             recordings.append(name)
             continue
-        found = recordings_below(Path(name))
-        foreign += recordings_below(Path(name), FOREIGN_SUFFIXES)
+        below = recordings_below(Path(name), AUDIO_SUFFIXES + FOREIGN_SUFFIXES)
+        found = [path for path in below if path.suffix.lower() in AUDIO_SUFFIXES]
+        foreign += [path for path in below if path.suffix.lower() in FOREIGN_SUFFIXES]
         if not found:
             complain(AudioError(f"no recordings below the folder {name}; expected files in {', '.join(AUDIO_SUFFIXES)}"))
             empty += 1

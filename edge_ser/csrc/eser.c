@@ -171,7 +171,7 @@ static eser_status answer(eser *stream, eser_result *result) {
               result->logits_q16, &stream->scratch);
     result->judged_s = (float)(stream->n_frames - 1) * (ESER_HOP / (float)ESER_RATE_HZ) + ESER_FRAME / (float)ESER_RATE_HZ;
     uint16_t *const statistics = stream->scratch.statistics;
-    eser_statistics(stream->vectors[0], stream->n_vectors, statistics);
+    eser_statistics(stream->vectors[0], ESER_VECTOR, stream->n_vectors, statistics);
     result->speech = eser_speech(stream->model, statistics);
     float temperature = stream->model->temperature;
     if (stream->person == NULL) {

@@ -242,8 +242,8 @@ void eser_project(const eser_model *model, const eser_kernels *kernels, const ui
 void eser_head_projected(const eser_model *model, const eser_kernels *kernels, const eser_projected *projected, uint32_t n,
                          int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
 
-/* Mean and standard deviation over time of n vectors in any order, [2][480] in 1/256 of a level. */
-void eser_statistics(const uint8_t *ring, uint32_t n, uint16_t *statistics);
+/* Mean and standard deviation over time of n vectors in any order, which lie step bytes apart, [2][480] in 1/256 of a level. */
+void eser_statistics(const uint8_t *vectors, size_t step, uint32_t n, uint16_t *statistics);
 
 /* The probability of speech in what has these statistics. */
 float eser_speech(const eser_model *model, const uint16_t *statistics);
@@ -269,21 +269,24 @@ void eser_winograd_weights(const eser_model *model, int i, int16_t *weights);
 
 /* Many frames a call, for bindings of languages in which a call is dear. */
 
-/* Format of models, and bytes of an eser_model, an eser_encoder, an eser_scratch and an eser_projected. */
+/* Format of models, and bytes of an eser_model, an eser_encoder and an eser_projected. */
 void eser_sizes(uint32_t *sizes);
 
 /* Features of n_frames frames, the first at samples[0], the next ESER_HOP later: [n_frames][128] in dB. */
-void eser_features_batch_of(const eser_kernels *kernels, const float *samples, size_t n_frames, float *db, eser_scratch *scratch);
+void eser_features_batch_of(const eser_kernels *kernels, const float *samples, size_t n_frames, float *db);
 
 /* Encode frames [n_frames][128] in dB; project the vectors they complete, at most room, and return how many those are. The vector
- * before, or NULL, is as for eser_project. */
+ * before is as for eser_project; NULL: the frames begin a recording, and the encoder is reset. */
 size_t eser_encode_batch(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, const float *db,
-                         size_t n_frames, const eser_projected *before, eser_projected *projected, size_t room,
-                         eser_scratch *scratch);
+                         size_t n_frames, const eser_projected *before, eser_projected *projected, size_t room);
 
-/* Encode frames [n_frames][128] in dB into vectors, at most room, and return how many they are. */
+/* eser_head_projected, in floats. */
+void eser_judge_batch(const eser_model *model, const eser_kernels *kernels, const eser_projected *projected, size_t n,
+                      float *embedding, float *logits);
+
+/* Encode a recording's frames [n_frames][128] in dB into vectors, at most room, and return how many they are. */
 size_t eser_vectors_batch(eser_encoder *encoder, const eser_model *model, const eser_kernels *kernels, const float *db,
-                          size_t n_frames, uint8_t *vectors, size_t room, eser_scratch *scratch);
+                          size_t n_frames, uint8_t *vectors, size_t room);
 
 /* tables: logmel-v1 and the hyperbolic tangent; eser_tables.c is written by tests/golden/make_c_tables.py */
 extern const float eser_window[ESER_FRAME];

@@ -19,32 +19,27 @@ eser_status eser_set_person(eser *stream, const eser_person *person) {
     return ESER_OK;
 }
 
-/* The root of x, rounded down. */
-static uint64_t root(uint64_t x) {
-    uint64_t found = 0, bit = (uint64_t)1 << 44; /* x is below 2^46 */
-    while (bit > x)
-        bit >>= 2;
-    for (; bit != 0; bit >>= 2) {
-        if (x >= found + bit) {
-            x -= found + bit;
-            found = (found >> 1) + bit;
-        } else {
-            found >>= 1;
-        }
-    }
+/* The root of x, below 2^27, in 1/256 and rounded down. */
+static int32_t root(int32_t x) {
+    int32_t found = (int32_t)(256.0f * sqrtf((float)x)) + 1; /* two too many at most */
+    while ((int64_t)found * found > (int64_t)x << 16)
+        found--;
     return found;
 }
 
-void eser_statistics(const uint8_t *ring, uint32_t n, uint16_t *statistics) {
-    for (uint32_t i = 0; i < ESER_VECTOR; i++) {
-        uint32_t sum = 0, squares = 0; /* n times the squares is below 2^29 */
-        for (uint32_t t = 0; t < n; t++) {
-            const uint32_t x = ring[t * ESER_VECTOR + i];
-            sum += x;
-            squares += x * x;
+void eser_statistics(const uint8_t *vectors, size_t step, uint32_t n, uint16_t *statistics) {
+    for (uint32_t i = 0; i < ESER_VECTOR; i += ESER_PANEL) {
+        uint32_t sums[ESER_PANEL] = {0}, squares[ESER_PANEL] = {0}; /* n times the squares is below 2^29 */
+        for (uint32_t t = 0; t < n; t++)
+            for (uint32_t k = 0; k < ESER_PANEL; k++) {
+                const uint32_t x = vectors[t * step + i + k];
+                sums[k] += x;
+                squares[k] += x * x;
+            }
+        for (uint32_t k = 0; k < ESER_PANEL; k++) {
+            statistics[i + k] = (uint16_t)((256 * sums[k] + n / 2) / n);
+            statistics[ESER_VECTOR + i + k] = (uint16_t)((uint32_t)root((int32_t)(n * squares[k] - sums[k] * sums[k])) / n);
         }
-        statistics[i] = (uint16_t)((256 * sum + n / 2) / n);
-        statistics[ESER_VECTOR + i] = (uint16_t)(root((uint64_t)(n * squares - sum * sum) << 16) / n);
     }
 }
 

@@ -14,10 +14,9 @@ import ctypes
 import numpy as np
 import numpy.typing as npt
 
-from edge_ser.arrays import Float32Array, Int16Array, Int32Array, UInt8Array, UInt16Array
+from edge_ser.arrays import Float32Array, Int16Array, Int32Array, UInt16Array
 from edge_ser.engines import Answer, EncoderState, Vectors, clib, require_cpu, whole_blocks
-from edge_ser.engines.clib import Layer, Model, at, words
-from edge_ser.engines.statistics import statistics_of_levels
+from edge_ser.engines.clib import Layer, Model, at
 from edge_ser.errors import BackendError, ModelFileError
 from edge_ser.frontend.features import LOGMEL_V1, FrontEndConfig
 from edge_ser.geometry import (
@@ -30,7 +29,7 @@ from edge_ser.geometry import (
     frequency_major,
     vector_count,
 )
-from edge_ser.model.eser_file import FORMAT, MAX_BIAS, MAX_LABELS, matrices, parse, without_panels
+from edge_ser.model.eser_file import FORMAT, MAX_BIAS, matrices, parse, without_panels
 from edge_ser.model.manifest import Manifest, ModelFile
 
 
@@ -57,8 +56,8 @@ class NativeBackend:
 
     def _use(self, library: ctypes.CDLL, model: Model) -> None:
         self._library, self._model = library, model
-        self._encoder_bytes, self._scratch_bytes, projected_bytes = clib.struct_sizes(library)
-        self.vector_size = projected_bytes // 4
+        self._encoder_bytes, self._vector_bytes = clib.struct_sizes(library)
+        self.vector_size = self._vector_bytes // 4
         self._kernels, self.kernel = clib.kernel_in_use(library)
 
     def _struct(self, manifest: Manifest) -> Model:
@@ -100,47 +99,44 @@ class NativeBackend:
         first = LEAD_FRAMES if state is None else 0
         if features.ndim != 2 or features.shape[1] != N_BINS or len(features) < first + ENCODER_STRIDE:
             raise BackendError(f"features have shape {features.shape}; expected ({first + ENCODER_STRIDE} or more, {N_BINS})")
-        if state is None:
-            encoder = np.empty(self._encoder_bytes, dtype=np.uint8)
-            self._library.eser_encoder_reset(at(encoder))
-        else:
-            encoder = state[0].copy()
-        before = None if state is None else at(state[1])
+        encoder, before = (np.empty(self._encoder_bytes, np.uint8), None) if state is None else (state[0].copy(), at(state[1]))
         vectors = np.empty(((len(features) - first) // ENCODER_STRIDE, self.vector_size), dtype=np.int32)
         n = self._library.eser_encode_batch(
-            at(encoder), ctypes.byref(self._model), self._kernels, at(features), len(features), before,
-            at(vectors), len(vectors), words(self._scratch_bytes),
-        )  # fmt: skip
+            at(encoder), ctypes.byref(self._model), self._kernels, at(features), len(features), before, at(vectors), len(vectors)
+        )
         return vectors[:n], (encoder, vectors[n - 1].copy())
 
     def judge(self, vectors: Vectors) -> Answer:
         """Answer for encoder vectors [P, vector_size] alone."""
-        rows = np.ascontiguousarray(vectors, dtype=np.int32)
-        if rows.ndim != 2 or rows.shape[1] != self.vector_size or len(rows) == 0:
-            raise BackendError(f"encoder vectors have shape {rows.shape}; expected (1 or more, {self.vector_size})")
-        embedding, logits = np.empty(EMBEDDING_SIZE, dtype=np.int32), np.empty(MAX_LABELS, dtype=np.int32)
-        self._library.eser_head_projected(
-            ctypes.byref(self._model), self._kernels, at(rows), len(rows), at(embedding), at(logits),
-            words(self._scratch_bytes),
-        )  # fmt: skip
-        unit = np.float32(1 / 65536)
-        return Answer(logits[: self._model.n_labels].astype(np.float32) * unit, embedding.astype(np.float32) * unit, vectors)
+        rows = self._rows(vectors)
+        embedding, logits = np.empty(EMBEDDING_SIZE, dtype=np.float32), np.empty(self._model.n_labels, dtype=np.float32)
+        model = ctypes.byref(self._model)
+        self._library.eser_judge_batch(model, self._kernels, at(rows), len(rows), at(embedding), at(logits))
+        return Answer(logits, embedding, vectors)
 
     def statistics(self, vectors: Vectors) -> UInt16Array:
         """Return mean and standard deviation over time of encoder vectors [P, vector_size], in steps, [2 · encoder_size]."""
-        levels: UInt8Array = np.ascontiguousarray(vectors, dtype=np.int32).view(np.uint8)[:, -ENCODER_SIZE:]
-        return channel_major(statistics_of_levels(levels).reshape(2, ENCODER_SIZE)).reshape(-1)
+        rows = self._rows(vectors)
+        found = np.empty((2, ENCODER_SIZE), dtype=np.uint16)
+        # Of every row the levels are the last bytes.
+        self._library.eser_statistics(at(rows) + self._vector_bytes - ENCODER_SIZE, self._vector_bytes, len(rows), at(found))
+        return channel_major(found).reshape(-1)
+
+    def _rows(self, vectors: Vectors) -> Int32Array:
+        """Return encoder vectors [P, vector_size] as C takes them; BackendError for others, or none."""
+        rows = np.ascontiguousarray(vectors, dtype=np.int32)
+        if rows.ndim != 2 or rows.shape[1] != self.vector_size or len(rows) == 0:
+            raise BackendError(f"encoder vectors have shape {rows.shape}; expected (1 or more, {self.vector_size})")
+        return rows
 
     def vectors(self, features: Float32Array) -> Float32Array:
         """Return the encoder vectors [N, 480] of features [T, 128]."""
         features = np.ascontiguousarray(whole_blocks(features), dtype=np.float32)
         encoder = np.empty(self._encoder_bytes, dtype=np.uint8)
-        self._library.eser_encoder_reset(at(encoder))
         levels = np.empty((vector_count(len(features)), ENCODER_SIZE), dtype=np.uint8)
         self._library.eser_vectors_batch(
-            at(encoder), ctypes.byref(self._model), self._kernels, at(features), len(features),
-            at(levels), len(levels), words(self._scratch_bytes),
-        )  # fmt: skip
+            at(encoder), ctypes.byref(self._model), self._kernels, at(features), len(features), at(levels), len(levels)
+        )
         return channel_major(levels.astype(np.float32) * np.float32(self._vector_scale))
 
     def shifted(self, offset: Float32Array) -> NativeBackend:

@@ -338,16 +338,15 @@ class FeatureStream:
         self.n_samples = 0
         self._rest = np.empty(0, dtype=np.float32)
 
-    def push(self, samples: Float32Array) -> Float32Array:
-        """Take the next samples (float32 [n], any n) and return the frames they complete, float32 [k, n_bins]."""
+    def push(self, samples: Float32Array, last: bool = False) -> Float32Array:
+        """Take the next samples (float32 [n], any n) and return the frames they complete, float32 [k, n_bins].
+
+        ``last``: the signal ends with them; silence makes 49 frames of one that is shorter.
+        """
         self.n_samples += len(samples)
-        pending = np.concatenate([self._rest, samples])
+        missing = max(0, self.config.min_samples - self.n_samples) if last else 0
+        pending = np.concatenate([self._rest, samples, np.zeros(missing, dtype=np.float32)])
         frames = self._transform(pending, self.config)
         # Copied, or the rest would keep the whole chunk alive.
         self._rest = pending[len(frames) * self.config.hop_samples :].copy()
         return frames
-
-    def flush(self) -> Float32Array:
-        """End the signal: return the frames that silence adds to one shorter than 49 frames, float32 [k, n_bins]."""
-        missing = self.config.min_samples - self.n_samples
-        return self.push(np.zeros(max(0, missing), dtype=np.float32))

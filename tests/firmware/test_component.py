@@ -148,7 +148,8 @@ def test_no_multiplication_and_addition_becomes_one_without_the_flag(tmp_path: P
         assert not re.search(r"\bvfn?m(add|sub)", execute(["objdump", "-d", compiled])), source.name
 
 
-LARGE = {"eser_features_side_by_side": 72, "eser_winograd": 42}
+BATCH = ("eser_features_batch", "eser_encode_batch", "eser_judge_batch", "eser_vectors_batch")
+LARGE = {"eser_features_side_by_side": 72, "eser_winograd": 42, **dict.fromkeys(BATCH, 11)}
 """KB of stack of what Python alone uses, as edge_ser/csrc/README.md says."""
 
 

@@ -33,9 +33,8 @@ int main(int argc, char **argv) {
             model.winograd[i - 1] = transformed[i - 1];
         }
     if (strcmp(argv[2], "predict") == 0) {
-        eser_encoder_reset(&encoder);
-        eser_features_batch_of(kernels, samples, FRAMES, db, &scratch);
-        const size_t n = eser_encode_batch(&encoder, &model, kernels, db, FRAMES, NULL, projected, VECTORS, &scratch);
+        eser_features_batch_of(kernels, samples, FRAMES, db);
+        const size_t n = eser_encode_batch(&encoder, &model, kernels, db, FRAMES, NULL, projected, VECTORS);
         eser_head_projected(&model, kernels, projected, (uint32_t)n, embedding, logits, &scratch);
     } else if (strcmp(argv[2], "feed") == 0) {
         eser *stream;

@@ -106,7 +106,7 @@ EXPORT(vectors) const uint8_t *kept_vectors(const eser *stream, uint32_t *n) {
 
 /* Features of n frames, [n][128] in dB, the first at samples[0]. */
 EXPORT(features) void features(eser *stream, const float *samples, size_t n, float *db) {
-    eser_features_batch_of(stream->kernels, samples, n, db, &stream->scratch);
+    eser_features_batch_of(stream->kernels, samples, n, db);
 }
 
 /* Use kernels number i, plain C is 0; 0 where there are no such. For tests and measurements. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from edge_ser.engines import EncoderState, clib, shipped_backend
 from edge_ser.engines.native import NativeBackend
 from edge_ser.frontend.audio import AudioReader
 from edge_ser.frontend.features import LOGMEL_V1, extract
+from edge_ser.geometry import ENCODER_SIZE, channel_major
 from edge_ser.model import eser_file as eser
 from edge_ser.model.manifest import Manifest, read_model_file, shipped_model_path
 
@@ -62,6 +64,8 @@ def test_features_are_nearly_numpys(recognizer: EmotionRecognizer, speech: Path)
     assert np.abs(found - expected).max() <= 0.05
     assert recognizer._backend.transform(samples[:639], LOGMEL_V1).shape == (0, 128)
     every_second = np.repeat(samples, 2)[::2]
+    samples.flags.writeable = False
+    assert np.array_equal(recognizer._backend.transform(samples, LOGMEL_V1), found)
     assert np.array_equal(recognizer._backend.transform(every_second, LOGMEL_V1), found)
 
 
@@ -88,6 +92,19 @@ def test_the_encoder_in_parts_equals_the_encoder_at_once(native_library: Path, p
         late, alone = backend.judge(whole[skipped:]), backend.run(features[16 * skipped :])
         assert np.array_equal(late.logits, alone.logits), "the forward state of a stream is none of a later window's"
         assert np.array_equal(late.embedding, alone.embedding)
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 85), span=st.integers(0, 255), seed=st.integers(0, 2**16))
+def test_statistics_are_whole_numbers_rounded_as_stated(native_library: Path, n: int, span: int, seed: int) -> None:
+    backend = NativeBackend(read_model_file(FILE))
+    levels = 255 - np.random.default_rng(seed).choice([0, span, span // 2], (n, ENCODER_SIZE))
+    vectors = np.full((n, backend.vector_size), -1, dtype=np.int32)
+    vectors.view(np.uint8)[:, -ENCODER_SIZE:] = levels
+    columns = channel_major(levels).T.tolist()
+    means = [(256 * sum(x) + n // 2) // n for x in columns]
+    deviations = [math.isqrt((n * sum(v * v for v in x) - sum(x) ** 2) << 16) // n for x in columns]
+    assert backend.statistics(vectors).tolist() == means + deviations
 
 
 @pytest.mark.parametrize(
@@ -192,6 +209,8 @@ def test_wrong_shapes_never_reach_c(recognizer: EmotionRecognizer) -> None:
     for shape in ((0, backend.vector_size), (1, 480), (backend.vector_size,)):
         with pytest.raises(BackendError, match="encoder vectors have shape"):
             backend.judge(np.zeros(shape, dtype=np.int32))
+        with pytest.raises(BackendError, match="encoder vectors have shape"):
+            backend.statistics(np.zeros(shape, dtype=np.int32))
 
 
 def test_auto_takes_the_c_library_wherever_it_has_vector_kernels(native_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
