@@ -1,6 +1,7 @@
 """The kernels for x86-64 on processors that Bochs emulates, under Linux: python -m tests.firmware.bochs BOCHS
 
-BOCHS is built as bochs.patch says. Linux, Bochs' firmware and what writes a disc are fetched from Debian, once.
+BOCHS is built as bochs.patch says. Linux, Bochs' firmware and what writes a disc are fetched from Debian, once. A machine takes
+two to eight minutes.
 """
 
 from __future__ import annotations
