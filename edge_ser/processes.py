@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from edge_ser.errors import BackendError, EdgeSerError
 
 _T = TypeVar("_T")
 _CHUNK = 16  # items handed over at once, so that handing over costs little
 _SHARED = "edge_ser.recognizer"  # what is shared, or a part of it
+# Asks a process to end. By SIGTERM the pool ends, at once, those that are left when one of them died.
+_STOP = getattr(signal, "SIGUSR1", signal.SIGTERM)
 
 _NTSTATUS = {
     0xC0000005: "an access violation",
@@ -78,7 +81,8 @@ def each(work: Work[_T], shared: Any, items: Sequence[str], jobs: int) -> Genera
         raise BackendError("one of the processes died, perhaps for want of memory; try --jobs 1") from None
     except BaseException:
         for child in multiprocessing.active_children():
-            child.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(cast(int, child.pid), _STOP)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -101,7 +105,7 @@ _now = {"working": False, "ended": False}
 
 def _begin(work: Work[Any], shared: Any) -> None:
     _begun.append((work, shared))
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(_STOP, _end)
 
 
 def _end(*_: object) -> None:
