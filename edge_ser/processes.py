@@ -81,7 +81,7 @@ def each(work: Work[_T], shared: Any, items: Sequence[str], jobs: int) -> Genera
         raise BackendError("one of the processes died, perhaps for want of memory; try --jobs 1") from None
     except BaseException:
         for child in multiprocessing.active_children():
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):
                 os.kill(cast(int, child.pid), _STOP)
         raise
     finally:

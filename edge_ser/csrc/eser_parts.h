@@ -96,7 +96,8 @@ void eser_features_scalar(const float *samples, float *db, eser_scratch *scratch
 void eser_quantise_scalar(const eser_model *model, const float *db, uint8_t *levels);
 
 /* Cortex-M4, M7, M33 and above have instructions for two 16-bit products at a time. */
-#if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(ESER_NO_SIMD) && !defined(__ARM_BIG_ENDIAN) && \
+    defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 #define ESER_HAS_DSP
 #define ESER_PAIRS 24               /* of inputs, whose products with their weights are added up in one go */
 #endif
@@ -242,7 +243,8 @@ void eser_project(const eser_model *model, const eser_kernels *kernels, const ui
 void eser_head_projected(const eser_model *model, const eser_kernels *kernels, const eser_projected *projected, uint32_t n,
                          int32_t *embedding_q16, int32_t *logits_q16, eser_scratch *scratch);
 
-/* Mean and standard deviation over time of n vectors in any order, which lie step bytes apart, [2][480] in 1/256 of a level. */
+/* Mean and standard deviation over time of n vectors, at most ESER_MAX_VECTORS, in any order, which lie step bytes apart:
+ * [2][480] in 1/256 of a level. */
 void eser_statistics(const uint8_t *vectors, size_t step, uint32_t n, uint16_t *statistics);
 
 /* The probability of speech in what has these statistics. */

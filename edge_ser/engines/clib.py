@@ -216,9 +216,10 @@ def at(values: AnyArray) -> int:
     """Return where an array's numbers lie, one behind the other."""
     if not values.flags.c_contiguous:
         raise ValueError("an array handed to C must be contiguous")
-    if values.flags.writeable:  # a fifth of the other's time
-        return ctypes.addressof(_NOTHING.from_buffer(values.data))
-    return values.ctypes.data
+    memory = values.data  # not flags.writeable: numpy's broadcast arrays call themselves writeable, and their memory is not
+    if memory.readonly:
+        return values.ctypes.data
+    return ctypes.addressof(_NOTHING.from_buffer(memory))  # a fifth of the other's time
 
 
 def words(n_bytes: int) -> ctypes.Array[Any]:

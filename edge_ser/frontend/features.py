@@ -343,8 +343,8 @@ class FeatureStream:
 
         ``last``: the signal ends with them; silence makes 49 frames of one that is shorter.
         """
-        self.n_samples += len(samples)
-        missing = max(0, self.config.min_samples - self.n_samples) if last else 0
+        missing = max(0, self.config.min_samples - self.n_samples - len(samples)) if last else 0
+        self.n_samples += len(samples) + missing
         pending = np.concatenate([self._rest, samples, np.zeros(missing, dtype=np.float32)])
         frames = self._transform(pending, self.config)
         # Copied, or the rest would keep the whole chunk alive.

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -40,6 +41,9 @@ def compiler_version() -> str:
     return (done.stdout.strip().splitlines() or [compiler()])[0]
 
 
+_compiling = Lock()  # a second thread's objects would take the place of the first one's, and remove them
+
+
 @cache
 def _objects(name: str, flags: tuple[str, ...]) -> tempfile.TemporaryDirectory[str]:
     """Compile the library's own sources, which every model shares, once a process; its end removes them."""
@@ -60,7 +64,9 @@ def build(folder: Path, output: Path, *flags: str) -> Path:
     """Compile the library with the model in ``folder``, and the person if any, into the shared library ``output``; return it."""
     name, flags = compiler(), flags or FLAGS
     person = (folder / "eser_person.c",) if (folder / "eser_person.c").is_file() else ()
-    parts = [str(p) for p in (folder / "eser_model.c", *person, *sorted(Path(_objects(name, flags).name).iterdir()))]
+    with _compiling:
+        objects = sorted(Path(_objects(name, flags).name).iterdir())
+    parts = [str(p) for p in (folder / "eser_model.c", *person, *objects)]
     includes = (f"-I{SOURCES}", f"-I{folder}")
     _compile([name, *flags, "-shared", "-fPIC", *includes, *parts, "-lm", "-o", str(output)], "the exported model")
     return output

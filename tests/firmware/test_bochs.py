@@ -27,7 +27,7 @@ def programs(bochs: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(BOOT_S)
+@pytest.mark.timeout(BOOT_S + 60)
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
 def test_kernels_under_linux_on_an_emulated_processor(
     machine: Machine, bochs: str, programs: dict[str, Path], tmp_path: Path
