@@ -69,10 +69,18 @@ def each(work: Work[_T], shared: Any, items: Sequence[str], jobs: int) -> Genera
     try:
         # Ctrl-C reaches every process of the terminal; the others, which start here, leave it to this one.
         interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        asked: list[bool] = []
         try:
+            if context.get_start_method() == "forkserver":
+                from multiprocessing import forkserver
+
+                forkserver.ensure_running()  # which passes on that Ctrl-C is ignored; here it is heard from now on
+                signal.signal(signal.SIGINT, lambda *_: asked.append(True))
             outcomes = pool.map(_in_process, items, chunksize=max(1, min(_CHUNK, len(items) // (8 * jobs))))
         finally:
             signal.signal(signal.SIGINT, interrupted)
+        if asked:
+            raise KeyboardInterrupt
         for outcome, heard in outcomes:
             for message, category in heard:
                 warnings.warn(message, category, stacklevel=2)

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +59,19 @@ def test_processes_end_while_they_send() -> None:
     answers = each(four_megabytes, "", ["1"] * 200, 2)
     assert next(answers) == bytes(2**22)
     answers.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="without a fork server, Ctrl-C counts once the processes run")
+def test_ctrl_c_counts_while_processes_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = ProcessPoolExecutor.map
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return begin(*arguments, **options)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "map", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(each(halves, "", ["1"] * 50, 2))
 
 
 def test_there_is_a_core() -> None:

@@ -64,6 +64,8 @@ def test_features_are_nearly_numpys(recognizer: EmotionRecognizer, speech: Path)
     assert np.abs(found - expected).max() <= 0.05
     assert recognizer._backend.transform(samples[:639], LOGMEL_V1).shape == (0, 128)
     every_second = np.repeat(samples, 2)[::2]
+    broadcast = np.broadcast_arrays(samples, np.zeros((1, 1), dtype=np.float32))[0][0]  # calls itself writeable, and is not
+    assert np.array_equal(recognizer._backend.transform(broadcast, LOGMEL_V1), found)
     samples.flags.writeable = False
     assert np.array_equal(recognizer._backend.transform(samples, LOGMEL_V1), found)
     assert np.array_equal(recognizer._backend.transform(every_second, LOGMEL_V1), found)

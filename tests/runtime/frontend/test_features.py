@@ -72,6 +72,7 @@ def test_any_chunking_equals_offline(cuts: list[int], length: int, config: Front
         frames.append(stream.push(samples[position : position + cut]))
         position += cut
     frames.append(stream.push(samples[position:], last=True))
+    frames.append(stream.push(samples[:0], last=True))  # the end comes once
     assert np.array_equal(np.concatenate(frames), extract(samples, config))
 
 
