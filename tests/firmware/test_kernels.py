@@ -81,6 +81,13 @@ def test_without_simd_there_is_plain_c(tmp_path: Path) -> None:
     assert kernels(compiled(tool("gcc"), tmp_path / "kernels", "-O2", "-DESER_NO_SIMD")) == ["scalar"]
 
 
+@pytest.mark.parametrize(("flag", "has_dsp"), [("-mlittle-endian", True), ("-mbig-endian", False), ("-DESER_NO_SIMD", False)])
+def test_pairs_of_16_bits_are_for_little_endian_cortex_m(flag: str, has_dsp: bool) -> None:
+    compiler = tool("arm-none-eabi-gcc")
+    macros = execute([compiler, "-mcpu=cortex-m4", "-mthumb", flag, "-E", "-dM", SOURCES / "eser_parts.h"])
+    assert ("#define ESER_HAS_DSP" in macros) == has_dsp
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("processor", "expected"), [("cortex-a53", "scalar neon"), ("cortex-a76", "scalar neon dotprod")])
 def test_kernels_of_arm(tmp_path: Path, processor: str, expected: str) -> None:
